@@ -1,0 +1,192 @@
+use crate::oci::Registry;
+use ipnet::IpNet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that can be set, validated: what the rooms are built from.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The registry API's listeners.
+    pub server: ServerSettings,
+    /// The second listener, for health and metrics.
+    pub admin: AdminSettings,
+    /// The store on disk.
+    pub store: StoreSettings,
+    /// Who is let in.
+    pub access: AccessSettings,
+    /// The upstreams, at least one; one of them may be the default.
+    pub upstreams: Vec<UpstreamSettings>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Where the registry API listens.
+    pub listen: Vec<Listen>,
+    /// Names, besides loopback and the upstreams', that clients use for this host (lower case, without port).
+    pub names: Vec<String>,
+    /// How long running downloads may go on after SIGTERM.
+    pub drain: Duration,
+    /// Bounds of everything that grows with requests.
+    pub limits: Limits,
+}
+
+/// A place to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix socket's path (`unix:/run/larder/larder.sock`).
+    Unix(PathBuf),
+}
+
+/// Bounds of everything that grows with requests, in one place; `larder check` shows them.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Client connections open at once; one more waits in the kernel's queue.
+    pub connections: usize,
+    /// Downloads from upstreams into the store at once; one more answers 429.
+    pub fills: usize,
+    /// Connections to one upstream host at once.
+    pub upstream_connections: usize,
+    /// Bytes of all manifests kept in memory.
+    pub manifest_memory: u64,
+    /// "Upstream does not have it" answers remembered at once.
+    pub negative_entries: usize,
+    /// Access tokens remembered per upstream.
+    pub tokens: usize,
+    /// Entries of a list (tags, catalogue, referrers) that are kept; a longer list is passed through.
+    pub list_entries: usize,
+    /// Bytes of a request's head.
+    pub header_bytes: usize,
+    /// How long a client may take to send a request's head.
+    pub header_timeout: Duration,
+    /// How long a client may accept nothing of an answer before its connection is closed.
+    pub stall_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 8192,
+            fills: 256,
+            upstream_connections: 64,
+            manifest_memory: 64 << 20,
+            negative_entries: 10_000,
+            tokens: 10_000,
+            list_entries: 100_000,
+            header_bytes: 64 << 10,
+            header_timeout: Duration::from_secs(15),
+            stall_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// `[admin]`
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// Where health and metrics listen.
+    pub listen: SocketAddr,
+}
+
+/// `[store]`
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// The store's folder.
+    pub path: PathBuf,
+    /// Bytes that everything below `path` may take. `None`: 100 GiB or half of what is free at the first start, whichever is less.
+    pub max_size: Option<u64>,
+    /// Bytes of the file system that are always left free.
+    pub min_free: u64,
+    /// What is synced before a blob counts as stored.
+    pub sync: Sync,
+}
+
+/// `[store] sync`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// File and folder are synced at every commit.
+    Commit,
+    /// The operating system decides; a crash of the machine may lose what was just stored, never damage what is served.
+    None,
+}
+
+/// `[access]`
+#[derive(Clone, Debug)]
+pub struct AccessSettings {
+    /// Networks that are let in without a credential.
+    pub open_to: Vec<IpNet>,
+}
+
+/// `[[upstream]]`
+#[derive(Clone, Debug)]
+pub struct UpstreamSettings {
+    /// How clients name it, and how links and metrics do.
+    pub name: Registry,
+    /// Other names in a path or `ns`.
+    pub aliases: Vec<String>,
+    /// Whether requests that name no upstream go here.
+    pub default: bool,
+    /// Scheme and authority, `https://myacr.azurecr.io`; no path, no trailing slash.
+    pub url: http::Uri,
+    /// PEM file of roots besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Hosts (`host` or `host:port`) besides the upstream's own that may be sent the credential.
+    pub token_realms: Vec<String>,
+    /// As whom larder asks.
+    pub credential: CredentialSettings,
+    /// How long what can change may be served without asking again.
+    pub freshness: FreshnessSettings,
+    /// Time to connect, TLS included.
+    pub connect_timeout: Duration,
+    /// Time from sending a request to the head of its answer.
+    pub first_byte_timeout: Duration,
+    /// Time without a byte after which a body is given up.
+    pub stall_timeout: Duration,
+}
+
+/// `[upstream.credential]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialSettings {
+    /// No credential.
+    Anonymous,
+    /// A user and a password: ACR's admin user, a service principal's id and secret, a scope-map token, any registry's login.
+    Password {
+        /// The user's name.
+        username: String,
+        /// File that holds the password; a final line end is not part of it.
+        password_file: PathBuf,
+    },
+    /// An ACR refresh token (`az acr login --expose-token`).
+    RefreshToken {
+        /// File that holds the token.
+        token_file: PathBuf,
+    },
+    /// Docker's `config.json`, its credential helpers included. `None`: `$DOCKER_CONFIG`, else the user's.
+    DockerConfig {
+        /// The file.
+        file: Option<PathBuf>,
+    },
+    /// The login of the Azure CLI, exchanged at the registry.
+    AzureCli,
+    /// The Azure CLI's login if there is one and the upstream is an ACR, else Docker's, else none.
+    Auto,
+}
+
+/// `[upstream.freshness]`
+#[derive(Clone, Debug)]
+pub struct FreshnessSettings {
+    /// How long a stored tag is served without asking.
+    pub tag_ttl: Duration,
+    /// How long a request waits for the revalidation of an expired tag before the stored one goes out.
+    pub revalidate_wait: Duration,
+    /// Patterns (`*` any characters) of tags that never move.
+    pub immutable_tags: Vec<String>,
+}
+
+impl Default for FreshnessSettings {
+    fn default() -> Self {
+        Self { tag_ttl: Duration::from_secs(60), revalidate_wait: Duration::from_secs(1), immutable_tags: Vec::new() }
+    }
+}

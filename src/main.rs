@@ -1,0 +1,3 @@
+//! The `larder` program: arguments, runtime, exit code.
+
+fn main() {}

@@ -1,0 +1,22 @@
+//! The words of the OCI specifications as values: digest, name, tag, reference, media type, manifest, range, error code.
+//!
+//! Everything here is pure: no I/O, no clock, no settings. Each value has one parser, and a value that exists is valid, so
+//! that the other rooms never look at a string twice. Grammars are those of the distribution specification 1.1.1 and the
+//! image specification 1.1; sizes and quirks that clients insist on are said where they matter.
+
+mod digest;
+mod error;
+mod manifest;
+mod media_type;
+mod name;
+mod range;
+
+pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
+pub use error::{Code, ErrorBody};
+pub use manifest::{Descriptor, Manifest};
+pub use media_type::{Accept, InvalidMediaType, MediaType};
+pub use name::{InvalidName, InvalidReference, Name, Reference, Registry, Repository, Tag};
+pub use range::{ByteRange, RangeRequest, Unsatisfiable};
+
+/// The largest manifest that larder takes, in bytes: what containerd accepts (4 MiB and some), above ACR's own 4 MiB.
+pub const MAX_MANIFEST: usize = 4_393_216;
