@@ -71,8 +71,8 @@ fn grouped(entries: &[Effective]) -> Vec<&Effective> {
 
 fn assignment(entry: &Effective) -> String {
     match &entry.value {
-        Some(value) => format!("{} = {value}", entry.key),
-        None => format!("# {} is not set", entry.key),
+        Ok(value) => format!("{} = {value}", entry.key),
+        Err(absent) => format!("# {} is not set: {absent}", entry.key),
     }
 }
 
@@ -91,7 +91,7 @@ fn as_json(outcome: &Result<Loaded, ConfigErrors>) -> String {
             "warnings": loaded.warnings,
             "settings": grouped(&loaded.effective).into_iter().map(|entry| json!({
                 "key": format!("{}.{}", entry.table, entry.key),
-                "value": entry.value,
+                "value": entry.value.as_ref().ok(),
                 "origin": entry.origin.to_string(),
             })).collect::<Vec<_>>(),
         }),

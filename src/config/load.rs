@@ -108,7 +108,7 @@ fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources
     let mut top = Section::new(reader, "", root, whole.clone());
     let section = top.section("server");
     let server = read_server(section);
-    let listen_origin = origin_of(top.reader, "server", "listen");
+    let listen_origin = top.reader.origin_of("server", "listen");
     check_listeners(top.reader, &listen_origin, &server.listen);
     let admin = read_admin(top.section("admin"), &server);
     let store = read_store(top.section("store"), &sources.environment, here);
@@ -125,9 +125,4 @@ fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources
     }
     top.finish();
     Settings { server, admin, store, access, upstreams }
-}
-
-fn origin_of(reader: &Reader, table: &str, key: &str) -> Origin {
-    let entry = reader.effective.iter().find(|entry| entry.table == table && entry.key == key);
-    entry.map_or(Origin::Default, |entry| entry.origin.clone())
 }

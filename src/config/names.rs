@@ -10,6 +10,9 @@ pub(super) fn parse_host(text: &str) -> Result<String, String> {
         _ => (lower.as_str(), None),
     };
     let advice = "write a host name, with a port if it needs one, such as myacr.azurecr.io or registry.lan:5000";
+    if text.contains('/') {
+        return Err(format!("'{}' is not a host: {advice}", without_userinfo(text)));
+    }
     if port.is_some_and(|port| port.parse::<u16>().ok().is_none_or(|port| port == 0)) {
         return Err(format!("'{}' has no valid port: {advice}", without_userinfo(text)));
     }

@@ -35,7 +35,7 @@ impl fmt::Display for Origin {
 
 /// One thing that is wrong with what was configured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{origin}: {key}{}{message}", if key.is_empty() { "" } else { ": " })]
+#[error("{}{message}", self.place())]
 pub struct ConfigError {
     /// Where the offending text stands.
     pub origin: Origin,
@@ -43,6 +43,21 @@ pub struct ConfigError {
     pub key: String,
     /// What is wrong, and what to write instead.
     pub message: String,
+}
+
+impl ConfigError {
+    /// Origin and key, as far as there are any.
+    fn place(&self) -> String {
+        let mut place = String::new();
+        if self.origin != Origin::Default {
+            place = format!("{}: ", self.origin);
+        }
+        if !self.key.is_empty() {
+            place.push_str(&self.key);
+            place.push_str(": ");
+        }
+        place
+    }
 }
 
 /// Everything that is wrong, found in one go.

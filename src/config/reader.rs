@@ -12,8 +12,8 @@ pub struct Effective {
     pub table: String,
     /// The key within it.
     pub key: &'static str,
-    /// The value in TOML; `None` where nothing is set and nothing needs to be.
-    pub value: Option<String>,
+    /// The value in TOML; where nothing is set, what that means, in words.
+    pub value: Result<String, &'static str>,
     /// Where it came from.
     pub origin: Origin,
 }
@@ -35,6 +35,12 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// Where the value of a key that has been read came from.
+    pub(super) fn origin_of(&self, table: &str, key: &str) -> Origin {
+        let entry = self.effective.iter().find(|entry| entry.table == table && entry.key == key);
+        entry.map_or(Origin::Default, |entry| entry.origin.clone())
+    }
+
     pub(super) fn error(&mut self, origin: Origin, key: &str, message: impl Into<String>) {
         self.errors.push(ConfigError { origin, key: key.to_owned(), message: message.into() });
     }
@@ -76,7 +82,7 @@ impl<'r> Section<'r> {
         self.reader.error(origin, &path, message);
     }
 
-    fn note(&mut self, key: &'static str, value: Option<String>, origin: Origin) {
+    fn note(&mut self, key: &'static str, value: Result<String, &'static str>, origin: Origin) {
         self.reader.effective.push(Effective { table: self.path.clone(), key, value, origin });
     }
 
@@ -93,11 +99,11 @@ impl<'r> Section<'r> {
         (value, true)
     }
 
-    /// The value of a key that may be left out.
-    pub(super) fn optional<T: Setting>(&mut self, key: &'static str) -> Option<T> {
+    /// The value of a key that may be left out; `absent` says what holds then.
+    pub(super) fn optional<T: Setting>(&mut self, key: &'static str, absent: &'static str) -> Option<T> {
         let (value, _) = self.read::<T>(key);
         let origin = self.origin_of(key);
-        self.note(key, value.as_ref().map(T::show), origin);
+        self.note(key, value.as_ref().map(T::show).ok_or(absent), origin);
         value
     }
 
@@ -111,8 +117,22 @@ impl<'r> Section<'r> {
         let (value, present) = self.read::<T>(key);
         let origin = if present { self.origin_of(key) } else { from };
         let value = value.unwrap_or(default);
-        self.note(key, Some(value.show()), origin);
+        self.note(key, Ok(value.show()), origin);
         value
+    }
+
+    /// Replaces what `larder check` shows for a key that has been read: a path as it was found, say.
+    pub(super) fn show_as<T: Setting>(&mut self, key: &str, value: &T) {
+        let path = &self.path;
+        let mut entries = self.reader.effective.iter_mut().rev();
+        if let Some(entry) = entries.find(|entry| entry.key == key && entry.table == *path) {
+            entry.value = Ok(value.show());
+        }
+    }
+
+    /// The string at `key`, which is still to be read.
+    pub(super) fn peek(&self, key: &str) -> Option<&str> {
+        self.table.str(key)
     }
 
     /// A key of the design whose feature does not exist yet: anything but `harmless` is an error.

@@ -133,15 +133,19 @@ pub(super) fn read_store(mut section: Section<'_>, environment: &Environment, he
         );
     }
     let base = base_of(&section.origin_of("path"), here);
-    let max_size = section.optional::<Size>("max_size").map(|size| size.0);
+    let max_size = section
+        .optional::<Size>("max_size", "100GiB or half of what is free at the first start, whichever is less")
+        .map(|size| size.0);
     if max_size == Some(0) {
         section.error("max_size", r#"a store of no size keeps nothing: write a size such as "100GiB""#);
     }
     let min_free = section.or("min_free", Size(5 << 30)).0;
     let sync = section.or("sync", Sync::Commit);
     section.unavailable("pin", None, "");
+    let path = base.join(path);
+    section.show_as("path", &path);
     section.finish();
-    StoreSettings { path: base.join(path), max_size, min_free, sync }
+    StoreSettings { path, max_size, min_free, sync }
 }
 
 fn default_store(environment: &Environment) -> (Option<PathBuf>, Origin) {
@@ -177,7 +181,15 @@ pub(super) fn read_access(mut section: Section<'_>, server: &ServerSettings) -> 
         section.error("open_to", format!("nobody is let in: {advice}, or remove the key for loopback"));
     } else if only_loopback && !beyond.is_empty() && beyond.len() == server.listen.len() {
         let beyond = beyond.join(", ");
-        section.error("open_to", format!("larder listens on {beyond} but only loopback is let in: {advice}"));
+        let origin = match section.origin_of("open_to") {
+            Origin::Default => section.reader.origin_of("server", "listen"),
+            own => own,
+        };
+        section.reader.error(
+            origin,
+            "access.open_to",
+            format!("larder listens on {beyond} but only loopback is let in: {advice}"),
+        );
     } else if only_loopback && !beyond.is_empty() {
         let beyond = beyond.join(", ");
         section.reader.warnings.push(format!("larder listens on {beyond} but only loopback is let in: {advice}"));

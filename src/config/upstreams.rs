@@ -9,6 +9,7 @@ use super::sections::{base_of, positive};
 use super::settings::{CredentialSettings, FreshnessSettings, UpstreamSettings};
 use super::tree::Table;
 use crate::oci::Registry;
+use http::Uri;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,21 +73,11 @@ fn check_defaults(reader: &mut Reader, upstreams: &[UpstreamSettings], origins: 
 
 /// The only upstream is the default one unless it says otherwise. `None` if the upstream has no usable name or address; why has been reported.
 fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Option<UpstreamSettings> {
-    let url_text = section.optional::<String>("url");
-    let url = url_text.as_deref().map(parse_url);
-    if let Some(Err(message)) = &url {
-        section.error("url", message.clone());
-    }
-    let given = url.as_ref().and_then(|url| url.as_ref().ok());
-    let from_url = given.and_then(|url| Some(url.authority()?.to_string()));
-    let name = read_name(&mut section, from_url, url_text.is_none());
-    let url = match url {
-        Some(url) => url.ok(),
-        None => name.as_ref().and_then(|name| parse_url(&format!("https://{name}")).ok()),
-    };
+    let name = read_name(&mut section);
+    let url = read_url(&mut section, name.as_deref());
     let aliases = each(&mut section, "aliases", parse_alias);
     let default = section.or("default", only);
-    let ca_file = read_file(&mut section, "ca_file", places);
+    let ca_file = read_file(&mut section, "ca_file", "the system's certificate authorities alone", places);
     let token_realms = each(&mut section, "token_realms", parse_host);
     let connect_timeout = positive(&mut section, "connect_timeout", Duration::from_secs(10));
     let first_byte_timeout = positive(&mut section, "first_byte_timeout", Duration::from_secs(30));
@@ -118,21 +109,38 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
 }
 
 /// The name, or the url's host where it is left out.
-fn read_name(section: &mut Section<'_>, from_url: Option<String>, required: bool) -> Option<String> {
-    let given = match from_url {
+fn read_name(section: &mut Section<'_>) -> Option<String> {
+    let url = section.peek("url").map(parse_url);
+    let host = url.as_ref().and_then(|url| Some(url.as_ref().ok()?.authority()?.to_string()));
+    let given = match host {
         Some(host) => Some(section.or("name", host)),
-        None => section.optional::<String>("name"),
+        None => section.optional::<String>("name", "the url's host"),
     };
     match given.as_deref().map(parse_host) {
-        Some(Ok(name)) => Some(name),
-        Some(Err(message)) => {
-            section.error("name", message);
-            None
+        Some(Ok(name)) => {
+            section.show_as("name", &name);
+            return Some(name);
         }
-        None => {
-            if required && section.origin_of("name") == Origin::Default {
-                section.error("name", r#"the upstream has no name: write name = "myacr.azurecr.io""#);
-            }
+        Some(Err(message)) => section.error("name", message),
+        // A wrong url or a name that is no text has been or will be reported itself.
+        None if url.is_none() && section.origin_of("name") == Origin::Default => {
+            section.error("name", r#"the upstream has no name: write name = "myacr.azurecr.io""#);
+        }
+        None => {}
+    }
+    None
+}
+
+/// The address, or `https://NAME` where it is left out.
+fn read_url(section: &mut Section<'_>, name: Option<&str>) -> Option<Uri> {
+    let text = match name {
+        Some(name) => section.or("url", format!("https://{name}")),
+        None => section.optional::<String>("url", "https://NAME")?,
+    };
+    match parse_url(&text) {
+        Ok(url) => Some(url),
+        Err(message) => {
+            section.error("url", message);
             None
         }
     }
@@ -156,9 +164,15 @@ fn each(section: &mut Section<'_>, key: &'static str, parse: impl Fn(&str) -> Re
 }
 
 /// A file that is no secret and must be there.
-fn read_file(section: &mut Section<'_>, key: &'static str, places: Places<'_>) -> Option<PathBuf> {
-    let path = section.optional::<PathBuf>(key)?;
+fn read_file(
+    section: &mut Section<'_>,
+    key: &'static str,
+    absent: &'static str,
+    places: Places<'_>,
+) -> Option<PathBuf> {
+    let path = section.optional::<PathBuf>(key, absent)?;
     let path = base_of(&section.origin_of(key), places.here).join(path);
+    section.show_as(key, &path);
     if let Err(error) = std::fs::File::open(&path) {
         section
             .error(key, format!("cannot open {}: {error}: correct the path or let this user read it", path.display()));
@@ -168,7 +182,7 @@ fn read_file(section: &mut Section<'_>, key: &'static str, places: Places<'_>) -
 
 /// A secret file that must be there; its content is looked at and forgotten.
 fn read_secret_file(section: &mut Section<'_>, key: &'static str, places: Places<'_>) -> Option<PathBuf> {
-    let Some(path) = section.optional::<PathBuf>(key) else {
+    let Some(path) = section.optional::<PathBuf>(key, "missing") else {
         if section.origin_of(key) == Origin::Default {
             section.error(
                 key,
@@ -178,6 +192,7 @@ fn read_secret_file(section: &mut Section<'_>, key: &'static str, places: Places
         return None;
     };
     let path = secret_path(&path, places.environment, &base_of(&section.origin_of(key), places.here));
+    section.show_as(key, &path);
     if let Err(error) = read_secret(&path) {
         section.error(key, error.to_string());
     }
@@ -192,9 +207,9 @@ fn read_credential(mut section: Section<'_>, places: Places<'_>) -> CredentialSe
         "anonymous" => Some(CredentialSettings::Anonymous),
         "azure-cli" => Some(CredentialSettings::AzureCli),
         "auto" => Some(CredentialSettings::Auto),
-        "docker-config" => {
-            Some(CredentialSettings::DockerConfig { file: read_file(&mut section, "config_file", places) })
-        }
+        "docker-config" => Some(CredentialSettings::DockerConfig {
+            file: read_file(&mut section, "config_file", "$DOCKER_CONFIG/config.json, else the user's", places),
+        }),
         "refresh-token" => read_secret_file(&mut section, "token_file", places)
             .map(|token_file| CredentialSettings::RefreshToken { token_file }),
         "password" => {
@@ -232,7 +247,7 @@ fn unknown_kind(kind: &str) -> String {
 }
 
 fn read_username(section: &mut Section<'_>) -> Option<String> {
-    let username = section.optional::<String>("username");
+    let username = section.optional::<String>("username", "missing");
     let problem = match username.as_deref() {
         None if section.origin_of("username") == Origin::Default => "kind \"password\" needs a username: write one",
         None => return None,
