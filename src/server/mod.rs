@@ -16,6 +16,17 @@ mod listen_holder;
 #[cfg_attr(not(target_os = "linux"), path = "sendfile_portable.rs")]
 mod sendfile;
 
+#[cfg(test)]
+mod body_tests;
+#[cfg(test)]
+mod connection_tests;
+#[cfg(test)]
+#[cfg(unix)]
+mod listen_tests;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod sendfile_tests;
+
 pub use body::{Body, BodyEnd, BodyError, BodyOutcome, Chunks, Extents, FileBytes, ReadFuture};
 pub use connection::{Handler, Peer, Server};
 pub use drain::{Drain, DrainTrigger};
