@@ -85,6 +85,10 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
         let Reader { warnings, effective, .. } = reader;
         return Ok(Loaded { settings, effective, warnings, file });
     }
+    reader.errors.sort_by_key(|error| match error.origin {
+        Origin::File { line, column, .. } => (1, line, column),
+        _ => (0, 0, 0),
+    });
     Err(ConfigErrors { errors: reader.errors, nothing_configured })
 }
 
