@@ -116,7 +116,7 @@ fn broken_toml_names_its_place() {
     let found = errors("[server]\ndrain = = 5\n");
     assert!(found[0].starts_with("larder.toml:2:9: not TOML"), "{found:?}");
     let found = errors("[server]\ndrain = \"5m\"\ndrain = \"6m\"\n");
-    assert!(found[0].starts_with("larder.toml:3:1: not TOML at 'drain'"), "{found:?}");
+    assert!(found[0].starts_with("larder.toml:3:1: not TOML at 'drain …': duplicate key"), "{found:?}");
 }
 
 #[test]
@@ -217,10 +217,15 @@ fn no_error_repeats_a_secret() {
         let error = upstream_error(lines);
         assert!(!error.contains("hunter2"), "{error}");
     }
+    let found = errors(&format!("{MINIMAL}password = hunter2\n"));
+    assert!(found[0].starts_with("larder.toml:3:12: not TOML at 'password …'") && !found.concat().contains("hunter2"));
     let folder = tempfile::tempdir().unwrap();
     let flags = Flags { upstreams: vec!["https://ci:hunter2@myacr.azurecr.io".to_owned()], ..Flags::default() };
     let found = errors_of(&Sources { flags, ..without_file(folder.path()) });
-    assert!(found[0].starts_with("flag --upstream: ") && !found.concat().contains("hunter2"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].starts_with("flag --upstream: ") && !found.concat().contains("hunter2"),
+        "{found:?}"
+    );
 }
 
 #[test]
