@@ -1,5 +1,7 @@
 //! The configuration as an operator meets it: files, variables and flags in; settings, or every error, out.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use larder::config::{CredentialSettings, Environment, Flags, Listen, Loaded, Login, Origin, Sources, load};
 use std::path::Path;
 use std::time::Duration;
@@ -114,7 +116,7 @@ fn broken_toml_names_its_place() {
     let found = errors("[server]\ndrain = = 5\n");
     assert!(found[0].starts_with("larder.toml:2:9: not TOML"), "{found:?}");
     let found = errors("[server]\ndrain = \"5m\"\ndrain = \"6m\"\n");
-    assert!(found[0].starts_with("larder.toml:3:1: not TOML at 'drain'"), "{found:?}");
+    assert!(found[0].starts_with("larder.toml:3:1: not TOML at 'drain …': duplicate key"), "{found:?}");
 }
 
 #[test]
@@ -215,10 +217,15 @@ fn no_error_repeats_a_secret() {
         let error = upstream_error(lines);
         assert!(!error.contains("hunter2"), "{error}");
     }
+    let found = errors(&format!("{MINIMAL}password = hunter2\n"));
+    assert!(found[0].starts_with("larder.toml:3:12: not TOML at 'password …'") && !found.concat().contains("hunter2"));
     let folder = tempfile::tempdir().unwrap();
     let flags = Flags { upstreams: vec!["https://ci:hunter2@myacr.azurecr.io".to_owned()], ..Flags::default() };
     let found = errors_of(&Sources { flags, ..without_file(folder.path()) });
-    assert!(found[0].starts_with("flag --upstream: ") && !found.concat().contains("hunter2"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].starts_with("flag --upstream: ") && !found.concat().contains("hunter2"),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -344,6 +351,11 @@ fn flags_join_a_file_by_name_or_alias() {
     let upstreams = with(&["c.io"], Some(Login::AzureCli));
     assert_eq!(upstreams.len(), 3);
     assert_eq!((upstreams[2].default, upstreams[2].credential.clone()), (true, CredentialSettings::AzureCli));
+    assert_eq!(
+        with(&["docker.io"], None)[2].url,
+        "https://registry-1.docker.io",
+        "Docker Hub speaks under another name"
+    );
     let upstreams = with(&[], Some(Login::Auto));
     assert_eq!(upstreams[0].credential, CredentialSettings::Auto, "without --upstream the login is the default one's");
 }
@@ -405,4 +417,96 @@ fn a_unix_socket_alone_is_reached_by_local_clients() {
     let listen =
         loaded(&format!("[server]\nlisten = [\"unix:/run/larder/larder.sock\"]\n{MINIMAL}")).settings.server.listen;
     assert_eq!(listen, [Listen::Unix("/run/larder/larder.sock".into())]);
+}
+
+/// Runs the program in a folder of its own; exit code, stdout, stderr.
+fn larder(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_larder"));
+    command.args(arguments).current_dir(folder).env_clear().env("HOME", folder).env("LOCALAPPDATA", folder);
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn check_prints_what_holds_as_a_file_that_says_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("pw"), "hunter2\n").unwrap();
+    let text = "[server]\ndrain = \"1m\"\n[[upstream]]\nname = \"a.io\"\n[upstream.credential]\nkind = \"password\"\n\
+                username = \"ci\"\npassword_file = \"pw\"\n[[upstream]]\nname = \"b.io\"\ndefault = true\n";
+    std::fs::write(folder.path().join("larder.toml"), text).unwrap();
+    let (code, out, err) = larder(folder.path(), &["check", "--config", "larder.toml", "--admin", "127.0.0.1:7001"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    let line =
+        |start: &str| out.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start}: {out}"));
+    assert!(line("drain").ends_with("# larder.toml:2:9"));
+    assert!(line("listen = \"127.0.0.1:7001\"").ends_with("# flag --admin"));
+    assert!(line("fills = 256").ends_with("# default"));
+    assert!(out.contains("/pw\"") && !out.contains("hunter2"), "{out}");
+    std::fs::write(folder.path().join("printed.toml"), &out).unwrap();
+    let values = |file: &str| {
+        let file = Some(folder.path().join(file));
+        let effective = load(&Sources { file, ..without_file(folder.path()) }).unwrap().effective;
+        effective.into_iter().filter(|entry| entry.table != "admin").map(|entry| (entry.table, entry.key, entry.value))
+    };
+    assert!(values("larder.toml").eq(values("printed.toml")), "{out}");
+    let (code, out, _) = larder(folder.path(), &["check", "--config", "larder.toml", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(code == Some(0) && json["valid"] == true && json["settings"][0]["key"] == "server.listen");
+}
+
+#[test]
+fn check_fails_with_every_error() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("larder.toml"),
+        "[store]\nmax_size = 5\nsync = \"x\"\n[[upstream]]\nname = \"a.io\"\n",
+    )
+    .unwrap();
+    let (code, out, err) = larder(folder.path(), &["check", "--config", "larder.toml"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.starts_with("larder.toml:2:12: store.max_size: ") && err.ends_with("2 errors\n"), "{err}");
+    let (code, out, err) = larder(folder.path(), &["check", "--config", "larder.toml", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, err.as_str(), json["errors"].as_array().unwrap().len()), (Some(1), "", 2));
+}
+
+#[test]
+fn serve_without_a_registry_says_the_line_to_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, err) = larder(folder.path(), &["serve"]);
+    assert!(code == Some(2) && err.contains("  larder serve --upstream myacr.azurecr.io"), "{err}");
+    std::fs::create_dir(folder.path().join(".docker")).unwrap();
+    let config = r#"{"auths":{"team.azurecr.io":{"auth":"c2VjcmV0"}}}"#;
+    std::fs::write(folder.path().join(".docker/config.json"), config).unwrap();
+    let docker = folder.path().join(".docker");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_larder"));
+    let output =
+        command.arg("serve").env_clear().env("DOCKER_CONFIG", docker).env("HOME", folder.path()).output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err.contains("  larder serve --upstream team.azurecr.io") && !err.contains("c2Vj"), "{err}");
+}
+
+#[test]
+fn serve_refuses_a_wrong_configuration_before_anything_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, err) = larder(folder.path(), &["serve", "--upstream", "a.io", "--max-size", "5"]);
+    assert!(code == Some(2) && err.contains("flag --max-size: store.max_size: size '5' has no unit"), "{err}");
+}
+
+#[test]
+fn help_names_only_what_exists() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, out, _) = larder(folder.path(), &["--help"]);
+    let commands: Vec<&str> = out
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .map_while(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!((code, commands), (Some(0), vec!["serve", "check", "help"]));
+    let (_, out, _) = larder(folder.path(), &["serve", "--help"]);
+    assert!(out.contains("--open-to") && !out.contains("--sealed") && !out.contains("--allow"), "{out}");
+    assert_eq!(larder(folder.path(), &["--version"]).1, format!("larder {}\n", env!("CARGO_PKG_VERSION")));
 }

@@ -1,8 +1,11 @@
 //! The documents that operators read say what the code does.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use larder::config::{Environment, Loaded, Sources, load};
 use larder::telemetry::Metrics;
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
@@ -103,7 +106,7 @@ fn metrics_table() -> String {
         };
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
         let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(" ") };
-        table.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
+        writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
     }
     table
 }

@@ -1,3 +1,5 @@
+//! The flags that `serve` and `check` share.
+
 use crate::config::{Flags, Login, Sources};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;

@@ -29,7 +29,7 @@ fn names(config: &serde_json::Value) -> Vec<String> {
 fn host(key: &str) -> Option<String> {
     let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
     let host = rest.split('/').next().unwrap_or(rest);
-    let host = if host == "index.docker.io" || host == "docker.io" { "registry-1.docker.io" } else { host };
+    let host = if host == "index.docker.io" || host == "registry-1.docker.io" { "docker.io" } else { host };
     (!host.is_empty() && !host.contains('@')).then(|| host.to_owned())
 }
 
@@ -43,7 +43,7 @@ mod tests {
             "auths": { "https://index.docker.io/v1/": {"auth": "c2VjcmV0"}, "myacr.azurecr.io": {}, "a.lan:5000": {} },
             "credHelpers": { "ghcr.io": "gh", "myacr.azurecr.io": "acr" },
         });
-        assert_eq!(names(&config), ["myacr.azurecr.io", "a.lan:5000", "ghcr.io", "registry-1.docker.io"]);
+        assert_eq!(names(&config), ["myacr.azurecr.io", "a.lan:5000", "docker.io", "ghcr.io"]);
         assert!(names(&serde_json::json!([])).is_empty());
     }
 

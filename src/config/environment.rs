@@ -1,3 +1,5 @@
+//! The process's environment and the folders that it names, per platform.
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

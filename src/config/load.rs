@@ -85,6 +85,10 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
         let Reader { warnings, effective, .. } = reader;
         return Ok(Loaded { settings, effective, warnings, file });
     }
+    reader.errors.sort_by_key(|error| match error.origin {
+        Origin::File { line, column, .. } => (1, line, column),
+        _ => (0, 0, 0),
+    });
     Err(ConfigErrors { errors: reader.errors, nothing_configured })
 }
 
@@ -103,6 +107,11 @@ fn read_file(file: &Path, sources: &Sources) -> Result<Table, Vec<ConfigError>> 
     }
 }
 
+/// Whether the error is why there is no upstream.
+fn concerns_upstreams(error: &ConfigError) -> bool {
+    error.key == "upstream" || error.origin == Origin::Flag("--upstream")
+}
+
 fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources) -> Settings {
     let here = &sources.current_folder;
     let mut top = Section::new(reader, "", root, whole.clone());
@@ -114,7 +123,7 @@ fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources
     let store = read_store(top.section("store"), &sources.environment, here);
     let access = read_access(top.section("access"), &server);
     let tables = top.tables("upstream");
-    if tables.is_empty() && !top.reader.errors.iter().any(|error| error.key == "upstream") {
+    if tables.is_empty() && !top.reader.errors.iter().any(concerns_upstreams) {
         let message = "there is no upstream: write [[upstream]] with name = \"myacr.azurecr.io\", or use --upstream myacr.azurecr.io";
         top.reader.error(whole.clone(), "", message);
     }

@@ -1,3 +1,5 @@
+//! Where values come from, and errors that name the place.
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -63,7 +65,7 @@ impl ConfigError {
 /// Everything that is wrong, found in one go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
-    /// The errors, in the order of the settings; at least one.
+    /// The errors, at least one: those of flags and variables, then those of the file from top to bottom.
     pub errors: Vec<ConfigError>,
     /// There was neither a file nor anything else that names an upstream.
     pub nothing_configured: bool,

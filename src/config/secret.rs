@@ -58,11 +58,17 @@ pub fn secret_path(path: &Path, environment: &Environment, base: &Path) -> PathB
 pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretError> {
     use io::Read as _;
     let failed = |source: io::Error| explain(path, source);
+    let unusable = |problem| SecretError::Unusable { path: path.to_owned(), problem };
+    // Before it is opened: opening a pipe may wait for ever.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(unusable(
+            "is no regular file: secrets are read again whenever they are needed, write it into a file",
+        ));
+    }
     let file = std::fs::File::open(path).map_err(failed)?;
     // The whole capacity at once: growing would leave copies behind that nobody wipes.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET + 1));
     file.take(MAX_SECRET as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-    let unusable = |problem| SecretError::Unusable { path: path.to_owned(), problem };
     if bytes.len() > MAX_SECRET {
         return Err(unusable("is larger than 64 KiB: it is no secret file"));
     }
@@ -89,8 +95,9 @@ fn owner_and_mode(path: &Path) -> String {
     let me = rustix::process::geteuid().as_raw();
     match std::fs::metadata(path) {
         Ok(meta) => format!(
-            "it belongs to uid {} gid {} with mode {:04o}, larder runs as uid {me}; give it to that user (chown {me}, chmod 0400) \
+            "it belongs to {} (uid {}, gid {}) with mode {:04o}, larder runs as uid {me}; give it to that user (chown {me}, chmod 0400) \
              or hand it over with LoadCredential= in the systemd unit",
+            user_name(meta.uid()),
             meta.uid(),
             meta.gid(),
             meta.mode() & 0o7777,
@@ -99,6 +106,18 @@ fn owner_and_mode(path: &Path) -> String {
             "a folder above it is closed to uid {me}; open it (chmod o+x) or use LoadCredential= in the systemd unit"
         ),
     }
+}
+
+/// The user's name, as far as the file of local users knows it.
+#[cfg(unix)]
+fn user_name(uid: u32) -> String {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| "an unknown user".to_owned())
 }
 
 #[cfg(not(unix))]
@@ -148,6 +167,12 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_or_pipe_is_no_secret_file() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read_secret(folder.path()).unwrap_err().to_string().contains("no regular file"));
+    }
+
+    #[test]
     #[cfg(unix)]
     fn a_refusal_names_owner_and_mode() {
         let folder = tempfile::tempdir().unwrap();
@@ -156,6 +181,6 @@ mod tests {
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o200)).unwrap();
         let text = explain(&path, io::ErrorKind::PermissionDenied.into()).to_string();
         let uid = rustix::process::geteuid().as_raw();
-        assert!(text.contains(&format!("belongs to uid {uid}")) && text.contains("mode 0200"), "{text}");
+        assert!(text.contains(&format!("(uid {uid}, gid ")) && text.contains("mode 0200"), "{text}");
     }
 }

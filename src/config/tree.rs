@@ -143,9 +143,8 @@ pub(super) fn parse_file(text: &str, file: &Arc<Path>) -> Result<Table, Vec<Conf
         .into_iter()
         .map(|error| {
             let span = error.span().unwrap_or(0..0);
-            let found = text.get(span.clone()).and_then(|text| text.lines().next()).unwrap_or("").trim();
-            let found = if found.is_empty() { String::new() } else { format!(" at '{}'", shorten(found)) };
-            let message = format!("not TOML{found}: {}", error.message().trim().replace('\n', ", "));
+            let problem = error.message().trim().replace('\n', ", ");
+            let message = format!("not TOML at '{}': {problem}", without_value(line_at(text, span.start)));
             ConfigError { origin: place(span), key: String::new(), message }
         })
         .collect())
@@ -201,6 +200,14 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
-fn shorten(text: &str) -> String {
-    text.chars().take(60).collect()
+fn line_at(text: &str, offset: usize) -> &str {
+    let start = text.get(..offset).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
+    text[start..].lines().next().unwrap_or("").trim()
+}
+
+/// A line without what is assigned in it, which may be a secret that lost its quotes.
+fn without_value(line: &str) -> String {
+    let key = line.split('=').next().unwrap_or(line).trim_end();
+    let shown: String = key.chars().take(60).collect();
+    if shown.len() == line.len() { shown } else { format!("{shown} …") }
 }

@@ -134,6 +134,8 @@ fn read_name(section: &mut Section<'_>) -> Option<String> {
 /// The address, or `https://NAME` where it is left out.
 fn read_url(section: &mut Section<'_>, name: Option<&str>) -> Option<Uri> {
     let text = match name {
+        // References say docker.io; the registry behind them answers elsewhere.
+        Some("docker.io") => section.or("url", "https://registry-1.docker.io".to_owned()),
         Some(name) => section.or("url", format!("https://{name}")),
         None => section.optional::<String>("url", "https://NAME")?,
     };

@@ -18,6 +18,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::{EnvFilter, registry};
 
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 const FLUSH_BYTES: usize = 64 << 10;
 /// About 2000 request lines: what a stuck terminal or pipe may hold back.
 const MAX_BYTES: usize = 1 << 20;
@@ -81,11 +82,14 @@ pub struct LogGuard {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    flush_after: Duration,
     buffer: Mutex<Buffer>,
     /// Told when the thread has something to do earlier than at its next look.
     wake: Condvar,
+    /// Told when the thread has written.
+    written: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +97,7 @@ struct Buffer {
     lines: Vec<u8>,
     dropped: u64,
     urgent: bool,
+    writing: bool,
     closed: bool,
 }
 
@@ -102,15 +107,28 @@ pub fn init(format: LogFormat, filter: Option<&str>) -> Result<(Log, LogGuard), 
     let filter = EnvFilter::try_new(text)
         .map_err(|error| LogError::Filter { filter: text.to_owned(), problem: error.to_string() })?;
     let (log, guard) = Log::to(format, io::stderr())?;
-    let subscriber = registry().with(EventLayer(log.clone()).with_filter(filter));
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)?;
+    tracing::subscriber::set_global_default(subscriber(&log, filter)).map_err(|_| LogError::Twice)?;
     Ok((log, guard))
+}
+
+/// The filter stands before the whole, not before the layer: what passes [`Log::access`] leaves no trace in a layer's filter.
+fn subscriber(log: &Log, filter: EnvFilter) -> impl Subscriber + Send + Sync + use<> {
+    registry().with(filter).with(EventLayer(log.clone()))
 }
 
 impl Log {
     /// A log that is written to `output`.
     pub fn to(format: LogFormat, output: impl Write + Send + 'static) -> Result<(Self, LogGuard), LogError> {
-        let shared = Arc::new(Shared::default());
+        Self::flushed_after(FLUSH_AFTER, format, output)
+    }
+
+    fn flushed_after(
+        flush_after: Duration,
+        format: LogFormat,
+        output: impl Write + Send + 'static,
+    ) -> Result<(Self, LogGuard), LogError> {
+        let (wake, written) = (Condvar::new(), Condvar::new());
+        let shared = Arc::new(Shared { flush_after, buffer: Mutex::default(), wake, written });
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("log".to_owned());
         let thread = thread.spawn(move || write_out(&theirs, format, output))?;
@@ -122,6 +140,16 @@ impl Log {
         if tracing::enabled!(target: "larder::access", Level::INFO) {
             self.put(Level::INFO, |line| access_log::write(line, self.format, record));
         }
+    }
+
+    /// Waits, for at most a second, until all lines so far are written: before the process ends without dropping its guard.
+    pub fn flush(&self) {
+        let mut buffer = self.shared.lock();
+        buffer.urgent = true;
+        self.shared.wake.notify_one();
+        let pending = |buffer: &mut Buffer| buffer.writing || !buffer.lines.is_empty();
+        // If stderr takes nothing there is nothing left to do.
+        let _ = self.shared.written.wait_timeout_while(buffer, FLUSH_LIMIT, pending);
     }
 
     /// Adds a line, or counts it as dropped.
@@ -153,10 +181,11 @@ impl Shared {
         let idle = |buffer: &mut Buffer| buffer.lines.is_empty() && buffer.dropped == 0 && !buffer.closed;
         let early = |buffer: &mut Buffer| !buffer.urgent && !buffer.closed && buffer.lines.len() < FLUSH_BYTES;
         let buffer = self.wake.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
-        let waited = self.wake.wait_timeout_while(buffer, FLUSH_AFTER, early);
+        let waited = self.wake.wait_timeout_while(buffer, self.flush_after, early);
         let (mut buffer, _) = waited.unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut buffer.lines, lines);
         buffer.urgent = false;
+        buffer.writing = true;
         (std::mem::take(&mut buffer.dropped), buffer.closed)
     }
 }
@@ -179,6 +208,8 @@ fn write_out(shared: &Shared, format: LogFormat, mut output: impl Write) {
         // There is nowhere to report that the log cannot be written.
         let _ = output.write_all(&lines).and_then(|()| output.flush());
         lines.clear();
+        shared.lock().writing = false;
+        shared.written.notify_all();
         if end {
             return;
         }
@@ -230,33 +261,90 @@ mod tests {
         }
     }
 
-    fn log() -> (Log, LogGuard, mpsc::Receiver<Vec<u8>>, Arc<Mutex<()>>) {
+    fn log(flush_after: Duration) -> (Log, LogGuard, mpsc::Receiver<Vec<u8>>, Arc<Mutex<()>>) {
         let (writes, received) = mpsc::channel();
         let gate = Arc::new(Mutex::new(()));
-        let (log, guard) = Log::to(LogFormat::Json, Output { writes, gate: Arc::clone(&gate) }).unwrap();
+        let output = Output { writes, gate: Arc::clone(&gate) };
+        let (log, guard) = Log::flushed_after(flush_after, LogFormat::Json, output).unwrap();
         (log, guard, received, gate)
     }
 
-    const SOON: Duration = Duration::from_millis(150);
+    /// Nothing that a test waits for takes so long.
+    const NEVER: Duration = Duration::from_secs(3600);
     const LONG: Duration = Duration::from_secs(20);
 
     #[test]
-    fn lines_are_gathered_and_warnings_go_out_at_once() {
-        let (log, _guard, received, _) = log();
+    fn lines_are_gathered_until_it_is_time() {
+        let (log, _guard, received, _) = log(Duration::from_millis(300));
         log.put(Level::INFO, |line| line.extend_from_slice(b"one\n"));
         log.put(Level::INFO, |line| line.extend_from_slice(b"two\n"));
-        assert!(received.recv_timeout(SOON).is_err(), "written before its time");
         assert_eq!(received.recv_timeout(LONG).unwrap(), b"one\ntwo\n");
+    }
+
+    #[test]
+    fn warnings_and_a_full_buffer_go_out_before_their_time() {
+        let (log, _guard, received, _) = log(NEVER);
         log.put(Level::INFO, |line| line.extend_from_slice(b"three\n"));
         log.put(Level::WARN, |line| line.extend_from_slice(b"four\n"));
-        assert_eq!(received.recv_timeout(SOON).unwrap(), b"three\nfour\n");
+        assert_eq!(received.recv_timeout(LONG).unwrap(), b"three\nfour\n");
+        log.put(Level::INFO, |line| line.extend_from_slice(b"five\n"));
         log.put(Level::INFO, |line| line.resize(FLUSH_BYTES, b'.'));
-        assert_eq!(received.recv_timeout(SOON).unwrap().len(), FLUSH_BYTES);
+        assert_eq!(received.recv_timeout(LONG).unwrap().len(), FLUSH_BYTES);
+    }
+
+    #[test]
+    fn a_flush_returns_when_all_is_written() {
+        let (log, _guard, received, _) = log(NEVER);
+        log.put(Level::INFO, |line| line.extend_from_slice(b"line\n"));
+        log.flush();
+        assert_eq!(received.try_recv().unwrap(), b"line\n");
+        log.flush();
+    }
+
+    #[test]
+    fn the_filter_holds_for_events_and_for_requests() {
+        let record = AccessRecord {
+            method: "GET",
+            route: "ping",
+            repository: None,
+            upstream: None,
+            reference: None,
+            digest: None,
+            status: 200,
+            cache_status: None,
+            bytes: 2,
+            duration: Duration::ZERO,
+            ttfb: None,
+            client: None,
+            user_agent: None,
+            request_id: None,
+            detail: None,
+        };
+        for (filter, requests) in [("info", 1), ("larder::access=warn,info", 0)] {
+            let (log, guard, received, _) = log(NEVER);
+            let filter = EnvFilter::try_new(filter).unwrap();
+            tracing::subscriber::with_default(subscriber(&log, filter), || {
+                log.access(&record);
+                tracing::info!(size = 5, name = %"a b", "seen");
+                tracing::debug!("unseen");
+            });
+            drop(guard);
+            let text = String::from_utf8(received.try_iter().flatten().collect()).unwrap();
+            assert_eq!(text.matches("larder::access").count(), requests, "{text}");
+            assert!(text.contains(r#""message":"seen","size":5,"name":"a b"}"#) && !text.contains("unseen"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_format_is_asked_for_by_name() {
+        assert_eq!(LogFormat::choose(Some("json")).unwrap(), LogFormat::Json);
+        assert_eq!(LogFormat::choose(Some("text")).unwrap(), LogFormat::Text);
+        assert!(LogFormat::choose(Some("xml")).unwrap_err().to_string().contains("write json or text"));
     }
 
     #[test]
     fn the_end_writes_what_is_left() {
-        let (log, guard, received, _) = log();
+        let (log, guard, received, _) = log(NEVER);
         log.put(Level::INFO, |line| line.extend_from_slice(b"last\n"));
         drop(guard);
         assert_eq!(received.try_recv().unwrap(), b"last\n");
@@ -264,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_stuck_output_drops_lines_and_says_how_many() {
-        let (log, guard, received, gate) = log();
+        let (log, guard, received, gate) = log(NEVER);
         let stuck = gate.lock().unwrap();
         log.put(Level::ERROR, |line| line.extend_from_slice(b"first\n"));
         while !log.shared.lock().lines.is_empty() {
