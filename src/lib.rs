@@ -21,4 +21,5 @@
 
 pub mod config;
 pub mod oci;
+pub mod store;
 pub mod telemetry;
