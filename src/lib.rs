@@ -23,4 +23,5 @@ pub mod cli;
 pub mod config;
 pub mod oci;
 pub mod server;
+pub mod store;
 pub mod telemetry;
