@@ -220,8 +220,8 @@ async fn a_refused_body_is_not_waited_for_and_its_answer_arrives() {
     ask(&mut stream, "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n").await;
     stream.write_all(&vec![0; 100_000]).await.unwrap();
     sleep(Duration::from_millis(300)).await;
-    // Still sending: a connection that was simply closed would be reset now, and the answer lost with it.
-    let _ = stream.write_all(&vec![0; 100_000]).await;
+    // Still sending: a connection that was simply closed would be reset now, and a client that sends before it reads would fail.
+    stream.write_all(&vec![0; 100_000]).await.unwrap();
     sleep(Duration::from_millis(100)).await;
     let began = Instant::now();
     let (bytes, _) = rest(&mut stream).await;
@@ -280,22 +280,56 @@ async fn http2_is_spoken_with_prior_knowledge() {
 
 #[tokio::test]
 async fn an_http2_client_that_opens_no_window_is_closed() {
+    for window in [0, 100_000] {
+        let (sender, mut ends) = mpsc::unbounded_channel();
+        let server = start(quick(), move |_| {
+            let sender = sender.clone();
+            answer(Body::stream(None, Drip(None, usize::MAX)).on_end(move |end| sender.send(end).unwrap()))
+        })
+        .await;
+        let io = hyper_util::rt::TokioIo::new(connect(server.address).await);
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut client, connection) = hyper::client::conn::http2::Builder::new(executor)
+            .initial_stream_window_size(window)
+            .handshake(io)
+            .await
+            .unwrap();
+        let connection = tokio::spawn(connection);
+        let request = Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap();
+        let response = client.send_request(request).await.unwrap();
+        let end = timeout(Duration::from_secs(5), ends.recv()).await.expect("closed").unwrap();
+        assert_eq!(end.outcome, BodyOutcome::Aborted);
+        drop(response);
+        connection.abort();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_a_length_that_is_cut_while_its_last_bytes_wait_looks_broken() {
+    let whole = Bytes::from(vec![b'x'; 64 << 20]);
     let (sender, mut ends) = mpsc::unbounded_channel();
-    let server = start(quick(), move |_| {
+    let server = start(Limits::default(), move |_| {
         let sender = sender.clone();
-        answer(Body::stream(None, Drip(None, usize::MAX)).on_end(move |end| sender.send(end).unwrap()))
+        let once = Once(Some(whole.clone()));
+        answer(Body::stream(None, once).on_end(move |end| sender.send(end).unwrap()))
     })
     .await;
-    let io = hyper_util::rt::TokioIo::new(connect(server.address).await);
-    let executor = hyper_util::rt::TokioExecutor::new();
-    let (mut client, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let request = Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap();
-    let response = client.send_request(request).await.unwrap();
-    let end = timeout(Duration::from_secs(5), ends.recv()).await.expect("closed").unwrap();
-    assert_eq!(end.outcome, BodyOutcome::Aborted);
-    drop(response);
-    connection.abort();
+    let mut stream = connect(server.address).await;
+    ask(&mut stream, "GET / HTTP/1.0\r\n\r\n").await;
+    sleep(Duration::from_millis(200)).await;
+    server.trigger.cut();
+    server.served.await.unwrap();
+    ends.recv().await.unwrap();
+    assert!(rest(&mut stream).await.1.is_err(), "a plain end would pass for the whole answer");
+}
+
+/// All bytes in one piece.
+struct Once(Option<Bytes>);
+
+impl Chunks for Once {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        Poll::Ready(self.0.take().map(Ok))
+    }
 }
 
 /// Begins a drain of `within`, and says how long serving went on.
