@@ -25,3 +25,4 @@ pub mod oci;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod upstream;
