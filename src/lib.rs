@@ -20,9 +20,11 @@
 //! know each other: they meet in a fill.
 
 pub mod access;
+pub mod admin;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod oci;
 pub mod server;
 pub mod store;

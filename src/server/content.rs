@@ -20,7 +20,7 @@ pub(super) fn body(content: Content) -> Body {
             let (file, range) = (follower.file().clone(), follower.range());
             Body::extents(Arc::new(file), range.start..range.end, Following::new(follower))
         }
-        Content::Transfer(transfer) => Body::stream(Some(transfer.len()), Passing::new(transfer)),
+        Content::Transfer(transfer) => Body::stream(Some(transfer.length()), Passing::new(transfer)),
     }
 }
 
@@ -35,16 +35,19 @@ impl FileBytes for BlobFile {
     }
 }
 
+/// A source, and the next that it gave.
+type Answered<S, T> = (S, Result<Option<T>, CacheError>);
+
 /// A source that is asked by polling, over one that is asked by awaiting: it lives in the future while one is under way.
 enum Asked<S, T> {
     Idle(Option<S>),
-    Waiting(Pin<Box<dyn Future<Output = (S, Result<Option<T>, CacheError>)> + Send>>),
+    Waiting(Pin<Box<dyn Future<Output = Answered<S, T>> + Send>>),
 }
 
 impl<S, T> Asked<S, T> {
     fn poll<F>(&mut self, cx: &mut Context<'_>, ask: impl FnOnce(S) -> F) -> Poll<Option<Result<T, BodyError>>>
     where
-        F: Future<Output = (S, Result<Option<T>, CacheError>)> + Send + 'static,
+        F: Future<Output = Answered<S, T>> + Send + 'static,
     {
         if let Self::Idle(source) = self {
             let Some(source) = source.take() else { return Poll::Ready(None) };

@@ -26,7 +26,7 @@ pub(super) struct Problem {
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 impl Problem {
-    pub(super) fn new(status: StatusCode, code: Code, message: impl ToString) -> Self {
+    pub(super) fn new(status: StatusCode, code: Code, message: &(impl ToString + ?Sized)) -> Self {
         let (code, message) = (code.as_str().to_owned(), message.to_string());
         Self { status, code, message, retry_after: None, length: None, negative: false }
     }
@@ -61,7 +61,7 @@ impl From<RequestError> for Problem {
                 (StatusCode::NOT_FOUND, Code::NameUnknown)
             }
         };
-        Self::new(status, code, error)
+        Self::new(status, code, &error)
     }
 }
 
@@ -71,7 +71,7 @@ impl From<Refusal> for Problem {
             Refusal::Host(_) => StatusCode::MISDIRECTED_REQUEST,
             Refusal::Network(_) | Refusal::Write => StatusCode::FORBIDDEN,
         };
-        Self::new(status, Code::Denied, refusal)
+        Self::new(status, Code::Denied, &refusal)
     }
 }
 
@@ -80,18 +80,18 @@ impl From<CacheError> for Problem {
         match error {
             CacheError::Upstream(error) => Self::of_upstream(&error),
             CacheError::Absent { code, message } => {
-                Self { code, negative: true, ..Self::new(StatusCode::NOT_FOUND, Code::Unknown, message) }
+                Self { code, negative: true, ..Self::new(StatusCode::NOT_FOUND, Code::Unknown, &message) }
             }
             CacheError::Unsatisfiable { length } => {
-                Self { length: Some(length), ..Self::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::Unknown, error) }
+                Self { length: Some(length), ..Self::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::Unknown, &error) }
             }
             CacheError::Busy { retry, .. } => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, error).after(retry)
+                Self::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, &error).after(retry)
             }
             CacheError::Mismatch { .. } | CacheError::Unreadable { .. } | CacheError::Aborted => {
-                Self::new(StatusCode::BAD_GATEWAY, Code::Unknown, error)
+                Self::new(StatusCode::BAD_GATEWAY, Code::Unknown, &error)
             }
-            CacheError::Store(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, error),
+            CacheError::Store(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, &error),
         }
     }
 }

@@ -35,7 +35,7 @@ impl<'a> Cut<'a> {
         let count = match parameter(query, "n").filter(|n| !n.is_empty()) {
             None => None,
             Some(n) => Some(n.parse().map_err(|_| {
-                Problem::new(StatusCode::BAD_REQUEST, Code::Unsupported, format!("n={n} is not a number of entries"))
+                Problem::new(StatusCode::BAD_REQUEST, Code::Unsupported, &format!("n={n} is not a number of entries"))
             })?),
         };
         let last = parameter(query, "last").filter(|last| !last.is_empty()).map(std::borrow::Cow::into_owned);
@@ -63,16 +63,11 @@ impl<'a> Cut<'a> {
     fn link(&self, path: &str, last: &str) -> String {
         let encode =
             |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
-        let mut link = format!("<{path}?last={}", encode(last));
-        if let Some(count) = self.count {
-            link.push_str(&format!("&n={count}"));
-        }
-        for kept in ["artifactType", "ns"] {
-            if let Some(value) = parameter(self.query, kept) {
-                link.push_str(&format!("&{kept}={}", encode(&value)));
-            }
-        }
-        link + ">; rel=\"next\""
+        let count = self.count.map_or_else(String::new, |count| format!("&n={count}"));
+        let kept = ["artifactType", "ns"].map(|name| {
+            parameter(self.query, name).map_or_else(String::new, |value| format!("&{name}={}", encode(&value)))
+        });
+        format!("<{path}?last={}{count}{}>; rel=\"next\"", encode(last), kept.concat())
     }
 }
 

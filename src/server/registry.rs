@@ -9,7 +9,7 @@ use super::request::{self, Naming, Resolved, Routes, Target, without_port};
 use super::{content, record::Record};
 use crate::access::{Access, Caller, Refusal};
 use crate::cache::{BlobAnswer, Cache, Entries, List, ListAnswer, ManifestAnswer, ManifestRequest, Provenance, Want};
-use crate::oci::{Accept, Code, Digest, ErrorBody, MediaType, Reference, Repository};
+use crate::oci::{Accept, ByteRange, Code, Digest, ErrorBody, MediaType, Reference, Repository};
 use crate::store::ListKey;
 use crate::telemetry::{CacheStatus, Log, Metrics};
 use http::header::{self, HeaderName};
@@ -176,7 +176,7 @@ impl Inner {
         let mut response = Response::new(content::body(content));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, OCTETS);
-        headers.insert(header::CONTENT_LENGTH, range.map_or(length, |range| range.len()).into());
+        headers.insert(header::CONTENT_LENGTH, range.map_or(length, ByteRange::len).into());
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         headers.insert(CONTENT_DIGEST, value(&digest.to_string()));
         if let Some(range) = range {
@@ -216,7 +216,7 @@ fn refuse_method(method: &Method) -> Problem {
         _ => Problem::new(
             StatusCode::METHOD_NOT_ALLOWED,
             Code::Unsupported,
-            format!("{method} is none of the API's methods"),
+            &format!("{method} is none of the API's methods"),
         ),
     }
 }
