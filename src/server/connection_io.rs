@@ -197,3 +197,29 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use hyper::rt::Write;
+
+    #[tokio::test]
+    async fn after_its_turn_a_connection_lets_others_go_first() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let watch = Arc::new(Watch::new(&Limits::default()));
+        let mut io = Io::new(Stream::Tcp(stream), watch, Live::new(Arc::default()));
+        let mut written = 0;
+        let interrupted = std::future::poll_fn(|cx| {
+            while written < TURN {
+                assert!(io.wrote(Poll::Ready(Ok(64 << 10))).is_ready());
+                written += 64 << 10;
+            }
+            Poll::Ready(Pin::new(&mut io).poll_write(cx, b"more").is_pending())
+        });
+        assert!(interrupted.await, "the socket would have taken it");
+        assert_eq!(std::future::poll_fn(|cx| Pin::new(&mut io).poll_write(cx, b"more")).await.unwrap(), 4);
+    }
+}

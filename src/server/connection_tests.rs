@@ -220,8 +220,8 @@ async fn a_refused_body_is_not_waited_for_and_its_answer_arrives() {
     ask(&mut stream, "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n").await;
     stream.write_all(&vec![0; 100_000]).await.unwrap();
     sleep(Duration::from_millis(300)).await;
-    // Still sending: a connection that was simply closed would be reset now, and the answer lost with it.
-    let _ = stream.write_all(&vec![0; 100_000]).await;
+    // Still sending: a connection that was simply closed would be reset now, and a client that sends before it reads would fail.
+    stream.write_all(&vec![0; 100_000]).await.unwrap();
     sleep(Duration::from_millis(100)).await;
     let began = Instant::now();
     let (bytes, _) = rest(&mut stream).await;
@@ -280,22 +280,28 @@ async fn http2_is_spoken_with_prior_knowledge() {
 
 #[tokio::test]
 async fn an_http2_client_that_opens_no_window_is_closed() {
-    let (sender, mut ends) = mpsc::unbounded_channel();
-    let server = start(quick(), move |_| {
-        let sender = sender.clone();
-        answer(Body::stream(None, Drip(None, usize::MAX)).on_end(move |end| sender.send(end).unwrap()))
-    })
-    .await;
-    let io = hyper_util::rt::TokioIo::new(connect(server.address).await);
-    let executor = hyper_util::rt::TokioExecutor::new();
-    let (mut client, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let request = Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap();
-    let response = client.send_request(request).await.unwrap();
-    let end = timeout(Duration::from_secs(5), ends.recv()).await.expect("closed").unwrap();
-    assert_eq!(end.outcome, BodyOutcome::Aborted);
-    drop(response);
-    connection.abort();
+    for window in [0, 100_000] {
+        let (sender, mut ends) = mpsc::unbounded_channel();
+        let server = start(quick(), move |_| {
+            let sender = sender.clone();
+            answer(Body::stream(None, Drip(None, usize::MAX)).on_end(move |end| sender.send(end).unwrap()))
+        })
+        .await;
+        let io = hyper_util::rt::TokioIo::new(connect(server.address).await);
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut client, connection) = hyper::client::conn::http2::Builder::new(executor)
+            .initial_stream_window_size(window)
+            .handshake(io)
+            .await
+            .unwrap();
+        let connection = tokio::spawn(connection);
+        let request = Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap();
+        let response = client.send_request(request).await.unwrap();
+        let end = timeout(Duration::from_secs(5), ends.recv()).await.expect("closed").unwrap();
+        assert_eq!(end.outcome, BodyOutcome::Aborted);
+        drop(response);
+        connection.abort();
+    }
 }
 
 /// Begins a drain of `within`, and says how long serving went on.

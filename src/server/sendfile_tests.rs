@@ -1,6 +1,7 @@
 //! That sendfile really carries the bytes, that they are right, and that nothing is left behind.
 
 use super::connection_tests::{Running, answer, start};
+use super::sendfile::{Residency, residency};
 use super::{Body, BodyEnd, BodyError, BodyOutcome, Extents, FileBytes, ReadFuture};
 use crate::config::Limits;
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use std::io::Write;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,7 +24,7 @@ use tokio::time::{sleep, timeout};
 /// Up to here files are read, not mapped.
 const SMALL: u64 = 32 << 10;
 
-struct OnDisk(Arc<File>);
+struct OnDisk(Arc<File>, AtomicUsize);
 
 impl FileBytes for OnDisk {
     fn std_file(&self) -> Option<&File> {
@@ -30,6 +32,7 @@ impl FileBytes for OnDisk {
     }
 
     fn read(&self, offset: u64, len: usize) -> ReadFuture {
+        self.1.fetch_add(1, Ordering::Relaxed);
         let file = Arc::clone(&self.0);
         Box::pin(async move {
             let read = tokio::task::spawn_blocking(move || {
@@ -55,7 +58,14 @@ fn content(length: usize) -> Vec<u8> {
 fn on_disk(bytes: &[u8]) -> Arc<OnDisk> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
-    Arc::new(OnDisk(Arc::new(file)))
+    Arc::new(OnDisk(Arc::new(file), AtomicUsize::new(0)))
+}
+
+/// A large file of zeros that takes no time to write.
+fn zeros(length: u64) -> Arc<OnDisk> {
+    let file = on_disk(&[]);
+    file.0.set_len(length).unwrap();
+    file
 }
 
 /// The range is in the path: `/from-to`.
@@ -197,7 +207,7 @@ async fn a_growing_file_is_followed_by_sendfile() {
 
 #[tokio::test]
 async fn an_aborted_download_is_reported_and_leaves_no_mapping() {
-    let file = on_disk(&content(64 << 20));
+    let file = zeros(64 << 20);
     let (sender, mut ends) = mpsc::unbounded_channel::<BodyEnd>();
     let server = start(Limits::default(), move |_| {
         let sender = sender.clone();
@@ -250,16 +260,19 @@ async fn pages_that_are_not_in_memory_are_read_first() {
     let file = on_disk(&bytes);
     file.0.sync_all().unwrap();
     rustix::fs::fadvise(&*file.0, 0, None, rustix::fs::Advice::DontNeed).unwrap();
-    let server = serving(file).await;
+    let cold = residency(&file.0, &(0..4 << 20)).unwrap() == Residency::Absent;
+    let server = serving(file.clone()).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(get(&(0..4 << 20)).as_bytes()).await.unwrap();
     assert!(read_answer(&mut stream).await == bytes);
     assert_eq!(server.stats.bytes(), 4 << 20);
+    // A file system in memory has nothing to drop.
+    assert_eq!(cold, file.1.load(Ordering::Relaxed) > 0);
 }
 
 #[tokio::test]
 async fn a_fast_download_leaves_the_thread_to_others() {
-    let server = serving(on_disk(&content(64 << 20))).await;
+    let server = serving(zeros(64 << 20)).await;
     let (stop, stopped) = watch::channel(false);
     let address = server.address;
     // A client on a thread of its own is always ready for more.
