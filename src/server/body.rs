@@ -171,9 +171,7 @@ impl Body {
     }
 
     fn finish(&mut self, outcome: BodyOutcome) {
-        if let Some(answering) = self.answering.take() {
-            answering.end(outcome);
-        }
+        drop(self.answering.take());
         if let Some(report) = self.on_end.take() {
             report(BodyEnd { bytes: self.sent, outcome });
         }

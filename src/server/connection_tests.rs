@@ -304,6 +304,34 @@ async fn an_http2_client_that_opens_no_window_is_closed() {
     }
 }
 
+#[tokio::test]
+async fn an_answer_without_a_length_that_is_cut_while_its_last_bytes_wait_looks_broken() {
+    let whole = Bytes::from(vec![b'x'; 64 << 20]);
+    let (sender, mut ends) = mpsc::unbounded_channel();
+    let server = start(Limits::default(), move |_| {
+        let sender = sender.clone();
+        let once = Once(Some(whole.clone()));
+        answer(Body::stream(None, once).on_end(move |end| sender.send(end).unwrap()))
+    })
+    .await;
+    let mut stream = connect(server.address).await;
+    ask(&mut stream, "GET / HTTP/1.0\r\n\r\n").await;
+    sleep(Duration::from_millis(200)).await;
+    server.trigger.cut();
+    server.served.await.unwrap();
+    ends.recv().await.unwrap();
+    assert!(rest(&mut stream).await.1.is_err(), "a plain end would pass for the whole answer");
+}
+
+/// All bytes in one piece.
+struct Once(Option<Bytes>);
+
+impl Chunks for Once {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        Poll::Ready(self.0.take().map(Ok))
+    }
+}
+
 /// Begins a drain of `within`, and says how long serving went on.
 async fn drained(server: Running, within: Duration) -> Duration {
     let began = Instant::now();

@@ -4,7 +4,6 @@
 //! (`stall_timeout` without progress), for the next request (`IDLE`), or for larder itself (no limit here: whoever works has its
 //! own). hyper's own header timeout is not used: it also runs between requests, and closes connections that clients keep for later.
 
-use super::body::BodyOutcome;
 use crate::config::Limits;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -135,12 +134,17 @@ impl Watch {
         state.answers += 1;
         state.waiting += 1;
         state.progress = Instant::now();
-        Answering { watch: Arc::clone(self), waiting: true, over: false }
+        Answering { watch: Arc::clone(self), waiting: true }
     }
 
     /// The answer to an HTTP/1.0 request has no length.
     pub(super) fn close_delimited(&self) {
         self.state().close_delimited = true;
+    }
+
+    /// Everything was sent, so that the end is no break.
+    pub(super) fn orderly_end(&self) {
+        self.state().close_delimited = false;
     }
 
     /// Whether closing the connection now has to look like a break.
@@ -159,13 +163,12 @@ impl Watch {
 pub(super) struct Answering {
     watch: Arc<Watch>,
     waiting: bool,
-    over: bool,
 }
 
 impl Answering {
     /// Whether the answer waits for larder (and not for the client).
     pub(super) fn waits(&mut self, waiting: bool) {
-        if self.over || (self.waiting && waiting) {
+        if self.waiting && waiting {
             return;
         }
         let mut state = self.watch.state();
@@ -178,24 +181,11 @@ impl Answering {
         drop(state);
         self.waiting = waiting;
     }
-
-    pub(super) fn end(mut self, outcome: BodyOutcome) {
-        self.leave();
-        if outcome == BodyOutcome::Complete {
-            self.watch.state().close_delimited = false;
-        }
-    }
-
-    fn leave(&mut self) {
-        self.waits(false);
-        if !std::mem::replace(&mut self.over, true) {
-            self.watch.state().answers -= 1;
-        }
-    }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.leave();
+        self.waits(false);
+        self.watch.state().answers -= 1;
     }
 }

@@ -197,3 +197,52 @@ pub(super) fn read_now(file: &File, range: &Range<u64>) -> Option<Bytes> {
 fn probe(file: &File, offset: u64, into: &mut [u8]) -> Result<usize, Errno> {
     preadv2(file, &mut [IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::ReadFuture;
+
+    struct OnDisk(File);
+
+    impl FileBytes for OnDisk {
+        fn std_file(&self) -> Option<&File> {
+            Some(&self.0)
+        }
+
+        fn read(&self, _: u64, _: usize) -> ReadFuture {
+            Box::pin(async { Err(io::Error::other("not read here")) })
+        }
+    }
+
+    fn file() -> Arc<dyn FileBytes> {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(100_000).unwrap();
+        Arc::new(OnDisk(file))
+    }
+
+    #[test]
+    fn beyond_the_limit_nothing_is_mapped() {
+        let stats = Arc::new(SendfileStats::default());
+        stats.mappings.store(MAPPINGS - 1, Ordering::Relaxed);
+        let live = Live::new(Arc::clone(&stats));
+        let last = live.map(&file(), &(0..100_000));
+        assert!(last.is_some());
+        assert!(live.map(&file(), &(0..100_000)).is_none());
+        assert_eq!(stats.mappings(), MAPPINGS);
+        drop(last);
+        live.prune();
+        assert!(live.map(&file(), &(0..100_000)).is_some());
+    }
+
+    #[test]
+    fn a_slice_is_found_at_its_offset_and_other_bytes_are_not() {
+        let live = Live::new(Arc::default());
+        let bytes = live.map(&file(), &(5000..9000)).unwrap();
+        let found = |slice: &[u8]| live.find(slice).map(|(_, offset)| offset);
+        assert_eq!(found(&bytes), Some(5000));
+        assert_eq!(found(&bytes.slice(17..18)), Some(5017));
+        assert_eq!(found(&bytes.slice(3999..)), Some(8999));
+        assert_eq!(found(b"elsewhere"), None);
+    }
+}

@@ -18,7 +18,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 /// Up to here files are read, not mapped.
@@ -158,7 +158,6 @@ async fn http2_reads_instead() {
 /// Follows a watermark.
 struct Behind {
     at: u64,
-    mark: u64,
     changes: mpsc::Receiver<u64>,
 }
 
@@ -166,7 +165,7 @@ impl Extents for Behind {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Range<u64>, BodyError>>> {
         Poll::Ready(ready!(self.changes.poll_recv(cx)).map(|mark| {
             let extent = self.at..mark;
-            (self.at, self.mark) = (mark, mark);
+            self.at = mark;
             Ok(extent)
         }))
     }
@@ -182,7 +181,7 @@ async fn a_growing_file_is_followed_by_sendfile() {
     let growing = Arc::clone(&file);
     let server = start(Limits::default(), move |_| {
         let changes = changes.lock().unwrap().take().unwrap();
-        answer(Body::extents(growing.clone(), 0..total, Behind { at: 0, mark: 0, changes }))
+        answer(Body::extents(growing.clone(), 0..total, Behind { at: 0, changes }))
     })
     .await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -268,31 +267,4 @@ async fn pages_that_are_not_in_memory_are_read_first() {
     assert_eq!(server.stats.bytes(), 4 << 20);
     // A file system in memory has nothing to drop.
     assert_eq!(cold, file.1.load(Ordering::Relaxed) > 0);
-}
-
-#[tokio::test]
-async fn a_fast_download_leaves_the_thread_to_others() {
-    let server = serving(zeros(64 << 20)).await;
-    let (stop, stopped) = watch::channel(false);
-    let address = server.address;
-    // A client on a thread of its own is always ready for more.
-    let hungry = std::thread::spawn(move || {
-        use std::io::Read;
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
-        let mut buffer = vec![0; 1 << 20];
-        while !*stopped.borrow() {
-            stream.write_all(get(&(0..64 << 20)).as_bytes()).unwrap();
-            let mut left = 64 << 20;
-            while left > 0 && !*stopped.borrow() {
-                left -= stream.read(&mut buffer).unwrap().min(left);
-            }
-        }
-    });
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    for _ in 0..50 {
-        stream.write_all(get(&(0..100)).as_bytes()).await.unwrap();
-        timeout(Duration::from_secs(1), read_answer(&mut stream)).await.expect("has its turn");
-    }
-    stop.send(true).unwrap();
-    tokio::task::spawn_blocking(move || hungry.join().unwrap()).await.unwrap();
 }
