@@ -2,6 +2,8 @@
 //! names the section of the notes on ACR's wire format that it follows. Requests go over plain sockets, so that what is
 //! compared is what is on the wire.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "every function here is a test's")]
+
 mod simulator;
 
 use std::time::Duration;
@@ -69,19 +71,13 @@ async fn send(
     body: &str,
 ) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(host).await?;
-    let mut request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
-    for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
-    }
-    if !body.is_empty() {
-        request.push_str(&format!(
-            "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n",
-            body.len()
-        ));
-    }
-    request.push_str("\r\n");
-    request.push_str(body);
-    stream.write_all(request.as_bytes()).await?;
+    let length = body.len().to_string();
+    let form = [("Content-Type", "application/x-www-form-urlencoded"), ("Content-Length", length.as_str())];
+    let form = if body.is_empty() { &[][..] } else { &form[..] };
+    let lines = headers.iter().chain(form).map(|(name, value)| format!("{name}: {value}\r\n"));
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{}\r\n", lines.collect::<String>());
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
     Ok(stream)
 }
 
@@ -491,8 +487,8 @@ async fn section_2_1_storage_answers() {
     }
     let clamped = ask(&storage, "GET", &target, &[("Range", "bytes=1000-5000")], "").await.unwrap();
     assert_eq!(clamped.header("content-range"), Some("bytes 1000-1023/1024"));
-    let past = ask(&storage, "GET", &target, &[("Range", "bytes=1024-")], "").await.unwrap();
-    assert_eq!((past.status, past.header("content-range")), (416, Some("bytes */1024")));
+    let beyond = ask(&storage, "GET", &target, &[("Range", "bytes=1024-")], "").await.unwrap();
+    assert_eq!((beyond.status, beyond.header("content-range")), (416, Some("bytes */1024")));
     assert_eq!(registry.violations(), Vec::<String>::new());
 }
 
