@@ -831,6 +831,51 @@ async fn section_6_damage_to_bodies() {
 }
 
 #[tokio::test]
+async fn section_6_a_stalled_body_stays_open_and_damage_can_be_aimed() {
+    let registry = private().await;
+    let digest = registry.push_blob("n", "content");
+    let spared = registry.push_blob("n", "spared");
+    let target = signed(&registry, "n", &digest).await;
+    registry.knobs().damage(Damage::times(DamageKind::Stall, 3, 1).of(&digest));
+    let other = signed(&registry, "n", &spared).await;
+    assert_eq!(ask(&registry.storage_host(), "GET", &other, &[], "").await.unwrap().text(), "spared");
+    let mut stream = send(&registry.storage_host(), "GET", &target, &[], "").await.unwrap();
+    let mut raw = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_millis(300), stream.read_to_end(&mut raw)).await;
+    assert!(ended.is_err(), "the connection stays open");
+    assert_eq!(parse(&raw).text(), "con");
+    assert_eq!(ask(&registry.storage_host(), "GET", &target, &[], "").await.unwrap().text(), "content", "once");
+}
+
+#[tokio::test]
+async fn section_6_what_is_deleted_or_revoked_is_gone() {
+    let registry = private().await;
+    let one = registry.push_artifact("n", "v1", &[("f", "text/plain", Bytes::from_static(b"12345"))]);
+    registry.push_manifest("n", Some("v2"), OCI_MANIFEST, one.manifest.clone());
+    let bearer = token(&registry, "repository:n:pull,metadata_read").await;
+    registry.delete_tag("n", "v2");
+    assert_eq!(get_as(&registry, &bearer, "/v2/n/manifests/v2").await.status, 404);
+    assert_eq!(get_as(&registry, &bearer, "/v2/n/manifests/v1").await.status, 200);
+    let url = signed(&registry, "n", &one.layers[0]).await;
+    registry.delete_blob("n", &one.layers[0]);
+    assert_eq!(get_as(&registry, &bearer, &format!("/v2/n/blobs/{}", one.layers[0])).await.status, 404);
+    assert_eq!(ask(&registry.storage_host(), "GET", &url, &[], "").await.unwrap().status, 404);
+    registry.delete_manifest("n", &one.digest);
+    assert_eq!(get_as(&registry, &bearer, "/v2/n/tags/list").await.json()["tags"], Value::Array(Vec::new()));
+    registry.revoke_tokens();
+    assert_eq!(get_as(&registry, &bearer, "/v2/").await.status, 401);
+}
+
+#[tokio::test]
+async fn section_1_5_a_wildcard_scope_is_a_violation() {
+    let registry = private().await;
+    token(&registry, "repository:*:*").await;
+    assert_eq!(registry.violations().len(), 1);
+    registry.clear_log();
+    assert_eq!((registry.violations().len(), registry.log().len()), (0, 0));
+}
+
+#[tokio::test]
 async fn section_6_resets_hangs_and_refusals() {
     let registry = private().await;
     let reset = |registry: &Simulator, on| registry.knobs().turn(|k| k.login.reset = on);
