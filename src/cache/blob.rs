@@ -213,7 +213,7 @@ impl Cache {
                 provenance = provenance.unverified();
             }
         }
-        let follower = Follower::new(fill.progress.subscribe(), file, length, wanted);
+        let follower = Follower::new(fill, file, length, wanted);
         Ok(BlobAnswer { length, range, content: Content::Follow(Box::new(follower)), provenance })
     }
 

@@ -22,7 +22,7 @@ mod transfer;
 
 pub use answer::{BlobAnswer, CacheError, Content, ListAnswer, ManifestAnswer, Provenance, StoredManifest};
 pub use blob::Want;
-pub use fill::Follower;
+pub use fill::{Follower, Step};
 pub use lists::{Entries, List};
 pub use manifest::ManifestRequest;
 pub use transfer::Transfer;

@@ -8,7 +8,7 @@
 mod follower;
 mod run;
 
-pub use follower::Follower;
+pub use follower::{Follower, Step};
 
 use super::Inner;
 use super::answer::CacheError;
