@@ -21,7 +21,7 @@ pub enum StoreError {
         /// The digest under which it was offered.
         expected: Digest,
         /// The digest that it has.
-        actual: Digest,
+        actual: Box<Digest>,
     },
     /// There is no room.
     #[error(transparent)]
@@ -131,7 +131,7 @@ pub enum VerifyError {
         /// What was asked for.
         expected: Digest,
         /// What came.
-        actual: Digest,
+        actual: Box<Digest>,
     },
     /// The disk failed.
     #[error(transparent)]

@@ -246,7 +246,7 @@ impl State {
             return Err(VerifyError::Length { digest, expected, received });
         }
         let actual = self.hasher.clone().finish();
-        if actual == digest { Ok(()) } else { Err(VerifyError::Digest { expected: digest, actual }) }
+        if actual == digest { Ok(()) } else { Err(VerifyError::Digest { expected: digest, actual: actual.into() }) }
     }
 
     fn remove(&mut self) -> Result<(), StoreError> {

@@ -24,7 +24,7 @@ const SOME: usize = 256;
 /// The thread, as its owner sees it.
 pub(super) struct Upkeep {
     /// Dropped to end the thread.
-    _running: mpsc::Sender<()>,
+    running: mpsc::Sender<()>,
     ended: tokio::sync::oneshot::Receiver<()>,
 }
 
@@ -37,17 +37,17 @@ impl Upkeep {
             keep_up(&weak, &told);
             let _ = end.send(());
         })?;
-        Ok(Self { _running: running, ended })
+        Ok(Self { running, ended })
     }
 
     pub(super) async fn stop(self) {
-        drop(self._running);
+        drop(self.running);
         let _ = self.ended.await;
     }
 }
 
 fn keep_up(weak: &Weak<Inner>, told: &mpsc::Receiver<()>) {
-    if walk(weak).is_none() {
+    if walk(weak).is_none() || check_suspects(weak).is_none() {
         return;
     }
     let mut rounds = 0_u32;
@@ -103,6 +103,30 @@ fn walk(weak: &Weak<Inner>) -> Option<()> {
     inner.files.all_counted();
     inner.walked.store(true, Ordering::Release);
     inner.trim();
+    Some(())
+}
+
+/// Hashes what an earlier process stored without syncing it. `None`: the store is gone.
+fn check_suspects(weak: &Weak<Inner>) -> Option<()> {
+    if !alive(weak)?.suspect.load(Ordering::Acquire) {
+        return Some(());
+    }
+    let mut all_sound = true;
+    for (digest, entry) in alive(weak)?.catalogue.all() {
+        if !entry.is_checked()
+            && let Err(error) = alive(weak)?.check_blob(&digest, &entry)
+        {
+            all_sound = false;
+            tracing::warn!(blob.digest = %digest, %error, "cannot check a blob; it is checked again at the next start");
+        }
+    }
+    let inner = alive(weak)?;
+    if all_sound {
+        inner.suspect.store(false, Ordering::Release);
+        if inner.files.durable() {
+            inner.settle();
+        }
+    }
     Some(())
 }
 

@@ -65,7 +65,7 @@ async fn wrong_bytes_are_never_a_blob_and_leave_nothing() {
     ingest.write("wrong".into()).await.unwrap();
     let error = ingest.verify().await.err().unwrap();
     assert!(
-        matches!(&error, VerifyError::Digest { expected, actual } if *expected == digest && *actual == sha256(b"wrong"))
+        matches!(&error, VerifyError::Digest { expected, actual } if *expected == digest && **actual == sha256(b"wrong"))
     );
     assert_eq!(bench.store.usage(), before);
     assert_eq!(bench.metrics.digest_failures.with_label_values(&["fill"]).get(), 1);
