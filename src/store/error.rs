@@ -77,6 +77,9 @@ pub enum Refusal {
         /// Bytes that the store may hold.
         limit: u64,
     },
+    /// The disk has not finished a write for long.
+    #[error("the disk has been busy with one write for over 10 seconds; nothing new is stored until it is done")]
+    Slow,
     /// The file system has too little left.
     #[error("no room for {needed} bytes: the disk has {free} free, of which [store] min_free keeps {min_free}")]
     Disk {

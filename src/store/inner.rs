@@ -40,6 +40,8 @@ pub(super) struct Inner {
     pub(super) walked: AtomicBool,
     /// Whether an earlier process stopped without having synced what it stored: blobs found on disk are hashed before use.
     pub(super) suspect: AtomicBool,
+    /// Whether the disk takes so long to write that nothing new should be stored.
+    pub(super) slow: AtomicBool,
     pub(super) closing: AtomicBool,
     pub(super) lock: Mutex<Option<Lock>>,
     pub(super) upkeep: Mutex<Option<Upkeep>>,

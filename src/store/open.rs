@@ -77,6 +77,7 @@ pub(super) fn open(
         evicting: Mutex::new(()),
         walked: AtomicBool::new(false),
         suspect: AtomicBool::new(suspect),
+        slow: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         lock: Mutex::new(Some(lock)),
         upkeep: Mutex::new(None),

@@ -1,5 +1,6 @@
 //! The store's own housekeeping, on one thread: first the walk that counts what is there, then, every minute, last use into
-//! file times, the index watched and filled where needed, and the limit kept.
+//! file times and the limit kept. Every two seconds it looks whether the disk still takes writes and the index answers, and
+//! fills the index where needed.
 //!
 //! The store serves from the first moment; the walk only makes its numbers exact. The thread never keeps a store alive.
 
@@ -15,9 +16,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
-const EVERY: Duration = Duration::from_secs(60);
-/// While the index is being opened or has just been set aside, it is looked at more often.
-const SOON: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_secs(2);
+const TICKS_PER_ROUND: u64 = 30;
+/// A write that is seen under way for so many ticks, more than 10 s, makes the store refuse new ingests.
+const SLOW_TICKS: u32 = 5;
 /// Entries handled before asking whether the store is still there.
 const SOME: usize = 256;
 
@@ -50,29 +52,44 @@ fn keep_up(weak: &Weak<Inner>, told: &mpsc::Receiver<()>) {
     if walk(weak).is_none() || check_suspects(weak).is_none() {
         return;
     }
-    let mut rounds = 0_u32;
-    loop {
-        let wait = if rounds < 30 { SOON } else { EVERY };
-        if !matches!(told.recv_timeout(wait), Err(mpsc::RecvTimeoutError::Timeout)) {
+    let mut watch = SlowWatch::default();
+    for tick in 1_u64.. {
+        if !matches!(told.recv_timeout(TICK), Err(mpsc::RecvTimeoutError::Timeout)) {
             return;
         }
         let Some(inner) = alive(weak) else { return };
+        inner.slow.store(watch.is_slow(inner.writers.running()), Ordering::Release);
         inner.index.watch();
         inner.space.set_index(inner.index.bytes());
-        if rounds >= 30 {
+        let incomplete = inner.index.is_incomplete();
+        if tick % TICKS_PER_ROUND == 0 {
             inner.write_last_use();
             inner.tidy_ingests();
             inner.trim();
         }
-        rounds = rounds.saturating_add(1);
-        let incomplete = inner.index.is_incomplete();
         drop(inner);
-        if incomplete {
-            rounds = 0;
-            if rebuild(weak).is_none() {
-                return;
-            }
+        if incomplete && rebuild(weak).is_none() {
+            return;
         }
+    }
+}
+
+/// Sees a job that does not end.
+#[derive(Default)]
+struct SlowWatch {
+    running: Vec<u64>,
+    ticks: Vec<u32>,
+}
+
+impl SlowWatch {
+    fn is_slow(&mut self, running: Vec<u64>) -> bool {
+        self.ticks.resize(running.len(), 0);
+        for (thread, job) in running.iter().enumerate() {
+            let same = *job != 0 && self.running.get(thread) == Some(job);
+            self.ticks[thread] = if same { self.ticks[thread] + 1 } else { 0 };
+        }
+        self.running = running;
+        self.ticks.iter().any(|ticks| *ticks >= SLOW_TICKS)
     }
 }
 

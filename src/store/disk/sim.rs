@@ -26,6 +26,7 @@ struct State {
     steps: u64,
     stop_at: Option<u64>,
     full: bool,
+    stuck: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -65,11 +66,16 @@ impl SimDisk {
         self.state().full = full;
     }
 
+    /// Whether writes do not return.
+    pub fn set_stuck(&self, stuck: bool) {
+        self.state().stuck = stuck;
+    }
+
     /// The disk that the next process finds after this one was killed.
     #[must_use]
     pub fn kill(&self) -> Self {
         let state = self.state().clone();
-        Self(Arc::new(Mutex::new(State { steps: 0, stop_at: None, full: false, ..state })))
+        Self(Arc::new(Mutex::new(State { steps: 0, stop_at: None, full: false, stuck: false, ..state })))
     }
 
     /// The disk after the machine has crashed now.
@@ -327,6 +333,9 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        while self.disk.state().stuck {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let mut state = self.disk.state();
         state.step()?;
         if state.full {
