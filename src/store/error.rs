@@ -21,7 +21,7 @@ pub enum StoreError {
         /// The digest under which it was offered.
         expected: Digest,
         /// The digest that it has.
-        actual: Digest,
+        actual: Box<Digest>,
     },
     /// There is no room.
     #[error(transparent)]
@@ -77,6 +77,9 @@ pub enum Refusal {
         /// Bytes that the store may hold.
         limit: u64,
     },
+    /// The disk has not finished a write for long.
+    #[error("the disk has been busy with one write for over 10 seconds; nothing new is stored until it is done")]
+    Slow,
     /// The file system has too little left.
     #[error("no room for {needed} bytes: the disk has {free} free, of which [store] min_free keeps {min_free}")]
     Disk {
@@ -131,7 +134,7 @@ pub enum VerifyError {
         /// What was asked for.
         expected: Digest,
         /// What came.
-        actual: Digest,
+        actual: Box<Digest>,
     },
     /// The disk failed.
     #[error(transparent)]

@@ -80,7 +80,7 @@ impl Files {
         match removed {
             Err(error) if is_absent(&error) => return Ok(false),
             other => other.map_err(StoreError::io("remove", path))?,
-        };
+        }
         self.sync_folder(parent(path))?;
         Ok(true)
     }

@@ -6,7 +6,7 @@
 
 use super::blob::{Blob, BlobFile};
 use super::disk::{Access, read_exact_at};
-use super::error::{IngestError, StoreError, VerifyError};
+use super::error::{IngestError, Refusal, StoreError, VerifyError};
 use super::files::is_absent;
 use super::inner::Inner;
 use super::layout;
@@ -16,6 +16,7 @@ use crate::oci::{Digest, Hasher};
 use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 /// Content of unknown length is reserved in such steps.
@@ -55,6 +56,9 @@ struct State {
 
 impl Ingest {
     pub(super) async fn begin(inner: &Arc<Inner>, digest: Digest, length: Option<u64>) -> Result<Self, IngestError> {
+        if inner.slow.load(Ordering::Acquire) {
+            return Err(Refusal::Slow.into());
+        }
         let claim = inner.partials.claim(digest).ok_or(IngestError::Busy(digest))?;
         let owner = Arc::clone(inner);
         let (state, kept) = inner.writers.run(move || State::open(owner, claim, digest, length)).await?;
@@ -90,6 +94,8 @@ impl Ingest {
     }
 
     /// Writes and hashes a batch; 256 KiB to 1 MiB is a good size. Returns the new [`received`](Self::received).
+    ///
+    /// Whoever leaves before it returns finds out with an empty batch how far the ingest has come.
     ///
     /// # Errors
     /// If the disk or the account has no room, if the disk fails, or if more comes than was announced. Nothing of the batch
@@ -268,7 +274,7 @@ impl State {
             return Err(VerifyError::Length { digest, expected, received });
         }
         let actual = self.hasher.clone().finish();
-        if actual == digest { Ok(()) } else { Err(VerifyError::Digest { expected: digest, actual }) }
+        if actual == digest { Ok(()) } else { Err(VerifyError::Digest { expected: digest, actual: actual.into() }) }
     }
 
     fn remove(&mut self) -> Result<(), StoreError> {

@@ -36,7 +36,7 @@ impl Inner {
 
     pub(super) fn set_tag(&self, repository: &Repository, tag: &Tag, link: TagLink) -> Result<(), StoreError> {
         let record = Record::new().with_repository(repository).with("name", tag);
-        let record = record.with("digest", link.digest).with_time("seen", link.seen);
+        let record = record.with("digest", &link.digest).with_time("seen", link.seen);
         if self.files.replace(&layout::tag(repository, tag), &record.to_bytes(TAG))? == Replaced::Nothing {
             self.tags.inc();
         }
@@ -98,7 +98,7 @@ impl Inner {
         let path = layout::blob_link(repository, digest);
         let name = digest.to_string();
         if self.link(BLOB, &path, repository, &name)?.is_none() {
-            let record = Record::new().with_repository(repository).with("name", name);
+            let record = Record::new().with_repository(repository).with("name", &name);
             self.files.replace(&path, &record.to_bytes(BLOB))?;
         }
         self.members.add(repository, &[*digest]);

@@ -212,3 +212,41 @@ async fn the_simulated_crash_finds_what_was_not_synced() {
     }
     assert!(lost > 5, "without a sync only {lost} of 20 crashes lost anything");
 }
+
+/// Without syncs a crash may lose anything, but what is served is right all the same.
+#[tokio::test]
+async fn an_unsynced_store_serves_nothing_wrong_after_a_crash() {
+    let unsynced = larder::config::StoreSettings { sync: larder::config::Sync::None, ..settings(Path::new("sim")) };
+    let disk = SimDisk::new();
+    let open = async |disk: &SimDisk| {
+        let metrics = Arc::new(Metrics::new());
+        (Store::open(&unsynced, Arc::new(disk.clone()), Arc::clone(&metrics)).await.unwrap(), metrics)
+    };
+    let (store, _) = open(&disk).await;
+    for n in 0..4 {
+        receive(&store, n, Some(blob(n).len()), &mut Promised::default()).await.unwrap();
+    }
+    let mut damaged = 0;
+    for seed in 0..40 {
+        let crashed = disk.crash(seed);
+        let wrong = |disk: &SimDisk| {
+            let blobs = disk.files_below(Path::new("blobs"));
+            blobs.iter().filter(|(path, bytes)| !path.ends_with(sha256(bytes).hex())).count()
+        };
+        let before = wrong(&crashed);
+        let (store, metrics) = open(&crashed).await;
+        for n in 0..2 {
+            let found = read(&store, &sha256(&blob(n))).await;
+            assert!(found.is_none_or(|bytes| bytes == blob(n)), "seed {seed}: wrong bytes were served");
+        }
+        crate::common::until("all blobs are checked", || wrong(&crashed) == 0).await;
+        assert_eq!(metrics.digest_failures.with_label_values(&["read"]).get(), before as u64);
+        damaged += before;
+        store.close().await;
+    }
+    assert!(damaged > 5, "the crashes damaged {damaged} blobs");
+    let closed = disk.clone();
+    store.close().await;
+    let marker = closed.files_below(Path::new("unsynced"));
+    assert!(marker.is_empty(), "a store that was closed in order need not be checked");
+}

@@ -36,6 +36,8 @@ pub trait Disk: Send + Sync + 'static {
     fn metadata(&self, path: &Path) -> io::Result<Metadata>;
     /// Makes creations, renames and removals in this folder survive a crash.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes everything that was written survive a crash. `false`: this system cannot.
+    fn sync_all(&self) -> io::Result<bool>;
     /// Sets a file's time of modification.
     fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()>;
     /// Bytes that this user may still write to the file system.
