@@ -132,7 +132,6 @@ impl Upstream {
     pub async fn describe_login(&self) -> Login {
         match self.0.session.granter.login.material().await {
             Ok(Material { identity, source, expires, .. }) => {
-                let expires = self.0.session.granter.exchanged.latest_expiry().or(expires);
                 let dead = expires.is_some_and(|at| at <= SystemTime::now());
                 let problem = dead.then(|| "it has expired".to_owned());
                 Login { identity, source, expires, problem }
