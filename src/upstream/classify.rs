@@ -87,7 +87,7 @@ pub(super) async fn failure(op: Op, answer: Answer, identity: Option<&str>) -> F
     spoken(status, &origin, said, &words, identity)
 }
 
-const LOOK: &str = "look for a portal, a filter or a wrong address in between";
+pub(super) const LOOK: &str = "look for a portal, a filter or a wrong address in between";
 
 /// A refusal by a speaker of the protocol.
 fn spoken(status: StatusCode, origin: &str, said: Said, words: &str, identity: Option<&str>) -> Failure {

@@ -1,7 +1,7 @@
-use super::auth::{Scope, Session};
+use super::auth::Session;
 use super::body::UpstreamBody;
 use super::connect::Connector;
-use super::credential::{self, Material};
+use super::credential::{self, Material, Memo};
 use super::environment::Environment;
 use super::error::{ErrorKind, Failure, SetupError, UpstreamError};
 use super::fetch::Ask;
@@ -9,6 +9,7 @@ use super::grant::Granter;
 use super::op::Op;
 use super::origin::Origin;
 use super::pool::Pool;
+use super::scope::Scope;
 use super::tokens::Tokens;
 use super::wire::{Answer, Wire};
 use super::{classify, list};
@@ -112,7 +113,7 @@ impl Upstream {
             name: name.clone(),
             origin: origin.clone(),
             token_realms: settings.token_realms.clone(),
-            credential: credential::source(&settings.credential, name.as_str(), &origin, environment),
+            login: Memo::new(credential::source(&settings.credential, name.as_str(), &origin, environment)),
             wire: Arc::clone(&wire),
             metrics: Arc::clone(&metrics),
             exchanged: Tokens::new(EXCHANGES),
@@ -129,9 +130,8 @@ impl Upstream {
 
     /// As whom larder asks, for the lines at start. Files are read and programs run, within limits; nothing is dialled.
     pub async fn describe_login(&self) -> Login {
-        match self.0.session.granter.credential.material().await {
+        match self.0.session.granter.login.material().await {
             Ok(Material { identity, source, expires, .. }) => {
-                let expires = self.0.session.granter.exchanged.latest_expiry().or(expires);
                 let dead = expires.is_some_and(|at| at <= SystemTime::now());
                 let problem = dead.then(|| "it has expired".to_owned());
                 Login { identity, source, expires, problem }
@@ -235,7 +235,7 @@ impl Upstream {
             self.0.session.fetch(&ask).await?.body.drain().await;
             Ok(())
         };
-        self.done(answered.await, || "reach the registry".to_owned())
+        self.done(answered.await, || "get an answer".to_owned())
     }
 
     fn manifest(
