@@ -19,6 +19,10 @@
 //! A request flows one way: `server → access → cache → store`, and on a miss `cache → upstream`. `store` and `upstream` never
 //! know each other: they meet in a fill.
 
+pub mod cli;
 pub mod config;
 pub mod oci;
+pub mod server;
+pub mod store;
 pub mod telemetry;
+pub mod upstream;

@@ -1,3 +1,7 @@
-//! The `larder` program: arguments, runtime, exit code.
+//! The `larder` command; everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    larder::cli::run()
+}

@@ -1,7 +1,30 @@
 //! The file that the operator writes, its overrides, and the validated settings that the other rooms are given.
+//!
+//! File, environment and flags become one tree in which each value knows its place (`tree`, `overlay`); the tree is read into
+//! [`Settings`] by `sections` and `upstreams`, which collect every error instead of stopping at the first (`reader`). The other
+//! rooms see only [`Settings`]: whatever is wrong with them has been said before a room is built.
+//!
+//! Secrets are never in the settings, only the paths of their files: [`read_secret`] reads one when it is needed.
 
+mod environment;
+mod load;
+mod names;
+mod origin;
+mod overlay;
+mod reader;
+mod secret;
+mod sections;
 mod settings;
+mod tree;
+mod upstreams;
+mod values;
 
+pub use environment::Environment;
+pub use load::{Loaded, Sources, load};
+pub use origin::{ConfigError, ConfigErrors, Origin};
+pub use overlay::{Flags, Login};
+pub use reader::Effective;
+pub use secret::{SecretError, read_secret, secret_path};
 pub use settings::{
     AccessSettings, AdminSettings, CredentialSettings, FreshnessSettings, Limits, Listen, ServerSettings, Settings,
     StoreSettings, Sync, UpstreamSettings,

@@ -1,7 +1,12 @@
 //! Logs, metrics, and the one set of words for why an answer came from where it came.
 
+mod access_log;
 mod cache_status;
+mod line;
+pub mod log;
 mod metrics;
 
+pub use access_log::AccessRecord;
 pub use cache_status::CacheStatus;
+pub use log::{Log, LogError, LogFormat, LogGuard};
 pub use metrics::{Histogram, Metrics};

@@ -1,0 +1,85 @@
+//! The flags that `serve` and `check` share.
+
+use crate::config::{Flags, Login, Sources};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+pub(super) const EXAMPLES: &str = "Examples:
+  larder serve --upstream myacr.azurecr.io
+  larder serve --upstream myacr.azurecr.io --username ci --password-file ./password
+  larder serve --upstream http://127.0.0.1:5555 --login anonymous
+  larder serve --config /etc/larder/larder.toml";
+
+/// The flags that say something about settings; what a flag says holds over the environment and the file.
+#[derive(Args, Debug)]
+pub(super) struct Settings {
+    /// Read this file [default: $LARDER_CONFIG, /etc/larder/larder.toml, the user's configuration folder]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A registry to pull from, by host or url; the first one is the default and the login belongs to it
+    #[arg(long, value_name = "HOST|URL")]
+    upstream: Vec<String>,
+    /// The login to use there: whatever works, Docker's, the Azure CLI's, or none [default: auto]
+    #[arg(long, value_enum, conflicts_with_all = ["username", "password_file"])]
+    login: Option<LoginKind>,
+    /// The user to log in as
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    username: Option<String>,
+    /// The file that holds the user's password
+    #[arg(long, value_name = "FILE", requires = "username")]
+    password_file: Option<String>,
+    /// Where clients reach larder [default: 127.0.0.1:5000 and [::1]:5000]
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// Where health and metrics are [default: 127.0.0.1:5001]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// The folder of the store [default: $STATE_DIRECTORY, the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    store: Option<String>,
+    /// What the store may take, such as 100GiB
+    #[arg(long, value_name = "SIZE")]
+    max_size: Option<String>,
+    /// Networks that are let in without a credential, separated by commas [default: loopback]
+    #[arg(long, value_name = "NET,…", value_delimiter = ',')]
+    open_to: Vec<String>,
+    // Accepted so that a script written for a later release is told, not guessed at.
+    #[arg(long, value_name = "push,delete", value_delimiter = ',', hide = true)]
+    allow: Vec<String>,
+    #[arg(long, hide = true)]
+    sealed: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LoginKind {
+    Auto,
+    Docker,
+    Az,
+    Anonymous,
+}
+
+impl Settings {
+    /// Adds the flags to the other sources.
+    pub(super) fn into_sources(self, sources: Sources) -> Sources {
+        let chosen = self.login.map(|kind| match kind {
+            LoginKind::Auto => Login::Auto,
+            LoginKind::Docker => Login::Docker,
+            LoginKind::Az => Login::AzureCli,
+            LoginKind::Anonymous => Login::Anonymous,
+        });
+        let password = self.username.zip(self.password_file);
+        let password = password.map(|(username, password_file)| Login::Password { username, password_file });
+        let flags = Flags {
+            upstreams: self.upstream,
+            login: chosen.or(password),
+            listen: self.listen,
+            admin: self.admin,
+            store: self.store,
+            max_size: self.max_size,
+            open_to: self.open_to,
+            allow: self.allow,
+            sealed: self.sealed,
+        };
+        Sources { file: self.config, flags, ..sources }
+    }
+}

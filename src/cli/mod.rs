@@ -1,0 +1,48 @@
+//! The command line: one file per subcommand. It turns arguments into sources of configuration, and outcomes into exit codes.
+//!
+//! Exit codes: 0 done, 1 failed, 2 nothing was begun because the arguments or the configuration are wrong.
+
+mod arguments;
+mod check;
+mod docker;
+mod serve;
+
+use crate::config::Sources;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A caching pull-through proxy for OCI registries, first of all Azure Container Registry.
+#[derive(Debug, Parser)]
+#[command(name = "larder", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer registry clients, from the store or from an upstream
+    #[command(after_help = arguments::EXAMPLES)]
+    Serve(arguments::Settings),
+    /// Validate the configuration, print the effective settings and where each came from
+    Check(check::Arguments),
+}
+
+/// Runs the command that the process's arguments name.
+#[must_use]
+pub fn run() -> ExitCode {
+    let sources = Sources::of_process();
+    match Arguments::parse().command {
+        Command::Serve(arguments) => serve::run(&arguments.into_sources(sources)),
+        Command::Check(arguments) => check::run(arguments, sources),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_arguments_are_consistent() {
+        use clap::CommandFactory as _;
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,137 @@
+//! From the sources to validated settings.
+
+use super::environment::Environment;
+use super::origin::{ConfigError, ConfigErrors, Origin};
+use super::overlay::{Flags, apply_environment, apply_flags};
+use super::reader::{Effective, Reader, Section};
+use super::sections::{check_listeners, read_access, read_admin, read_server, read_store};
+use super::settings::Settings;
+use super::tree::{Table, parse_file};
+use super::upstreams::{Places, read_upstreams};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Everything that settings can come from, as values.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// `--config`
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub environment: Environment,
+    /// The other flags.
+    pub flags: Flags,
+    /// What relative paths outside the file are relative to.
+    pub current_folder: PathBuf,
+    /// Where to look for a file that nobody named: `/etc/larder/larder.toml`, save in tests.
+    pub system_file: PathBuf,
+}
+
+/// Validated settings and what is worth knowing about them.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What the rooms are built from.
+    pub settings: Settings,
+    /// Every value with its origin, in the order of the file.
+    pub effective: Vec<Effective>,
+    /// What is allowed but probably not meant.
+    pub warnings: Vec<String>,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+}
+
+impl Sources {
+    /// The sources of this process, without flags.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self {
+            environment: Environment::of_process(),
+            current_folder: std::env::current_dir().unwrap_or_default(),
+            system_file: PathBuf::from("/etc/larder/larder.toml"),
+            ..Self::default()
+        }
+    }
+
+    /// The file to read: the one that was named, else the first one that exists.
+    #[must_use]
+    pub fn find_file(&self) -> Option<PathBuf> {
+        if let Some(named) = self.file.clone().or_else(|| self.environment.path("LARDER_CONFIG")) {
+            return Some(named);
+        }
+        let user = self.environment.config_folder().map(|folder| folder.join("larder").join("larder.toml"));
+        [Some(self.system_file.clone()), user].into_iter().flatten().find(|path| path.is_file())
+    }
+}
+
+/// Reads, overlays and validates.
+///
+/// # Errors
+/// Everything that is wrong and can be found in one go.
+pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
+    let file = sources.find_file();
+    let mut reader = Reader::default();
+    let mut root = match &file {
+        Some(file) => read_file(file, sources).map_err(|errors| ConfigErrors { errors, nothing_configured: false })?,
+        None => Table::default(),
+    };
+    apply_environment(&mut root, &sources.environment, &mut reader.errors);
+    apply_flags(&mut root, &sources.flags, &mut reader.errors);
+    let nothing_configured = file.is_none() && !root.0.contains_key("upstream");
+    let whole = match &file {
+        Some(file) => Origin::File { file: Arc::from(file.as_path()), line: 1, column: 1 },
+        None => Origin::Default,
+    };
+    let settings = read_tree(&mut reader, root, &whole, sources);
+    if reader.errors.is_empty() {
+        let Reader { warnings, effective, .. } = reader;
+        return Ok(Loaded { settings, effective, warnings, file });
+    }
+    reader.errors.sort_by_key(|error| match error.origin {
+        Origin::File { line, column, .. } => (1, line, column),
+        _ => (0, 0, 0),
+    });
+    Err(ConfigErrors { errors: reader.errors, nothing_configured })
+}
+
+fn read_file(file: &Path, sources: &Sources) -> Result<Table, Vec<ConfigError>> {
+    let origin = Arc::<Path>::from(file);
+    let text = std::fs::read(sources.current_folder.join(file)).map_err(|error| error.to_string()).and_then(|bytes| {
+        String::from_utf8(bytes).map_err(|error| format!("byte {} is not UTF-8", error.utf8_error().valid_up_to()))
+    });
+    match text {
+        Ok(text) => parse_file(&text, &origin),
+        Err(problem) => {
+            let message = format!("cannot read the configuration: {problem}: correct the path or the file");
+            let origin = Origin::File { file: origin, line: 1, column: 1 };
+            Err(vec![ConfigError { origin, key: String::new(), message }])
+        }
+    }
+}
+
+/// Whether the error is why there is no upstream.
+fn concerns_upstreams(error: &ConfigError) -> bool {
+    error.key == "upstream" || error.origin == Origin::Flag("--upstream")
+}
+
+fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources) -> Settings {
+    let here = &sources.current_folder;
+    let mut top = Section::new(reader, "", root, whole.clone());
+    let section = top.section("server");
+    let server = read_server(section);
+    let listen_origin = top.reader.origin_of("server", "listen");
+    check_listeners(top.reader, &listen_origin, &server.listen);
+    let admin = read_admin(top.section("admin"), &server);
+    let store = read_store(top.section("store"), &sources.environment, here);
+    let access = read_access(top.section("access"), &server);
+    let tables = top.tables("upstream");
+    if tables.is_empty() && !top.reader.errors.iter().any(concerns_upstreams) {
+        let message = "there is no upstream: write [[upstream]] with name = \"myacr.azurecr.io\", or use --upstream myacr.azurecr.io";
+        top.reader.error(whole.clone(), "", message);
+    }
+    let upstreams = read_upstreams(top.reader, tables, Places { environment: &sources.environment, here });
+    if upstreams.len() > 1 && !upstreams.iter().any(|upstream| upstream.default) {
+        let warning = "no upstream has default = true: only requests that name their upstream can be answered";
+        top.reader.warnings.push(warning.to_owned());
+    }
+    top.finish();
+    Settings { server, admin, store, access, upstreams }
+}

@@ -1,0 +1,229 @@
+//! Lays the environment and the flags over the file.
+//!
+//! Variables go first, in the order of their paths, then flags: what is said later holds. Neither knows whether a value is right;
+//! that is found when the whole tree is read, and reported with the variable's or the flag's name.
+
+use super::environment::Environment;
+use super::names::{parse_host, parse_url};
+use super::origin::{ConfigError, Origin};
+use super::tree::{Node, Step, Table, Value, parse_value};
+
+/// Variables that are not settings of the file.
+const OTHERS: [&str; 4] = ["LARDER_CONFIG", "LARDER_LOG", "LARDER_LOG_FORMAT", "LARDER_TOOLS"];
+const TESTS: &str = "LARDER_TEST_";
+const PREFIX: &str = "LARDER_";
+
+/// What flags of the command line say about settings.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--upstream`, a host or a url each; the first becomes the default one.
+    pub upstreams: Vec<String>,
+    /// The login for the first `--upstream`, or for the default upstream.
+    pub login: Option<Login>,
+    /// `--listen`
+    pub listen: Vec<String>,
+    /// `--admin`
+    pub admin: Option<String>,
+    /// `--store`
+    pub store: Option<String>,
+    /// `--max-size`
+    pub max_size: Option<String>,
+    /// `--open-to`
+    pub open_to: Vec<String>,
+    /// `--allow`
+    pub allow: Vec<String>,
+    /// `--sealed`
+    pub sealed: bool,
+}
+
+/// `--login`, or `--username` with `--password-file`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// `--login auto`
+    Auto,
+    /// `--login docker`
+    Docker,
+    /// `--login az`
+    AzureCli,
+    /// `--login anonymous`
+    Anonymous,
+    /// `--username` and `--password-file`
+    Password {
+        /// The user's name.
+        username: String,
+        /// The file with the password.
+        password_file: String,
+    },
+}
+
+pub(super) fn apply_environment(root: &mut Table, environment: &Environment, errors: &mut Vec<ConfigError>) {
+    let mut variables: Vec<(Vec<Step>, &str, &str)> = environment
+        .iter()
+        .filter(|(name, _)| name.starts_with(PREFIX) && !OTHERS.contains(name) && !name.starts_with(TESTS))
+        .map(|(name, value)| (steps(&name[PREFIX.len()..]), name, value))
+        .collect();
+    variables.sort();
+    for (path, name, value) in variables {
+        let origin = Origin::Environment(name.to_owned());
+        let node = parse_value(value, &origin);
+        if let Err(message) = root.set_path(&path, node) {
+            errors.push(ConfigError { origin, key: String::new(), message: format!("no such setting: {message}") });
+        }
+    }
+}
+
+/// `UPSTREAM__0__URL` is `upstream`, position 0, `url`.
+fn steps(path: &str) -> Vec<Step> {
+    let step = |part: &str| match part.parse() {
+        Ok(position) => Step::Position(position),
+        Err(_) => Step::Key(part.to_ascii_lowercase()),
+    };
+    path.split("__").map(step).collect()
+}
+
+pub(super) fn apply_flags(root: &mut Table, flags: &Flags, errors: &mut Vec<ConfigError>) {
+    let mut set = |table: &str, key: &str, node: Node| {
+        let path = [Step::Key(table.to_owned()), Step::Key(key.to_owned())];
+        let origin = node.origin.clone();
+        if let Err(message) = root.set_path(&path, node) {
+            errors.push(ConfigError { origin, key: format!("{table}.{key}"), message });
+        }
+    };
+    let one = |text: &String, flag| Node::string(text, &Origin::Flag(flag));
+    if !flags.listen.is_empty() {
+        set("server", "listen", Node::strings(&flags.listen, &Origin::Flag("--listen")));
+    }
+    if !flags.open_to.is_empty() {
+        set("access", "open_to", Node::strings(&flags.open_to, &Origin::Flag("--open-to")));
+    }
+    let single = [
+        ("admin", "listen", "--admin", &flags.admin),
+        ("store", "path", "--store", &flags.store),
+        ("store", "max_size", "--max-size", &flags.max_size),
+    ];
+    for (table, key, flag, text) in single {
+        if let Some(text) = text {
+            set(table, key, one(text, flag));
+        }
+    }
+    for (flag, given) in [("--allow", !flags.allow.is_empty()), ("--sealed", flags.sealed)] {
+        if given {
+            let message = "not available yet: remove it".to_owned();
+            errors.push(ConfigError { origin: Origin::Flag(flag), key: String::new(), message });
+        }
+    }
+    apply_upstreams(root, flags, errors);
+}
+
+fn apply_upstreams(root: &mut Table, flags: &Flags, errors: &mut Vec<ConfigError>) {
+    let origin = Origin::Flag("--upstream");
+    let empty = (origin.clone(), Node { value: Value::Array(Vec::new()), origin: origin.clone(), text: None });
+    if flags.upstreams.is_empty() && flags.login.is_none() {
+        return;
+    }
+    let (_, Node { value: Value::Array(tables), .. }) = root.0.entry("upstream".to_owned()).or_insert(empty) else {
+        // Not an array: reading the tree says so.
+        return;
+    };
+    let mut login = flags.login.clone();
+    for (index, text) in flags.upstreams.iter().enumerate() {
+        match add_upstream(tables, text, &origin) {
+            Err(message) => errors.push(ConfigError { origin: origin.clone(), key: String::new(), message }),
+            Ok((position, is_new)) if index == 0 => {
+                make_default(tables, position, &origin);
+                let chosen = login.take().or(is_new.then_some(Login::Auto));
+                if let (Some(login), Some(table)) = (chosen, table_at(tables, position)) {
+                    table.set("credential", credential(&login, flags.login.is_none()));
+                }
+            }
+            Ok(_) => {}
+        }
+    }
+    if let Some(login) = login.filter(|_| flags.upstreams.is_empty()) {
+        let is_default = |node: &Node| match &node.value {
+            Value::Table(table) => {
+                table.0.get("default").is_some_and(|(_, node)| matches!(node.value, Value::Boolean(true)))
+            }
+            _ => false,
+        };
+        let position = if tables.len() == 1 { Some(0) } else { tables.iter().position(is_default) };
+        match position.and_then(|position| table_at(tables, position)) {
+            Some(table) => table.set("credential", credential(&login, false)),
+            None => errors.push(ConfigError {
+                origin: login_origin(&login),
+                key: String::new(),
+                message: "there is no default upstream that the login could belong to: name it with --upstream"
+                    .to_owned(),
+            }),
+        }
+    }
+}
+
+fn table_at(tables: &mut [Node], position: usize) -> Option<&mut Table> {
+    match &mut tables.get_mut(position)?.value {
+        Value::Table(table) => Some(table),
+        _ => None,
+    }
+}
+
+/// The position of the upstream that the flag names, and whether the flag made it.
+fn add_upstream(tables: &mut Vec<Node>, text: &str, origin: &Origin) -> Result<(usize, bool), String> {
+    let url = text.contains("://").then(|| parse_url(text)).transpose()?;
+    let name = match &url {
+        Some(url) => url.authority().map(ToString::to_string).unwrap_or_default(),
+        None => text.to_owned(),
+    };
+    let found = tables.iter().position(|node| matches!(&node.value, Value::Table(table) if is_named(table, &name)));
+    let position = found.unwrap_or(tables.len());
+    if found.is_none() {
+        let mut table = Table::default();
+        table.set("name", Node::string(&parse_host(&name)?, origin));
+        tables.push(Node::table(table, origin));
+    }
+    if let (Some(_), Some(table)) = (url, table_at(tables, position)) {
+        table.set("url", Node::string(text, origin));
+    }
+    Ok((position, found.is_none()))
+}
+
+fn is_named(table: &Table, name: &str) -> bool {
+    let of_url = || Some(parse_url(table.str("url")?).ok()?.authority()?.to_string());
+    let own = table.str("name").map(ToOwned::to_owned).or_else(of_url);
+    let is_alias = table.0.get("aliases").is_some_and(|(_, node)| match &node.value {
+        Value::Array(items) => items.iter().any(|item| matches!(&item.value, Value::String(alias) if alias == name)),
+        _ => false,
+    });
+    own.is_some_and(|own| own.eq_ignore_ascii_case(name)) || is_alias
+}
+
+fn make_default(tables: &mut [Node], chosen: usize, origin: &Origin) {
+    for (position, node) in tables.iter_mut().enumerate() {
+        let Value::Table(table) = &mut node.value else { continue };
+        if position == chosen || table.0.contains_key("default") {
+            table
+                .set("default", Node { value: Value::Boolean(position == chosen), origin: origin.clone(), text: None });
+        }
+    }
+}
+
+fn login_origin(login: &Login) -> Origin {
+    Origin::Flag(if matches!(login, Login::Password { .. }) { "--username" } else { "--login" })
+}
+
+fn credential(login: &Login, implied: bool) -> Node {
+    let origin = if implied { Origin::Default } else { login_origin(login) };
+    let kind = match login {
+        Login::Auto => "auto",
+        Login::Docker => "docker-config",
+        Login::AzureCli => "azure-cli",
+        Login::Anonymous => "anonymous",
+        Login::Password { .. } => "password",
+    };
+    let mut table = Table::default();
+    table.set("kind", Node::string(kind, &origin));
+    if let Login::Password { username, password_file } = login {
+        table.set("username", Node::string(username, &origin));
+        table.set("password_file", Node::string(password_file, &Origin::Flag("--password-file")));
+    }
+    Node::table(table, &origin)
+}

@@ -1,0 +1,209 @@
+//! `[server]`, `[admin]`, `[store]` and `[access]`: from tables to settings, and the rules between their keys.
+
+use super::environment::Environment;
+use super::names::parse_host;
+use super::origin::Origin;
+use super::reader::{Reader, Section};
+use super::settings::{AccessSettings, AdminSettings, Limits, Listen, ServerSettings, StoreSettings, Sync};
+use super::values::Size;
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const REGISTRY_PORT: u16 = 5000;
+const ADMIN_PORT: u16 = 5001;
+
+pub(super) fn read_server(mut section: Section<'_>) -> ServerSettings {
+    let local = |ip: IpAddr| Listen::Tcp(SocketAddr::new(ip, REGISTRY_PORT));
+    let both = vec![local(Ipv4Addr::LOCALHOST.into()), local(Ipv6Addr::LOCALHOST.into())];
+    let listen = section.or("listen", both);
+    if listen.is_empty() {
+        section.error("listen", r#"the list is empty: write an address such as "127.0.0.1:5000", or remove the key"#);
+    }
+    let names = section.or::<Vec<String>>("names", Vec::new());
+    let names = names.iter().filter_map(|name| match parse_host(name) {
+        Ok(host) if host.contains(':') => {
+            section.error("names", format!("name '{name}' has a port: write the host alone"));
+            None
+        }
+        Ok(host) => Some(host),
+        Err(message) => {
+            section.error("names", message);
+            None
+        }
+    });
+    let names = names.collect();
+    let drain = section.or("drain", Duration::from_secs(30));
+    section.unavailable("tls", None, "; put a proxy with TLS before larder, or listen on loopback");
+    let limits = read_limits(section.section("limits"));
+    section.finish();
+    ServerSettings { listen, names, drain, limits }
+}
+
+fn read_limits(mut section: Section<'_>) -> Limits {
+    let default = Limits::default();
+    let limits = Limits {
+        connections: section.or("connections", default.connections),
+        fills: section.or("fills", default.fills),
+        upstream_connections: section.or("upstream_connections", default.upstream_connections),
+        manifest_memory: section.or("manifest_memory", Size(default.manifest_memory)).0,
+        negative_entries: section.or("negative_entries", default.negative_entries),
+        tokens: section.or("tokens", default.tokens),
+        list_entries: section.or("list_entries", default.list_entries),
+        header_bytes: read_header_bytes(&mut section, default.header_bytes),
+        header_timeout: positive(&mut section, "header_timeout", default.header_timeout),
+        stall_timeout: positive(&mut section, "stall_timeout", default.stall_timeout),
+    };
+    section.finish();
+    limits
+}
+
+fn read_header_bytes(section: &mut Section<'_>, default: usize) -> usize {
+    let size = section.or("header_bytes", Size(default as u64)).0;
+    match usize::try_from(size) {
+        // hyper takes no smaller buffer than 8 KiB.
+        Ok(bytes) if (8 << 10..=16 << 20).contains(&bytes) => bytes,
+        _ => {
+            section.error("header_bytes", r#"out of range: write a size from "8KiB" to "16MiB""#);
+            default
+        }
+    }
+}
+
+/// A time limit, which cannot be zero.
+pub(super) fn positive(section: &mut Section<'_>, key: &'static str, default: Duration) -> Duration {
+    let value = section.or(key, default);
+    if value.is_zero() {
+        section.error(key, r#"a time limit of zero would end everything at once: write a duration such as "30s""#);
+    }
+    value
+}
+
+pub(super) fn read_admin(mut section: Section<'_>, server: &ServerSettings) -> AdminSettings {
+    let listen = section.or("listen", SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT));
+    section.unavailable("socket", None, "; health and metrics are on [admin] listen");
+    if let Some(other) = server.listen.iter().find(|other| clash(other, &Listen::Tcp(listen))) {
+        section.error("listen", format!("{listen} is taken by [server] listen {}: choose another port", show(other)));
+    }
+    if !listen.ip().is_loopback() {
+        let warning = format!("[admin] listen {listen} shows metrics to every host that can reach it");
+        section.reader.warnings.push(warning);
+    }
+    section.finish();
+    AdminSettings { listen }
+}
+
+pub(super) fn check_listeners(reader: &mut Reader, origin: &Origin, listen: &[Listen]) {
+    for (index, left) in listen.iter().enumerate() {
+        if let Some(right) = listen[..index].iter().find(|right| clash(left, right)) {
+            let message = format!("{} and {} clash: remove one or choose another port", show(right), show(left));
+            reader.error(origin.clone(), "server.listen", message);
+        }
+    }
+}
+
+fn show(listen: &Listen) -> String {
+    match listen {
+        Listen::Tcp(address) => address.to_string(),
+        Listen::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+/// Whether both cannot be bound; port 0 is any free one.
+fn clash(left: &Listen, right: &Listen) -> bool {
+    match (left, right) {
+        (Listen::Unix(left), Listen::Unix(right)) => left == right,
+        (Listen::Tcp(left), Listen::Tcp(right)) => {
+            let overlap = left.ip() == right.ip() || left.ip().is_unspecified() || right.ip().is_unspecified();
+            left.port() != 0 && left.port() == right.port() && left.is_ipv4() == right.is_ipv4() && overlap
+        }
+        _ => false,
+    }
+}
+
+pub(super) fn read_store(mut section: Section<'_>, environment: &Environment, here: &Path) -> StoreSettings {
+    let (default, origin) = default_store(environment);
+    let known = default.is_some();
+    let path = section.or_from("path", default.unwrap_or_default(), origin);
+    if !known && path.as_os_str().is_empty() {
+        section.error(
+            "path",
+            "neither $STATE_DIRECTORY nor a home folder says where the store is: write a path or use --store",
+        );
+    }
+    let base = base_of(&section.origin_of("path"), here);
+    let max_size = section
+        .optional::<Size>("max_size", "100GiB or half of what is free at the first start, whichever is less")
+        .map(|size| size.0);
+    if max_size == Some(0) {
+        section.error("max_size", r#"a store of no size keeps nothing: write a size such as "100GiB""#);
+    }
+    let min_free = section.or("min_free", Size(5 << 30)).0;
+    let sync = section.or("sync", Sync::Commit);
+    section.unavailable("pin", None, "");
+    let path = base.join(path);
+    section.show_as("path", &path);
+    section.finish();
+    StoreSettings { path, max_size, min_free, sync }
+}
+
+fn default_store(environment: &Environment) -> (Option<PathBuf>, Origin) {
+    // systemd separates several folders with colons; the first is larder's.
+    if let Some(state) = environment.get("STATE_DIRECTORY") {
+        let first = state.split(':').next().unwrap_or(state);
+        return (Some(first.into()), Origin::Environment("STATE_DIRECTORY".to_owned()));
+    }
+    (environment.cache_folder().map(|folder| folder.join("larder")), Origin::Default)
+}
+
+/// What a relative path is relative to: the file's folder for what stands in the file, else the current folder.
+pub(super) fn base_of(origin: &Origin, here: &Path) -> PathBuf {
+    match origin {
+        Origin::File { file, .. } => here.join(file.parent().unwrap_or(Path::new(""))),
+        _ => here.to_owned(),
+    }
+}
+
+pub(super) fn read_access(mut section: Section<'_>, server: &ServerSettings) -> AccessSettings {
+    let loopback = vec![
+        IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8),
+        IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128),
+    ];
+    let open_to: Vec<IpNet> = section.or("open_to", loopback);
+    section.unavailable("users_file", None, "; let networks in with open_to");
+    section.unavailable("ask_upstream", Some("false"), "; let networks in with open_to");
+    section.unavailable("rules", None, "; let networks in with open_to");
+    let beyond: Vec<String> = server.listen.iter().filter(|listen| !is_local(listen)).map(show).collect();
+    let only_loopback = open_to.iter().all(|network| network.addr().is_loopback());
+    let advice = r#"write the clients' networks, such as open_to = ["10.0.0.0/8"] or --open-to 10.0.0.0/8"#;
+    if open_to.is_empty() {
+        section.error("open_to", format!("nobody is let in: {advice}, or remove the key for loopback"));
+    } else if only_loopback && !beyond.is_empty() && beyond.len() == server.listen.len() {
+        let beyond = beyond.join(", ");
+        let origin = match section.origin_of("open_to") {
+            Origin::Default => section.reader.origin_of("server", "listen"),
+            own => own,
+        };
+        section.reader.error(
+            origin,
+            "access.open_to",
+            format!("larder listens on {beyond} but only loopback is let in: {advice}"),
+        );
+    } else if only_loopback && !beyond.is_empty() {
+        let beyond = beyond.join(", ");
+        section.reader.warnings.push(format!("larder listens on {beyond} but only loopback is let in: {advice}"));
+    } else if !beyond.is_empty() && open_to.iter().any(|network| network.prefix_len() == 0) {
+        let warning = "[access] open_to lets everybody in without a credential: whoever reaches larder reads what its login can read";
+        section.reader.warnings.push(format!("{warning} (listening on {})", beyond.join(", ")));
+    }
+    section.finish();
+    AccessSettings { open_to }
+}
+
+fn is_local(listen: &Listen) -> bool {
+    match listen {
+        Listen::Tcp(address) => address.ip().is_loopback(),
+        Listen::Unix(_) => true,
+    }
+}

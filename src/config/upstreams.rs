@@ -1,0 +1,274 @@
+//! `[[upstream]]`: from tables to settings, and the rules between upstreams.
+
+use super::environment::Environment;
+use super::names::{parse_alias, parse_host, parse_tag_pattern, parse_url, show_url};
+use super::origin::Origin;
+use super::reader::{Reader, Section, nearest};
+use super::secret::{read_secret, secret_path};
+use super::sections::{base_of, positive};
+use super::settings::{CredentialSettings, FreshnessSettings, UpstreamSettings};
+use super::tree::Table;
+use crate::oci::Registry;
+use http::Uri;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What paths are resolved with.
+#[derive(Clone, Copy)]
+pub(super) struct Places<'a> {
+    pub(super) environment: &'a Environment,
+    /// The current folder.
+    pub(super) here: &'a Path,
+}
+
+pub(super) fn read_upstreams(
+    reader: &mut Reader,
+    tables: Vec<(Table, Origin)>,
+    places: Places<'_>,
+) -> Vec<UpstreamSettings> {
+    let mut origins = Vec::new();
+    let mut upstreams = Vec::new();
+    let only = tables.len() == 1;
+    for (index, (table, origin)) in tables.into_iter().enumerate() {
+        let section = Section::new(reader, &format!("upstream.{index}"), table, origin.clone());
+        if let Some(upstream) = read_upstream(section, only, places) {
+            origins.push((index, origin));
+            upstreams.push(upstream);
+        }
+    }
+    check_names(reader, &upstreams, &origins);
+    check_defaults(reader, &upstreams, &origins);
+    upstreams
+}
+
+fn check_names(reader: &mut Reader, upstreams: &[UpstreamSettings], origins: &[(usize, Origin)]) {
+    let mut taken: Vec<(&str, usize)> = Vec::new();
+    for (position, upstream) in upstreams.iter().enumerate() {
+        let names = std::iter::once(upstream.name.as_str()).chain(upstream.aliases.iter().map(String::as_str));
+        for name in names {
+            match taken.iter().find(|(other, _)| *other == name) {
+                Some((_, other)) => {
+                    let (index, origin) = &origins[position];
+                    let message = format!(
+                        "the name or alias '{name}' belongs to upstream {} already: each name leads to one upstream, once",
+                        upstreams[*other].name
+                    );
+                    reader.error(origin.clone(), &format!("upstream.{index}"), message);
+                }
+                None => taken.push((name, position)),
+            }
+        }
+    }
+}
+
+fn check_defaults(reader: &mut Reader, upstreams: &[UpstreamSettings], origins: &[(usize, Origin)]) {
+    let mut defaults = upstreams.iter().zip(origins).filter(|(upstream, _)| upstream.default);
+    let first = defaults.next();
+    for (upstream, (index, origin)) in defaults {
+        let other = first.map(|(first, _)| first.name.to_string()).unwrap_or_default();
+        let message = format!("{} and {other} are both the default: keep default = true on one", upstream.name);
+        reader.error(origin.clone(), &format!("upstream.{index}.default"), message);
+    }
+}
+
+/// The only upstream is the default one unless it says otherwise. `None` if the upstream has no usable name or address; why has been reported.
+fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Option<UpstreamSettings> {
+    let name = read_name(&mut section);
+    let url = read_url(&mut section, name.as_deref());
+    let aliases = each(&mut section, "aliases", parse_alias);
+    let default = section.or("default", only);
+    let ca_file = read_file(&mut section, "ca_file", "the system's certificate authorities alone", places);
+    let token_realms = each(&mut section, "token_realms", parse_host);
+    let connect_timeout = positive(&mut section, "connect_timeout", Duration::from_secs(10));
+    let first_byte_timeout = positive(&mut section, "first_byte_timeout", Duration::from_secs(30));
+    let stall_timeout = positive(&mut section, "stall_timeout", Duration::from_secs(30));
+    section.unavailable("sealed", Some("false"), "");
+    section.unavailable("max_rate", Some("0"), "");
+    let credential = read_credential(section.section("credential"), places);
+    let freshness = read_freshness(section.section("freshness"));
+    let clear = url.as_ref().filter(|url| url.scheme_str() == Some("http") && !is_loopback(url.host().unwrap_or("")));
+    if let (Some(url), true) = (clear, credential != CredentialSettings::Anonymous) {
+        let warning =
+            format!("upstream {} is asked over plain http: its login goes over the network unprotected", show_url(url));
+        section.reader.warnings.push(warning);
+    }
+    section.finish();
+    Some(UpstreamSettings {
+        name: Registry::new(&name?),
+        aliases,
+        default,
+        url: url?,
+        ca_file,
+        token_realms,
+        credential,
+        freshness,
+        connect_timeout,
+        first_byte_timeout,
+        stall_timeout,
+    })
+}
+
+/// The name, or the url's host where it is left out.
+fn read_name(section: &mut Section<'_>) -> Option<String> {
+    let url = section.peek("url").map(parse_url);
+    let host = url.as_ref().and_then(|url| Some(url.as_ref().ok()?.authority()?.to_string()));
+    let given = match host {
+        Some(host) => Some(section.or("name", host)),
+        None => section.optional::<String>("name", "the url's host"),
+    };
+    match given.as_deref().map(parse_host) {
+        Some(Ok(name)) => {
+            section.show_as("name", &name);
+            return Some(name);
+        }
+        Some(Err(message)) => section.error("name", message),
+        // A wrong url or a name that is no text has been or will be reported itself.
+        None if url.is_none() && section.origin_of("name") == Origin::Default => {
+            section.error("name", r#"the upstream has no name: write name = "myacr.azurecr.io""#);
+        }
+        None => {}
+    }
+    None
+}
+
+/// The address, or `https://NAME` where it is left out.
+fn read_url(section: &mut Section<'_>, name: Option<&str>) -> Option<Uri> {
+    let text = match name {
+        // References say docker.io; the registry behind them answers elsewhere.
+        Some("docker.io") => section.or("url", "https://registry-1.docker.io".to_owned()),
+        Some(name) => section.or("url", format!("https://{name}")),
+        None => section.optional::<String>("url", "https://NAME")?,
+    };
+    match parse_url(&text) {
+        Ok(url) => Some(url),
+        Err(message) => {
+            section.error("url", message);
+            None
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// A list of texts, each parsed; every wrong one is reported.
+fn each(section: &mut Section<'_>, key: &'static str, parse: impl Fn(&str) -> Result<String, String>) -> Vec<String> {
+    let mut values = Vec::new();
+    for text in section.or::<Vec<String>>(key, Vec::new()) {
+        match parse(&text) {
+            Ok(value) => values.push(value),
+            Err(message) => section.error(key, message),
+        }
+    }
+    values
+}
+
+/// A file that is no secret and must be there.
+fn read_file(
+    section: &mut Section<'_>,
+    key: &'static str,
+    absent: &'static str,
+    places: Places<'_>,
+) -> Option<PathBuf> {
+    let path = section.optional::<PathBuf>(key, absent)?;
+    let path = base_of(&section.origin_of(key), places.here).join(path);
+    section.show_as(key, &path);
+    if let Err(error) = std::fs::File::open(&path) {
+        section
+            .error(key, format!("cannot open {}: {error}: correct the path or let this user read it", path.display()));
+    }
+    Some(path)
+}
+
+/// A secret file that must be there; its content is looked at and forgotten.
+fn read_secret_file(section: &mut Section<'_>, key: &'static str, places: Places<'_>) -> Option<PathBuf> {
+    let Some(path) = section.optional::<PathBuf>(key, "missing") else {
+        if section.origin_of(key) == Origin::Default {
+            section.error(
+                key,
+                format!("this kind of credential needs {key}: write the path of the file that holds the secret"),
+            );
+        }
+        return None;
+    };
+    let path = secret_path(&path, places.environment, &base_of(&section.origin_of(key), places.here));
+    section.show_as(key, &path);
+    if let Err(error) = read_secret(&path) {
+        section.error(key, error.to_string());
+    }
+    Some(path)
+}
+
+const KINDS: [&str; 6] = ["anonymous", "password", "refresh-token", "docker-config", "azure-cli", "auto"];
+
+fn read_credential(mut section: Section<'_>, places: Places<'_>) -> CredentialSettings {
+    let kind = section.or::<String>("kind", "anonymous".to_owned());
+    let credential = match kind.as_str() {
+        "anonymous" => Some(CredentialSettings::Anonymous),
+        "azure-cli" => Some(CredentialSettings::AzureCli),
+        "auto" => Some(CredentialSettings::Auto),
+        "docker-config" => Some(CredentialSettings::DockerConfig {
+            file: read_file(&mut section, "config_file", "$DOCKER_CONFIG/config.json, else the user's", places),
+        }),
+        "refresh-token" => read_secret_file(&mut section, "token_file", places)
+            .map(|token_file| CredentialSettings::RefreshToken { token_file }),
+        "password" => {
+            let username = read_username(&mut section);
+            let password_file = read_secret_file(&mut section, "password_file", places);
+            username
+                .zip(password_file)
+                .map(|(username, password_file)| CredentialSettings::Password { username, password_file })
+        }
+        other => {
+            section.error("kind", unknown_kind(other));
+            // What belongs to an unknown kind is unknown too: complaining about it would only hide the cause.
+            return CredentialSettings::Anonymous;
+        }
+    };
+    section.finish();
+    credential.unwrap_or(CredentialSettings::Anonymous)
+}
+
+fn unknown_kind(kind: &str) -> String {
+    match kind {
+        "service-principal" => {
+            "kind \"service-principal\" is not available yet: use kind = \"password\" with the application id as \
+             username and the secret in password_file"
+                .to_owned()
+        }
+        "managed-identity" | "workload-identity" => {
+            format!("kind \"{kind}\" is not available yet: remove it and use one of {}", KINDS.join(", "))
+        }
+        _ => match nearest(kind, &KINDS) {
+            Some(near) => format!("kind '{kind}' is unknown: did you mean \"{near}\"?"),
+            None => format!("kind '{kind}' is unknown: write one of {}", KINDS.join(", ")),
+        },
+    }
+}
+
+fn read_username(section: &mut Section<'_>) -> Option<String> {
+    let username = section.optional::<String>("username", "missing");
+    let problem = match username.as_deref() {
+        None if section.origin_of("username") == Origin::Default => "kind \"password\" needs a username: write one",
+        None => return None,
+        Some("") => "the username is empty: write one",
+        // Basic authentication separates user and password with the first colon (RFC 7617).
+        Some(name) if name.contains(':') || name.chars().any(char::is_control) => {
+            "a username has no colon and no control character: write the name alone, the password belongs into password_file"
+        }
+        Some(_) => return username,
+    };
+    section.error("username", problem);
+    None
+}
+
+fn read_freshness(mut section: Section<'_>) -> FreshnessSettings {
+    let default = FreshnessSettings::default();
+    let tag_ttl = section.or("tag_ttl", default.tag_ttl);
+    let revalidate_wait = section.or("revalidate_wait", default.revalidate_wait);
+    let immutable_tags = each(&mut section, "immutable_tags", parse_tag_pattern);
+    section.finish();
+    FreshnessSettings { tag_ttl, revalidate_wait, immutable_tags }
+}

@@ -1,0 +1,191 @@
+//! The patience that a connection is shown, in one place: what it may be waiting for, and until when.
+//!
+//! A connection waits for a head (`header_timeout` from the first byte of it, or from the beginning), for the client to take bytes
+//! (`stall_timeout` without progress), for the next request (`IDLE`), or for larder itself (no limit here: whoever works has its
+//! own). hyper's own header timeout is not used: it also runs between requests, and closes connections that clients keep for later.
+
+use crate::config::Limits;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a connection is kept for the next request: longer than clients keep theirs (Go: 90 s), so that they close it, not we
+/// under a request that is on its way.
+const IDLE: Duration = Duration::from_secs(120);
+/// How long a drain waits for the rest of a request that has begun to arrive.
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
+/// Writes up to this size may be no more than answers to pings, which say nothing about the client taking its bytes.
+const PING_FRAME: usize = 17;
+
+pub(super) struct Watch {
+    header_timeout: Duration,
+    stall_timeout: Duration,
+    state: Mutex<State>,
+}
+
+#[expect(clippy::struct_excessive_bools, reason = "facts that hold independently of each other")]
+struct State {
+    /// Answers that are being made or sent.
+    answers: usize,
+    /// Those among them that wait for larder, not for the client.
+    waiting: usize,
+    /// The last progress of any kind.
+    progress: Instant,
+    /// When the first byte of a head arrived.
+    head: Option<Instant>,
+    /// The socket took nothing when it was last offered something.
+    blocked: bool,
+    requested: bool,
+    http2: bool,
+    draining: bool,
+    /// A request's body may still be on its way.
+    unread: bool,
+    /// The end of the answer is the end of the connection, so that only a reset can show that it broke.
+    close_delimited: bool,
+}
+
+/// Why a connection was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    Head,
+    Stall,
+    Idle,
+    Drain,
+}
+
+impl Watch {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let state = State {
+            answers: 0,
+            waiting: 0,
+            progress: Instant::now(),
+            head: None,
+            blocked: false,
+            requested: false,
+            http2: false,
+            draining: false,
+            unread: false,
+            close_delimited: false,
+        };
+        Self { header_timeout: limits.header_timeout, stall_timeout: limits.stall_timeout, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the connection is to be given up unless something happens, and why.
+    pub(super) fn deadline(&self) -> Option<(Instant, Patience)> {
+        let state = self.state();
+        if state.blocked || state.answers > state.waiting {
+            return Some((state.progress + self.stall_timeout, Patience::Stall));
+        }
+        if state.answers > 0 {
+            return None;
+        }
+        let (deadline, patience) = match (state.head, state.requested) {
+            (Some(head), _) => (head + self.header_timeout, Patience::Head),
+            (None, false) => (state.progress + self.header_timeout, Patience::Head),
+            (None, true) => (state.progress + IDLE, Patience::Idle),
+        };
+        let grace = state.progress + DRAIN_GRACE;
+        if state.draining && grace < deadline { Some((grace, Patience::Drain)) } else { Some((deadline, patience)) }
+    }
+
+    pub(super) fn received(&self) {
+        let mut state = self.state();
+        // HTTP/2 talks between requests too, so only the first head can be told from that.
+        if state.answers == 0 && state.head.is_none() && !(state.http2 && state.requested) {
+            state.head = Some(Instant::now());
+        }
+    }
+
+    pub(super) fn sent(&self, bytes: usize) {
+        let mut state = self.state();
+        state.blocked = false;
+        if bytes > PING_FRAME {
+            state.progress = Instant::now();
+        }
+    }
+
+    pub(super) fn blocked(&self) {
+        let mut state = self.state();
+        if !state.blocked && state.answers <= state.waiting {
+            state.progress = Instant::now();
+        }
+        state.blocked = true;
+    }
+
+    pub(super) fn drain(&self) {
+        let mut state = self.state();
+        state.draining = true;
+        if state.answers == 0 && !state.blocked {
+            state.progress = Instant::now();
+        }
+    }
+
+    /// A request's head is complete.
+    pub(super) fn request(self: &Arc<Self>, version: http::Version, has_body: bool) -> Answering {
+        let mut state = self.state();
+        state.requested = true;
+        state.http2 = version == http::Version::HTTP_2;
+        state.head = None;
+        state.unread = has_body && !state.http2;
+        state.answers += 1;
+        state.waiting += 1;
+        state.progress = Instant::now();
+        Answering { watch: Arc::clone(self), waiting: true }
+    }
+
+    /// The answer to an HTTP/1.0 request has no length.
+    pub(super) fn close_delimited(&self) {
+        self.state().close_delimited = true;
+    }
+
+    /// Everything was sent, so that the end is no break.
+    pub(super) fn orderly_end(&self) {
+        self.state().close_delimited = false;
+    }
+
+    /// Whether closing the connection now has to look like a break.
+    pub(super) fn must_reset(&self) -> bool {
+        self.state().close_delimited
+    }
+
+    /// Whether the client may still be sending what nobody reads: closing at once would take the answer away from it.
+    pub(super) fn must_linger(&self) -> bool {
+        let state = self.state();
+        state.unread || state.head.is_some()
+    }
+}
+
+/// One answer, from the request's head to the end of its body.
+pub(super) struct Answering {
+    watch: Arc<Watch>,
+    waiting: bool,
+}
+
+impl Answering {
+    /// Whether the answer waits for larder (and not for the client).
+    pub(super) fn waits(&mut self, waiting: bool) {
+        if self.waiting && waiting {
+            return;
+        }
+        let mut state = self.watch.state();
+        state.progress = Instant::now();
+        if self.waiting && !waiting {
+            state.waiting -= 1;
+        } else if !self.waiting && waiting {
+            state.waiting += 1;
+        }
+        drop(state);
+        self.waiting = waiting;
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.waits(false);
+        self.watch.state().answers -= 1;
+    }
+}

@@ -1,0 +1,34 @@
+//! The room `server`: sockets, connections, bodies; URL to request, answer or error to HTTP.
+//!
+//! What is on the wire half: [`Server`] binds every listener or says why not, keeps the number of open connections and the patience
+//! with each of them within [`Limits`](crate::config::Limits), hands requests to a [`Handler`], and ends with a [`Drain`] that never
+//! hangs. A [`Body`] is what an answer is made of; bytes of a file go from the page cache to the socket without being copied where
+//! the system and the protocol allow.
+
+mod body;
+mod body_file;
+mod connection;
+mod connection_io;
+mod connection_watch;
+mod drain;
+mod listen;
+mod listen_holder;
+#[cfg_attr(not(target_os = "linux"), path = "sendfile_portable.rs")]
+mod sendfile;
+
+#[cfg(test)]
+mod body_tests;
+#[cfg(test)]
+mod connection_tests;
+#[cfg(test)]
+#[cfg(unix)]
+mod listen_tests;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod sendfile_tests;
+
+pub use body::{Body, BodyEnd, BodyError, BodyOutcome, Chunks, Extents, FileBytes, ReadFuture};
+pub use connection::{Handler, Peer, Server};
+pub use drain::{Drain, DrainTrigger};
+pub use listen::BindError;
+pub use sendfile::SendfileStats;

@@ -1,0 +1,107 @@
+use super::disk::{DiskFile, read_exact_at};
+use super::error::StoreError;
+use super::workers::Workers;
+use crate::oci::Digest;
+use bytes::Bytes;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Weak};
+
+/// A complete, verified, immutable blob, open for reading.
+///
+/// As long as one of these or of its [`BlobFile`] lives, the blob is not removed to make room.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    digest: Digest,
+    len: u64,
+    file: BlobFile,
+}
+
+#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a blob is empty")]
+impl Blob {
+    pub(super) fn new(digest: Digest, len: u64, file: BlobFile) -> Self {
+        Self { digest, len, file }
+    }
+
+    /// The digest that the content has.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The content's length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The open file.
+    #[must_use]
+    pub fn file(&self) -> &BlobFile {
+        &self.file
+    }
+}
+
+/// An open file of a blob or an ingest. It is never opened again by its path, so that renaming or removing it does not matter.
+#[derive(Clone)]
+pub struct BlobFile(Arc<Open>);
+
+struct Open {
+    file: Box<dyn DiskFile>,
+    workers: Workers,
+}
+
+impl BlobFile {
+    pub(super) fn new(file: Box<dyn DiskFile>, workers: Workers) -> Self {
+        Self(Arc::new(Open { file, workers }))
+    }
+
+    /// The file for `sendfile` and memory maps. `None` on a simulated disk.
+    #[must_use]
+    pub fn std_file(&self) -> Option<&std::fs::File> {
+        self.0.file.std_file()
+    }
+
+    /// Reads exactly `len` bytes at `offset`, on the store's threads.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file ends before, else what the file system says.
+    pub async fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let closed = |_| io::Error::other("the store is closed");
+        let place = self.0.workers.place().await.map_err(closed)?;
+        let open = Arc::clone(&self.0);
+        let result = place.start(move || {
+            let mut buffer = vec![0; len];
+            read_exact_at(&*open.file, &mut buffer, offset).map(|()| Bytes::from(buffer))
+        });
+        result.await.map_err(|_| closed(StoreError::Closed))?
+    }
+
+    pub(super) fn disk_file(&self) -> &dyn DiskFile {
+        &*self.0.file
+    }
+
+    pub(super) fn observer(&self) -> Observer {
+        Observer(Arc::downgrade(&self.0))
+    }
+}
+
+impl fmt::Debug for BlobFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BlobFile")
+    }
+}
+
+/// Sees whether anybody holds a file open, without holding it open.
+#[derive(Default)]
+pub(super) struct Observer(Weak<Open>);
+
+impl Observer {
+    pub(super) fn holders(&self) -> usize {
+        self.0.strong_count()
+    }
+
+    pub(super) fn file(&self) -> Option<BlobFile> {
+        self.0.upgrade().map(BlobFile)
+    }
+}

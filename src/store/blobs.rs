@@ -1,0 +1,186 @@
+//! Blobs: opening, reading and putting them, and setting damaged ones aside.
+//!
+//! What happens to the file of one digest happens under that digest's lock: opening, placing, removing, quarantine.
+
+use super::blob::{Blob, BlobFile};
+use super::catalogue::Entry;
+use super::disk::{Access, read_exact_at};
+use super::error::StoreError;
+use super::files::{is_absent, lock, parent};
+use super::inner::Inner;
+use super::layout;
+use crate::oci::{Digest, Hasher, MAX_MANIFEST};
+use bytes::Bytes;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// One lock per digest, shared by a few.
+pub(super) struct DigestLocks([Mutex<()>; 64]);
+
+impl DigestLocks {
+    pub(super) fn new() -> Self {
+        Self(std::array::from_fn(|_| Mutex::new(())))
+    }
+
+    pub(super) fn lock(&self, digest: &Digest) -> MutexGuard<'_, ()> {
+        let first = digest.as_bytes().first().copied().unwrap_or_default();
+        lock(&self.0[usize::from(first) % self.0.len()])
+    }
+}
+
+impl Inner {
+    /// Opens a blob's file, or takes the one that somebody has open.
+    pub(super) fn open_blob(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
+        let _guard = self.digest_locks.lock(digest);
+        if let Some(blob) = self.catalogue.hit(digest) {
+            return Ok(Some(blob));
+        }
+        let known = self.catalogue.get(digest);
+        if let Some((entry, file)) = known.as_ref().and_then(|entry| Some((entry, entry.open_file()?))) {
+            return Ok(Some(self.opened(*digest, file, Arc::clone(entry))));
+        }
+        let path = layout::blob(digest);
+        let file = match self.files.disk.open(&path, Access::Read) {
+            Err(error) if is_absent(&error) => {
+                // Somebody has removed it by hand: it can be fetched again.
+                if let Some(entry) = self.catalogue.remove(digest) {
+                    self.space.sub(entry.len);
+                }
+                return Ok(None);
+            }
+            other => other.map_err(StoreError::io("open", &path))?,
+        };
+        let len = file.len().map_err(StoreError::io("read", &path))?;
+        let entry = match known {
+            Some(entry) if entry.len == len => entry,
+            _ => self.found(*digest, len, SystemTime::now()),
+        };
+        Ok(Some(self.opened(*digest, BlobFile::new(file, self.general.clone()), entry)))
+    }
+
+    /// Enters a blob that was found on disk.
+    pub(super) fn found(&self, digest: Digest, len: u64, last_use: SystemTime) -> Arc<Entry> {
+        let entry = Arc::new(Entry::new(len, last_use, false));
+        self.space.add(len);
+        if let Some(old) = self.catalogue.insert(digest, Arc::clone(&entry)) {
+            self.space.sub(old.len);
+        }
+        entry
+    }
+
+    fn opened(&self, digest: Digest, file: BlobFile, entry: Arc<Entry>) -> Blob {
+        entry.set_file(&file);
+        entry.touch();
+        let blob = Blob::new(digest, entry.len, file);
+        self.catalogue.keep_open(&blob, entry);
+        blob
+    }
+
+    /// The last steps of every commit before the rename: nobody may write any more, and what was written survives a crash.
+    pub(super) fn seal(&self, file: &BlobFile, path: &Path) -> Result<(), StoreError> {
+        file.disk_file().set_read_only().map_err(StoreError::io("make read-only", path))?;
+        if self.files.durable() {
+            file.disk_file().sync_data().map_err(StoreError::io("sync", path))?;
+        }
+        Ok(())
+    }
+
+    /// Renames a sealed file, whose bytes are accounted for, to its place among the blobs. The folder is not synced yet.
+    pub(super) fn place(
+        &self,
+        from: &Path,
+        digest: Digest,
+        len: u64,
+        file: BlobFile,
+        manifest: bool,
+    ) -> Result<Blob, StoreError> {
+        let path = layout::blob(&digest);
+        let _guard = self.digest_locks.lock(&digest);
+        self.files.disk.rename(from, &path).map_err(StoreError::io("rename to its place", &path))?;
+        let entry = Arc::new(Entry::new(len, SystemTime::now(), manifest));
+        if let Some(old) = self.catalogue.insert(digest, Arc::clone(&entry)) {
+            self.space.sub(old.len);
+        }
+        Ok(self.opened(digest, file, entry))
+    }
+
+    pub(super) fn read_small(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        let Some(blob) = self.open_blob(digest)? else { return Ok(None) };
+        let length = match usize::try_from(blob.len()) {
+            Ok(length) if length <= MAX_MANIFEST => length,
+            _ => return Ok(None),
+        };
+        let mut content = vec![0; length];
+        let path = layout::blob(digest);
+        match read_exact_at(blob.file().disk_file(), &mut content, 0) {
+            Ok(()) if digest.matches(&content) => return Ok(Some(content.into())),
+            Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
+                return Err(StoreError::io("read", path)(error));
+            }
+            _ => {}
+        }
+        drop(blob);
+        self.metrics.digest_failures.with_label_values(&["read"]).inc();
+        self.quarantine(digest)?;
+        Ok(None)
+    }
+
+    /// Sets a damaged blob aside, so that it is fetched again and a person can look at it.
+    fn quarantine(&self, digest: &Digest) -> Result<(), StoreError> {
+        let _guard = self.digest_locks.lock(digest);
+        let number = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let (path, aside) = (layout::blob(digest), layout::quarantined(digest, number));
+        match self.files.disk.rename(&path, &aside) {
+            Err(error) if is_absent(&error) => {}
+            other => {
+                other.map_err(StoreError::io("quarantine", &path))?;
+                self.metrics.quarantined.with_label_values(&[] as &[&str]).inc();
+                tracing::warn!(blob.digest = %digest, file = %aside.display(), "stored content is damaged and was set aside; it will be fetched again");
+            }
+        }
+        // Its bytes stay on disk and in the account.
+        self.catalogue.remove(digest);
+        self.files.sync_folder(parent(&aside))?;
+        self.files.sync_folder(parent(&path))
+    }
+
+    pub(super) fn put_small(&self, digest: &Digest, content: &[u8]) -> Result<(), StoreError> {
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(content);
+        let actual = hasher.finish();
+        if actual != *digest {
+            self.metrics.digest_failures.with_label_values(&["fill"]).inc();
+            return Err(StoreError::Mismatch { expected: *digest, actual });
+        }
+        if self.read_small(digest)?.is_some() {
+            if let Some(entry) = self.catalogue.get(digest) {
+                entry.set_manifest();
+            }
+            return Ok(());
+        }
+        let mut reservation = self.reserve(content.len() as u64)?;
+        let temporary = self.files.temporary();
+        let placed = self.write_temporary(&temporary, content).and_then(|file| {
+            reservation.spend(content.len() as u64);
+            let placed = self.place(&temporary, *digest, content.len() as u64, file, true);
+            if placed.is_err() {
+                self.space.sub(content.len() as u64);
+            }
+            placed
+        });
+        if let Err(error) = placed {
+            let _ = self.files.disk.remove(&temporary);
+            return Err(error);
+        }
+        self.files.sync_folder(&layout::blobs(digest.algorithm()))
+    }
+
+    fn write_temporary(&self, path: &Path, content: &[u8]) -> Result<BlobFile, StoreError> {
+        let file = self.files.disk.open(path, Access::CreateNew).map_err(StoreError::io("create", path))?;
+        file.write_at(content, 0).map_err(StoreError::io("write", path))?;
+        let file = BlobFile::new(file, self.general.clone());
+        self.seal(&file, path)?;
+        Ok(file)
+    }
+}

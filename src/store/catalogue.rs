@@ -1,0 +1,189 @@
+//! Which blobs there are, how long, when last used, and which of their files are open.
+//!
+//! A hit takes a read lock and stores the time into an atomic: no write to disk, no exclusive lock. The blob file's own time
+//! carries last use over a restart; it is written in batches by the upkeep.
+
+use super::blob::{Blob, BlobFile, Observer};
+use super::files::lock;
+use crate::oci::Digest;
+use prometheus::IntGauge;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Files kept open for the next reader. Small against the usual limit of 1024 per process.
+const OPEN_FILES: usize = 256;
+
+/// What is known of one blob.
+pub(super) struct Entry {
+    pub(super) len: u64,
+    /// Milliseconds since 1970.
+    last_use: AtomicU64,
+    /// Whether `last_use` is newer than the file's time.
+    unwritten: AtomicBool,
+    manifest: AtomicBool,
+    file: Mutex<Observer>,
+}
+
+impl Entry {
+    pub(super) fn new(len: u64, last_use: SystemTime, manifest: bool) -> Self {
+        let since = last_use.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            len,
+            last_use: AtomicU64::new(u64::try_from(since.as_millis()).unwrap_or_default()),
+            unwritten: AtomicBool::new(false),
+            manifest: AtomicBool::new(manifest),
+            file: Mutex::default(),
+        }
+    }
+
+    pub(super) fn touch(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_use.store(u64::try_from(now.as_millis()).unwrap_or_default(), Ordering::Relaxed);
+        self.unwritten.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn last_use(&self) -> u64 {
+        self.last_use.load(Ordering::Relaxed)
+    }
+
+    /// The time to write to the file, if it has changed since the last call.
+    pub(super) fn take_unwritten(&self) -> Option<SystemTime> {
+        let unwritten = self.unwritten.swap(false, Ordering::Relaxed);
+        unwritten.then(|| UNIX_EPOCH + Duration::from_millis(self.last_use()))
+    }
+
+    pub(super) fn is_manifest(&self) -> bool {
+        self.manifest.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_manifest(&self) {
+        self.manifest.store(true, Ordering::Relaxed);
+    }
+
+    /// The file, if somebody has it open.
+    pub(super) fn open_file(&self) -> Option<BlobFile> {
+        lock(&self.file).file()
+    }
+
+    pub(super) fn set_file(&self, file: &BlobFile) {
+        *lock(&self.file) = file.observer();
+    }
+
+    pub(super) fn holders(&self) -> usize {
+        lock(&self.file).holders()
+    }
+}
+
+/// All blobs, and the files that are kept open.
+pub(super) struct Catalogue {
+    entries: RwLock<HashMap<Digest, Arc<Entry>>>,
+    open: RwLock<OpenFiles>,
+    gauge: IntGauge,
+}
+
+#[derive(Default)]
+struct OpenFiles {
+    slots: HashMap<Digest, Slot>,
+    /// Oldest first; a slot used since gets a second round.
+    order: VecDeque<Digest>,
+}
+
+struct Slot {
+    blob: Blob,
+    entry: Arc<Entry>,
+    used: AtomicBool,
+}
+
+impl Catalogue {
+    pub(super) fn new(gauge: IntGauge) -> Self {
+        Self { entries: RwLock::default(), open: RwLock::default(), gauge }
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).len() as u64
+    }
+
+    pub(super) fn get(&self, digest: &Digest) -> Option<Arc<Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+    }
+
+    /// Takes in an entry; gives back the one whose place it took.
+    pub(super) fn insert(&self, digest: Digest, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let old = entries.insert(digest, entry);
+        self.gauge.set(i64::try_from(entries.len()).unwrap_or(i64::MAX));
+        old
+    }
+
+    pub(super) fn remove(&self, digest: &Digest) -> Option<Arc<Entry>> {
+        drop(self.close(digest));
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let old = entries.remove(digest);
+        self.gauge.set(i64::try_from(entries.len()).unwrap_or(i64::MAX));
+        old
+    }
+
+    pub(super) fn all(&self) -> Vec<(Digest, Arc<Entry>)> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().map(|(digest, entry)| (*digest, Arc::clone(entry))).collect()
+    }
+
+    /// The blob, if its file is open. Marks it used.
+    pub(super) fn hit(&self, digest: &Digest) -> Option<Blob> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let slot = open.slots.get(digest)?;
+        slot.entry.touch();
+        slot.used.store(true, Ordering::Relaxed);
+        Some(slot.blob.clone())
+    }
+
+    /// Keeps a blob's file open for the next reader.
+    pub(super) fn keep_open(&self, blob: &Blob, entry: Arc<Entry>) {
+        let mut closed = Vec::new();
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        while open.slots.len() >= OPEN_FILES {
+            let Some(oldest) = open.order.pop_front() else { break };
+            match open.slots.get(&oldest) {
+                Some(slot) if slot.used.swap(false, Ordering::Relaxed) => open.order.push_back(oldest),
+                _ => closed.extend(open.slots.remove(&oldest)),
+            }
+        }
+        let slot = Slot { blob: blob.clone(), entry, used: AtomicBool::new(false) };
+        match open.slots.insert(*blob.digest(), slot) {
+            Some(old) => closed.push(old),
+            None => open.order.push_back(*blob.digest()),
+        }
+        drop(open);
+        drop(closed);
+    }
+
+    /// Whether somebody besides the catalogue holds the blob's file open.
+    pub(super) fn has_reader(&self, digest: &Digest, entry: &Entry) -> bool {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        entry.holders() > usize::from(open.slots.contains_key(digest))
+    }
+
+    /// Closes the file kept open for a blob, if no reader has it. `false`: one has.
+    pub(super) fn close_unread(&self, digest: &Digest, entry: &Entry) -> bool {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if entry.holders() > usize::from(open.slots.contains_key(digest)) {
+            return false;
+        }
+        let closed = Self::take(&mut open, digest);
+        drop(open);
+        drop(closed);
+        true
+    }
+
+    fn close(&self, digest: &Digest) -> Option<Slot> {
+        Self::take(&mut self.open.write().unwrap_or_else(PoisonError::into_inner), digest)
+    }
+
+    fn take(open: &mut OpenFiles, digest: &Digest) -> Option<Slot> {
+        let slot = open.slots.remove(digest)?;
+        open.order.retain(|other| other != digest);
+        Some(slot)
+    }
+}

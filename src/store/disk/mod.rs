@@ -1,0 +1,125 @@
+//! The seam between the store and the file system.
+//!
+//! Every path is relative to the store's folder. Everything here blocks and is called on the store's own threads only. There
+//! are two disks: [`RealDisk`] and, for tests, [`SimDisk`], which loses, tears and reorders whatever was not synced.
+
+mod real;
+#[doc(hidden)]
+pub mod sim;
+
+pub use real::RealDisk;
+
+use std::any::Any;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// A folder tree that the store owns.
+pub trait Disk: Send + Sync + 'static {
+    /// Makes the store's own folder, readable by its owner alone, if it is missing.
+    fn prepare(&self) -> io::Result<()>;
+    /// Takes the lock file and writes this process's number into it. Held until the value is dropped.
+    fn lock(&self, path: &Path) -> Result<Lock, LockError>;
+    /// Opens a file.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>>;
+    /// Renames a file or folder, over an existing file if there is one.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes a folder and all that it holds.
+    fn remove_tree(&self, path: &Path) -> io::Result<()>;
+    /// Makes one folder, whose parent exists.
+    fn make_dir(&self, path: &Path) -> io::Result<()>;
+    /// What a folder holds, in no order.
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
+    /// Size and time of a file.
+    fn metadata(&self, path: &Path) -> io::Result<Metadata>;
+    /// Makes creations, renames and removals in this folder survive a crash.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Sets a file's time of modification.
+    fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()>;
+    /// Bytes that this user may still write to the file system.
+    fn free(&self) -> io::Result<u64>;
+    /// The path for libraries that open files themselves. `None` on a simulated disk.
+    fn real_path(&self, path: &Path) -> Option<PathBuf>;
+}
+
+/// A held lock file.
+pub type Lock = Box<dyn Any + Send + Sync>;
+
+/// Why a lock file was not taken.
+#[derive(Debug)]
+pub enum LockError {
+    /// Another process holds it; its number, if it could be read.
+    Held(Option<u32>),
+    /// The file could not be opened or locked.
+    Io(io::Error),
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// An existing file, to read.
+    Read,
+    /// An existing file, to read and go on writing, whatever its mode.
+    ReadWrite,
+    /// A new file, which must not exist.
+    CreateNew,
+}
+
+/// One name in a folder.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The name. Names that are not Unicode are none of the store's and are left out.
+    pub name: String,
+    /// Whether it is a folder.
+    pub is_dir: bool,
+}
+
+/// Size and time of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Metadata {
+    /// Bytes.
+    pub len: u64,
+    /// Time of modification.
+    pub modified: SystemTime,
+}
+
+/// An open file.
+#[expect(clippy::len_without_is_empty, reason = "a file's length is a system call that can fail")]
+pub trait DiskFile: Send + Sync {
+    /// Reads at most `buffer.len()` bytes; 0 at the end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `data`.
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes content and length survive a crash.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Allocates space for the first `len` bytes and keeps the file's length. `false`: this file system cannot.
+    fn allocate(&self, len: u64) -> io::Result<bool>;
+    /// Gives back what is allocated behind the file's end.
+    fn release(&self) -> io::Result<()>;
+    /// The file's length.
+    fn len(&self) -> io::Result<u64>;
+    /// Takes the write permission away from everybody; this handle goes on writing.
+    fn set_read_only(&self) -> io::Result<()>;
+    /// The file for `sendfile` and the like. `None` on a simulated disk.
+    fn std_file(&self) -> Option<&std::fs::File>;
+}
+
+/// Reads exactly `buffer.len()` bytes.
+pub(super) fn read_exact_at(file: &dyn DiskFile, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match file.read_at(buffer, offset) {
+            Ok(0) => {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the file ends at byte {offset}")));
+            }
+            Ok(read) => {
+                buffer = &mut buffer[read..];
+                offset += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

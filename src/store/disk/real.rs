@@ -1,0 +1,255 @@
+use super::{Access, Disk, DiskFile, Entry, Lock, LockError, Metadata};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// The store's folder on the operating system's file system.
+///
+/// What differs between systems is in the `platform` module below: positioned reads, modes, allocation, free space and the
+/// sync of a folder.
+#[derive(Debug)]
+pub struct RealDisk {
+    root: PathBuf,
+}
+
+impl RealDisk {
+    /// A disk below `root`, which need not exist yet.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    fn path(&self, path: &Path) -> PathBuf {
+        self.root.join(path)
+    }
+}
+
+impl Disk for RealDisk {
+    fn prepare(&self) -> io::Result<()> {
+        platform::make_private_dirs(&self.root)
+    }
+
+    fn lock(&self, path: &Path) -> Result<Lock, LockError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(self.path(path)).map_err(LockError::Io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                return Err(LockError::Held(holder.trim().parse().ok()));
+            }
+            Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
+        }
+        let written = file.set_len(0).and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
+        written.map_err(LockError::Io)?;
+        Ok(Box::new(file))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        let path = self.path(path);
+        let mut options = OpenOptions::new();
+        options.read(true).write(access != Access::Read).create_new(access == Access::CreateNew);
+        let file = match options.open(&path) {
+            // A crash between the two steps of a commit leaves an ingest that is read-only already.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && access == Access::ReadWrite => {
+                platform::make_writable(&path)?;
+                options.open(&path)?
+            }
+            other => other?,
+        };
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(self.path(path))
+    }
+
+    fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(self.path(path))
+    }
+
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir(self.path(path))
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(self.path(path))? {
+            let entry = entry?;
+            let is_dir = entry.file_type()?.is_dir();
+            if let Ok(name) = entry.file_name().into_string() {
+                entries.push(Entry { name, is_dir });
+            }
+        }
+        Ok(entries)
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        let metadata = fs::metadata(self.path(path))?;
+        Ok(Metadata { len: metadata.len(), modified: metadata.modified()? })
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        platform::sync_dir(&self.path(path))
+    }
+
+    fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()> {
+        File::open(self.path(path))?.set_modified(time)
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        platform::free(&self.root)
+    }
+
+    fn real_path(&self, path: &Path) -> Option<PathBuf> {
+        Some(self.path(path))
+    }
+}
+
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        platform::read_at(&self.0, buffer, offset)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        platform::write_at(&self.0, data, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<bool> {
+        platform::allocate(&self.0, len)
+    }
+
+    fn release(&self) -> io::Result<()> {
+        // Cutting a file at its own length frees the blocks behind it and changes nothing else.
+        self.0.set_len(self.0.metadata()?.len())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_read_only(&self) -> io::Result<()> {
+        let mut permissions = self.0.metadata()?.permissions();
+        platform::forbid_writing(&mut permissions);
+        self.0.set_permissions(permissions)
+    }
+
+    fn std_file(&self) -> Option<&File> {
+        Some(&self.0)
+    }
+}
+
+#[cfg(unix)]
+mod platform {
+    use std::fs::{DirBuilder, File, Permissions};
+    use std::io;
+    use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
+    use std::path::Path;
+
+    pub(super) fn make_private_dirs(path: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)
+    }
+
+    pub(super) fn forbid_writing(permissions: &mut Permissions) {
+        permissions.set_mode(0o444);
+    }
+
+    pub(super) fn make_writable(path: &Path) -> io::Result<()> {
+        std::fs::set_permissions(path, Permissions::from_mode(0o644))
+    }
+
+    pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        file.read_at(buffer, offset)
+    }
+
+    pub(super) fn write_at(file: &File, data: &[u8], offset: u64) -> io::Result<()> {
+        file.write_all_at(data, offset)
+    }
+
+    pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    pub(super) fn free(path: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn allocate(file: &File, len: u64) -> io::Result<bool> {
+        use rustix::io::Errno;
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, len) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn allocate(_: &File, _: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+}
+
+#[cfg(windows)]
+mod platform {
+    use std::fs::{File, Permissions};
+    use std::io;
+    use std::os::windows::fs::FileExt;
+    use std::path::Path;
+
+    /// The user's own folders are private by their inherited access list.
+    pub(super) fn make_private_dirs(path: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(path)
+    }
+
+    /// A read-only file could neither be renamed over nor removed here.
+    pub(super) fn forbid_writing(_: &mut Permissions) {}
+
+    pub(super) fn make_writable(_: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        file.seek_read(buffer, offset)
+    }
+
+    pub(super) fn write_at(file: &File, mut data: &[u8], mut offset: u64) -> io::Result<()> {
+        while !data.is_empty() {
+            let written = file.seek_write(data, offset)?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            data = &data[written..];
+            offset += written as u64;
+        }
+        Ok(())
+    }
+
+    /// Folders cannot be synced; the file system's journal orders renames.
+    pub(super) fn sync_dir(_: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Not known without foreign calls: a full disk shows when a write fails.
+    pub(super) fn free(_: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
+    pub(super) fn allocate(_: &File, _: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+}

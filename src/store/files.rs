@@ -1,0 +1,224 @@
+//! Small files: read whole, replaced atomically, removed; and the folders that they lie in.
+//!
+//! After [`Files::replace`] has returned under `Sync::Commit`, the new content survives a crash; before, the file is the old or
+//! the new one, never a mixture. Bytes are accounted for in [`Space`], once each, also while the walk still counts.
+
+use super::disk::{Access, Disk, read_exact_at};
+use super::error::StoreError;
+use super::layout;
+use super::space::Space;
+use crate::config::Sync;
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Folders remembered as made and synced; beyond that they are forgotten and looked at again.
+const KNOWN_FOLDERS: usize = 10_000;
+/// No small file is longer: lists are the longest.
+const LONGEST: u64 = 64 << 20;
+
+pub(super) struct Files {
+    pub(super) disk: Arc<dyn Disk>,
+    sync: Sync,
+    space: Arc<Space>,
+    known: Mutex<HashSet<PathBuf>>,
+    /// Folders that the walk has counted so far; `None` once it has ended.
+    counted: Mutex<Option<HashSet<PathBuf>>>,
+    next_temporary: AtomicU64,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Files {
+    pub(super) fn new(disk: Arc<dyn Disk>, sync: Sync, space: Arc<Space>) -> Self {
+        let (known, counted) = (Mutex::default(), Mutex::new(Some(HashSet::new())));
+        Self { disk, sync, space, known, counted, next_temporary: AtomicU64::new(0) }
+    }
+
+    pub(super) fn durable(&self) -> bool {
+        self.sync == Sync::Commit
+    }
+
+    /// The whole file. `None` if there is none, or if it is longer than any that the store writes.
+    pub(super) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+        let file = match self.disk.open(path, Access::Read) {
+            Err(error) if is_absent(&error) => return Ok(None),
+            other => other.map_err(StoreError::io("open", path))?,
+        };
+        let length = file.len().map_err(StoreError::io("read", path))?;
+        if length > LONGEST {
+            return Ok(None);
+        }
+        let mut content = vec![0; usize::try_from(length).unwrap_or_default()];
+        match read_exact_at(&*file, &mut content, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            other => other.map(|()| Some(content)).map_err(StoreError::io("read", path)),
+        }
+    }
+
+    /// Writes `content` to a file of its own, syncs it, and renames it over `path`.
+    pub(super) fn replace(&self, path: &Path, content: &[u8]) -> Result<Replaced, StoreError> {
+        let temporary = self.temporary();
+        let result = self.write_new(&temporary, content).and_then(|()| self.put_in_place(&temporary, path, content));
+        if result.is_err() {
+            let _ = self.disk.remove(&temporary);
+        }
+        result
+    }
+
+    /// Removes a file; whether there was one.
+    pub(super) fn remove(&self, path: &Path) -> Result<bool, StoreError> {
+        let removed = self.counting(path, || {
+            let length = self.disk.metadata(path).map(|metadata| metadata.len)?;
+            self.disk.remove(path)?;
+            Ok((length, 0))
+        });
+        match removed {
+            Err(error) if is_absent(&error) => return Ok(false),
+            other => other.map_err(StoreError::io("remove", path))?,
+        };
+        self.sync_folder(parent(path))?;
+        Ok(true)
+    }
+
+    pub(super) fn temporary(&self) -> PathBuf {
+        layout::temporary(self.next_temporary.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Makes a folder and those above it, and makes sure that they survive a crash: also one that was there already, since
+    /// the process that made it may have been killed before it could.
+    pub(super) fn make_folder(&self, folder: &Path) -> Result<(), StoreError> {
+        if lock(&self.known).contains(folder) {
+            return Ok(());
+        }
+        let mut above: Vec<&Path> = folder.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
+        above.reverse();
+        for path in above {
+            match self.disk.make_dir(path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(StoreError::io("make the folder", path)(error));
+                }
+                _ => self.sync_folder(parent(path))?,
+            }
+        }
+        let mut known = lock(&self.known);
+        if known.len() >= KNOWN_FOLDERS {
+            known.clear();
+        }
+        known.insert(folder.to_owned());
+        Ok(())
+    }
+
+    pub(super) fn sync_folder(&self, folder: &Path) -> Result<(), StoreError> {
+        if self.durable() {
+            self.disk.sync_dir(folder).map_err(StoreError::io("sync the folder", folder))?;
+        }
+        Ok(())
+    }
+
+    /// Counts a folder's files, once, with nobody changing one meanwhile. The walk calls it.
+    pub(super) fn count_folder(&self, folder: &Path, mut each: impl FnMut(&str)) {
+        let mut counted = lock(&self.counted);
+        let mut bytes = 0;
+        for entry in self.disk.list(folder).unwrap_or_default().iter().filter(|entry| !entry.is_dir) {
+            if let Ok(metadata) = self.disk.metadata(&folder.join(&entry.name)) {
+                bytes += metadata.len;
+                each(&entry.name);
+            }
+        }
+        if let Some(folders) = counted.as_mut()
+            && folders.insert(folder.to_owned())
+        {
+            self.space.add(bytes);
+        }
+    }
+
+    /// The walk has ended: from now on every change counts.
+    pub(super) fn all_counted(&self) {
+        *lock(&self.counted) = None;
+    }
+
+    fn write_new(&self, path: &Path, content: &[u8]) -> Result<(), StoreError> {
+        let file = match self.disk.open(path, Access::CreateNew) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                lock(&self.known).remove(parent(path));
+                self.make_folder(parent(path))?;
+                self.disk.open(path, Access::CreateNew)
+            }
+            other => other,
+        };
+        let file = file.map_err(StoreError::io("create", path))?;
+        file.write_at(content, 0).map_err(StoreError::io("write", path))?;
+        if self.durable() {
+            file.sync_data().map_err(StoreError::io("sync", path))?;
+        }
+        Ok(())
+    }
+
+    fn put_in_place(&self, temporary: &Path, path: &Path, content: &[u8]) -> Result<Replaced, StoreError> {
+        let folder = parent(path);
+        self.make_folder(folder)?;
+        let mut existed = false;
+        let mut rename = || {
+            self.counting(path, || {
+                let old = self.disk.metadata(path).ok();
+                self.disk.rename(temporary, path)?;
+                existed = old.is_some();
+                Ok((old.map_or(0, |old| old.len), content.len() as u64))
+            })
+        };
+        let mut renamed = rename();
+        if renamed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            // Somebody has removed the folder by hand.
+            lock(&self.known).clear();
+            self.make_folder(folder)?;
+            renamed = rename();
+        }
+        renamed.map_err(StoreError::io("replace", path))?;
+        self.sync_folder(folder)?;
+        Ok(if existed { Replaced::Old } else { Replaced::Nothing })
+    }
+
+    /// Runs `change`, which tells the bytes before and after, and accounts for them unless the walk is still to count the folder.
+    fn counting(&self, path: &Path, change: impl FnOnce() -> io::Result<(u64, u64)>) -> io::Result<()> {
+        let counted = lock(&self.counted);
+        let is_counted = match &*counted {
+            Some(folders) => folders.contains(parent(path)),
+            None => true,
+        };
+        // Before the walk has ended, the lock is held so that it cannot count the folder half changed.
+        let held = if counted.is_some() {
+            Some(counted)
+        } else {
+            drop(counted);
+            None
+        };
+        let (old, new) = change()?;
+        if is_counted {
+            self.space.add(new);
+            self.space.sub(old);
+        }
+        drop(held);
+        Ok(())
+    }
+}
+
+/// What a new file took the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replaced {
+    Nothing,
+    Old,
+}
+
+pub(super) fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new(""))
+}
+
+/// Whether an error means that there is no such file: also a name too long for the file system, or a file where a folder should be.
+pub(super) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename)
+}

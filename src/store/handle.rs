@@ -1,0 +1,203 @@
+use super::blob::Blob;
+use super::disk::Disk;
+use super::error::{IngestError, OpenError, StoreError};
+use super::files::lock;
+use super::ingest::Ingest;
+use super::inner::Inner;
+use super::links::TagLink;
+use super::lists::{ListKey, StoredList};
+use crate::config::StoreSettings;
+use crate::oci::{Digest, Manifest, MediaType, Repository, Tag};
+use crate::telemetry::Metrics;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// An open store; a cheap clone. The folder belongs to this process until [`close`](Self::close).
+///
+/// Every method that is `async` does its file work on the store's own threads. One that has begun to write goes on if its
+/// caller goes away.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+/// How full a store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Bytes that may be on disk.
+    pub limit: u64,
+    /// Complete blobs.
+    pub blobs: u64,
+    /// Partial downloads, running or left for later.
+    pub ingests: u64,
+    /// Whether everything that was there at the start has been counted.
+    pub exact: bool,
+}
+
+impl Store {
+    /// Opens the store's folder, or makes it. Serves at once; what it holds is counted in the background.
+    pub async fn open(settings: &StoreSettings, disk: Arc<dyn Disk>, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        let (sender, opened) = tokio::sync::oneshot::channel();
+        let (theirs, path) = (settings.clone(), settings.path.clone());
+        let failed = move |source| OpenError::Io { action: "open", path, source };
+        let spawned = std::thread::Builder::new().name("larder-open".into()).spawn(move || {
+            let _ = sender.send(super::open::open(&theirs, disk, metrics));
+        });
+        match spawned {
+            Ok(_) => opened
+                .await
+                .unwrap_or_else(|_| Err(failed(std::io::Error::other("the opening thread failed"))))
+                .map(Self),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Finishes what has begun, writes last use and index, ends the threads and gives the folder free. Whatever is asked
+    /// afterwards is answered with [`StoreError::Closed`].
+    pub async fn close(&self) {
+        self.0.closing.store(true, Ordering::Release);
+        let upkeep = lock(&self.0.upkeep).take();
+        if let Some(upkeep) = upkeep {
+            upkeep.stop().await;
+        }
+        self.0.writers.stop().await;
+        let _ = self
+            .run(|inner| {
+                inner.write_last_use();
+                inner.index.close();
+                Ok(())
+            })
+            .await;
+        self.0.general.stop().await;
+        self.0.release_lock();
+    }
+
+    /// How full the store is.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage {
+            bytes: self.0.space.used(),
+            limit: self.0.space.limit,
+            blobs: self.0.catalogue.len(),
+            ingests: self.0.partials.len(),
+            exact: self.0.walked.load(Ordering::Acquire),
+        }
+    }
+
+    /// The complete, verified blob, open. One that was opened a while ago costs no system call and no change of thread.
+    pub async fn blob(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
+        if let Some(blob) = self.0.catalogue.hit(digest) {
+            return Ok(Some(blob));
+        }
+        let digest = *digest;
+        self.run(move |inner| inner.open_blob(&digest)).await
+    }
+
+    /// A manifest's bytes, checked against the digest. Damaged ones are set aside and `None`, as is what is longer than
+    /// [`MAX_MANIFEST`](crate::oci::MAX_MANIFEST).
+    pub async fn read_small(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        let digest = *digest;
+        self.run(move |inner| inner.read_small(&digest)).await
+    }
+
+    /// Stores a manifest's bytes, checked against the digest.
+    pub async fn put_small(&self, digest: &Digest, content: Bytes) -> Result<(), StoreError> {
+        let digest = *digest;
+        self.run(move |inner| inner.put_small(&digest, &content)).await
+    }
+
+    /// Begins to receive a blob of `length` bytes, where that is known, or goes on with what is kept of it.
+    pub async fn ingest(&self, digest: &Digest, length: Option<u64>) -> Result<Ingest, IngestError> {
+        Ingest::begin(&self.0, *digest, length).await
+    }
+
+    /// Where a tag pointed when it was last seen.
+    pub async fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Option<TagLink>, StoreError> {
+        let (repository, tag) = (repository.clone(), tag.clone());
+        self.run(move |inner| inner.tag(&repository, &tag)).await
+    }
+
+    /// Remembers where a tag points.
+    pub async fn set_tag(&self, repository: &Repository, tag: &Tag, link: TagLink) -> Result<(), StoreError> {
+        let (repository, tag) = (repository.clone(), tag.clone());
+        self.run(move |inner| inner.set_tag(&repository, &tag, link)).await
+    }
+
+    /// Forgets a tag.
+    pub async fn remove_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), StoreError> {
+        let (repository, tag) = (repository.clone(), tag.clone());
+        self.run(move |inner| inner.remove_tag(&repository, &tag)).await
+    }
+
+    /// The media type under which a manifest is served, if it is linked in the repository and its bytes are here.
+    pub async fn manifest_type(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<MediaType>, StoreError> {
+        let (repository, digest) = (repository.clone(), *digest);
+        self.run(move |inner| inner.manifest_type(&repository, &digest)).await
+    }
+
+    /// Says that the repository has a manifest, whose bytes have been put before.
+    pub async fn link_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        media_type: &MediaType,
+        manifest: &Manifest,
+    ) -> Result<(), StoreError> {
+        let (repository, digest, media_type, manifest) =
+            (repository.clone(), *digest, media_type.clone(), manifest.clone());
+        self.run(move |inner| inner.link_manifest(&repository, &digest, &media_type, &manifest)).await
+    }
+
+    /// Says that the repository has a manifest no more.
+    pub async fn unlink_manifest(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
+        let (repository, digest) = (repository.clone(), *digest);
+        self.run(move |inner| inner.unlink_manifest(&repository, &digest)).await
+    }
+
+    /// Whether the repository has a blob: a linked manifest names it, or it has a link of its own. Says nothing about whether
+    /// its bytes are here. What is known already costs no change of thread.
+    pub async fn holds_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
+        if let Some(answer) = self.0.members.get(repository, digest) {
+            return Ok(answer);
+        }
+        let (repository, digest) = (repository.clone(), *digest);
+        self.run(move |inner| inner.holds_blob(&repository, &digest)).await
+    }
+
+    /// Says that the repository has a blob: upstream said so, or it was pushed there.
+    pub async fn link_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
+        let (repository, digest) = (repository.clone(), *digest);
+        self.run(move |inner| inner.link_blob(&repository, &digest)).await
+    }
+
+    /// A stored list.
+    pub async fn list(&self, key: &ListKey) -> Result<Option<StoredList>, StoreError> {
+        let key = key.clone();
+        self.run(move |inner| inner.list(&key)).await
+    }
+
+    /// Stores a list.
+    pub async fn set_list(&self, key: &ListKey, list: &StoredList) -> Result<(), StoreError> {
+        let (key, list) = (key.clone(), list.clone());
+        self.run(move |inner| inner.set_list(&key, &list)).await
+    }
+
+    /// Removes a list.
+    pub async fn remove_list(&self, key: &ListKey) -> Result<(), StoreError> {
+        let key = key.clone();
+        self.run(move |inner| inner.remove_list(&key)).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = Arc::clone(&self.0);
+        self.0.general.run(move || job(&inner)).await
+    }
+}

@@ -1,0 +1,299 @@
+use super::engine::Engine;
+use super::{COMPLETE, Key, Value, decode, encode, key};
+use crate::oci::{Digest, Repository};
+use crate::store::disk::Disk;
+use crate::store::files::lock;
+use crate::store::layout;
+use crate::telemetry::Metrics;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+
+/// The engine's and the format's version, as the folder's name: another one is not looked at.
+const FOLDER: &str = "sled-0.34-1";
+/// Commands waiting; beyond that an entry is not kept, which costs time later and nothing else.
+const QUEUE: usize = 1024;
+/// How long a request waits for an answer before it looks into the files.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// How long one call, or opening, may take before the engine is given up.
+const STALL: Duration = Duration::from_secs(30);
+/// Entries to one batch.
+const BATCH: usize = 512;
+/// sled does not shrink: a larger folder is made anew from the files.
+const TOO_LARGE: u64 = 512 << 20;
+/// How long closing waits for the flush.
+const CLOSING: Duration = Duration::from_secs(10);
+
+enum Command {
+    Get(Box<Key>, mpsc::SyncSender<Option<Digest>>),
+    Put(Vec<(Key, Value)>),
+    /// All entries of a rebuild have been put.
+    Complete,
+    Close(mpsc::SyncSender<()>),
+}
+
+/// The index, or nothing on a simulated disk.
+pub(in crate::store) struct Index(Option<Guard>);
+
+struct Guard {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    metrics: Arc<Metrics>,
+    runner: Mutex<Runner>,
+}
+
+/// The thread that has the engine open, as others see it.
+struct Runner {
+    commands: mpsc::SyncSender<Command>,
+    health: Arc<Health>,
+}
+
+struct Health {
+    started: Instant,
+    /// Milliseconds after `started` at which the call under way began, plus one; 0 for none.
+    busy_since: AtomicU64,
+    incomplete: AtomicBool,
+    bytes: AtomicU64,
+    /// The thread has ended, for whatever reason.
+    ended: AtomicBool,
+    /// The thread has been given up: what it still does must not touch the folder.
+    abandoned: AtomicBool,
+}
+
+impl Index {
+    pub(in crate::store) fn start(disk: &Arc<dyn Disk>, metrics: &Arc<Metrics>) -> Self {
+        let Some(path) = disk.real_path(&folder()) else { return Self(None) };
+        let (disk, metrics) = (Arc::clone(disk), Arc::clone(metrics));
+        let runner = Mutex::new(Runner::start(&disk, &path, &metrics));
+        Self(Some(Guard { disk, path, metrics, runner }))
+    }
+
+    /// A manifest that may name the blob.
+    pub(in crate::store) fn get(&self, repository: &Repository, digest: &Digest) -> Option<Digest> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.send(Command::Get(Box::new(key(repository, digest)), reply)).ok()?;
+        answer.recv_timeout(PATIENCE).ok().flatten()
+    }
+
+    /// Remembers that `manifest` names `children`. Kept if there is room in the queue.
+    pub(in crate::store) fn put(&self, repository: &Repository, children: &[Digest], manifest: &Digest) {
+        for command in batches(repository, children, manifest) {
+            let _ = self.send(command);
+        }
+    }
+
+    /// The same for a rebuild, which waits for its turn. `false`: it is of no use to go on.
+    pub(in crate::store) fn put_waiting(
+        &self,
+        repository: &Repository,
+        children: &[Digest],
+        manifest: &Digest,
+    ) -> bool {
+        batches(repository, children, manifest).all(|command| self.send_waiting(command))
+    }
+
+    pub(in crate::store) fn rebuilt(&self) {
+        self.send_waiting(Command::Complete);
+    }
+
+    /// Whether it has to be filled from the files.
+    pub(in crate::store) fn is_incomplete(&self) -> bool {
+        self.0.as_ref().is_some_and(|guard| lock(&guard.runner).health.incomplete.load(Ordering::Acquire))
+    }
+
+    pub(in crate::store) fn bytes(&self) -> u64 {
+        self.0.as_ref().map_or(0, |guard| lock(&guard.runner).health.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Replaces an engine that hangs or has ended. The upkeep calls it now and then.
+    pub(in crate::store) fn watch(&self) {
+        let Some(guard) = &self.0 else { return };
+        let mut runner = lock(&guard.runner);
+        if !runner.health.is_stalled() && !runner.health.ended.load(Ordering::Acquire) {
+            return;
+        }
+        runner.health.abandoned.store(true, Ordering::Release);
+        set_aside(&*guard.disk, &guard.metrics, "it does not answer");
+        *runner = Runner::start(&guard.disk, &guard.path, &guard.metrics);
+    }
+
+    /// Flushes and closes it, waiting no longer than a bound.
+    pub(in crate::store) fn close(&self) {
+        let (reply, closed) = mpsc::sync_channel(1);
+        if self.send(Command::Close(reply)).is_ok() {
+            let _ = closed.recv_timeout(CLOSING);
+        }
+    }
+
+    fn send(&self, command: Command) -> Result<(), mpsc::TrySendError<Command>> {
+        match &self.0 {
+            Some(guard) => lock(&guard.runner).commands.try_send(command),
+            None => Err(mpsc::TrySendError::Disconnected(command)),
+        }
+    }
+
+    fn send_waiting(&self, mut command: Command) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < STALL {
+            match self.send(command) {
+                Ok(()) => return true,
+                Err(mpsc::TrySendError::Full(back)) => command = back,
+                Err(mpsc::TrySendError::Disconnected(_)) => return false,
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+}
+
+fn folder() -> PathBuf {
+    Path::new(layout::INDEX).join(FOLDER)
+}
+
+fn batches<'a>(
+    repository: &'a Repository,
+    children: &'a [Digest],
+    manifest: &'a Digest,
+) -> impl Iterator<Item = Command> + 'a {
+    let entries = |some: &[Digest]| some.iter().map(|child| (key(repository, child), encode(manifest))).collect();
+    children.chunks(BATCH).map(move |some| Command::Put(entries(some)))
+}
+
+impl Runner {
+    fn start(disk: &Arc<dyn Disk>, path: &Path, metrics: &Arc<Metrics>) -> Self {
+        let (commands, queue) = mpsc::sync_channel(QUEUE);
+        let health = Arc::new(Health {
+            started: Instant::now(),
+            busy_since: AtomicU64::new(0),
+            incomplete: AtomicBool::new(false),
+            bytes: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+        });
+        let (disk, path, metrics) = (Arc::clone(disk), path.to_owned(), Arc::clone(metrics));
+        let theirs = Arc::clone(&health);
+        let spawned = std::thread::Builder::new().name("larder-index".into()).spawn(move || {
+            run(&*disk, &path, &metrics, &theirs, &queue);
+            theirs.ended.store(true, Ordering::Release);
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "cannot start the index's thread; the store works without the index");
+        }
+        Self { commands, health }
+    }
+}
+
+/// Opens the engine and serves commands; a failure sets the folder aside and begins anew.
+fn run(disk: &dyn Disk, path: &Path, metrics: &Metrics, health: &Health, queue: &mpsc::Receiver<Command>) {
+    loop {
+        let failure = match health.guarded(|| open(path)) {
+            Ok(engine) => match serve(&engine, health, queue) {
+                Ok(()) => {
+                    let _ = health.guarded(move || Ok(drop(engine)));
+                    return;
+                }
+                Err(failure) => {
+                    let _ = health.guarded(move || Ok(drop(engine)));
+                    failure
+                }
+            },
+            Err(failure) => failure,
+        };
+        if health.abandoned.load(Ordering::Acquire) {
+            return;
+        }
+        if !set_aside(disk, metrics, &failure) {
+            return;
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<Engine, String> {
+    let begun = Instant::now();
+    loop {
+        match Engine::open(path) {
+            Err(error) if Engine::is_locked(&error) && begun.elapsed() < Engine::LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// `Ok`: the store has been closed or dropped.
+fn serve(engine: &Engine, health: &Health, queue: &mpsc::Receiver<Command>) -> Result<(), String> {
+    let complete = health.guarded(|| Ok(engine.get(COMPLETE)?.is_some()))?;
+    health.incomplete.store(!complete, Ordering::Release);
+    let measure = || {
+        let bytes = health.guarded(|| engine.bytes_on_disk())?;
+        health.bytes.store(bytes, Ordering::Relaxed);
+        if bytes > TOO_LARGE { Err("it has grown too large".to_owned()) } else { Ok(()) }
+    };
+    measure()?;
+    while let Ok(command) = queue.recv() {
+        match command {
+            Command::Get(key, reply) => {
+                let value = health.guarded(|| engine.get(&*key))?;
+                let _ = reply.try_send(value.and_then(|value| decode(&value)));
+            }
+            Command::Put(entries) => {
+                health.guarded(|| engine.put_many(entries.iter().map(|(key, value)| (&key[..], &value[..]))))?;
+            }
+            Command::Complete => {
+                health.guarded(|| {
+                    engine.put_many(std::iter::once((COMPLETE, &b"1"[..])))?;
+                    engine.flush()
+                })?;
+                health.incomplete.store(false, Ordering::Release);
+                measure()?;
+            }
+            Command::Close(reply) => {
+                let flushed = health.guarded(|| engine.flush());
+                let _ = reply.try_send(());
+                return flushed;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Moves the index out of the way for a person to look at; only the latest is kept.
+fn set_aside(disk: &dyn Disk, metrics: &Metrics, reason: &str) -> bool {
+    let quarantine = Path::new(layout::QUARANTINE);
+    for entry in disk.list(quarantine).unwrap_or_default() {
+        if entry.is_dir && entry.name.starts_with(layout::INDEX) {
+            let _ = disk.remove_tree(&quarantine.join(entry.name));
+        }
+    }
+    let number = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let aside = quarantine.join(format!("{}-{number}", layout::INDEX));
+    let moved = disk.rename(&folder(), &aside).or_else(|_| disk.remove_tree(&folder()));
+    metrics.store_index_rebuilds.with_label_values(&[] as &[&str]).inc();
+    match moved {
+        Ok(()) => tracing::warn!(reason, "the index was set aside and is made anew from the files; nothing is lost"),
+        Err(error) => {
+            tracing::warn!(reason, %error, "the index is unusable and cannot be set aside; the store works without it");
+            return false;
+        }
+    }
+    true
+}
+
+impl Health {
+    /// Runs a call of the engine, whose panics become errors and whose duration is watched.
+    fn guarded<T>(&self, call: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.busy_since.store(now.saturating_add(1), Ordering::Release);
+        let result = catch_unwind(AssertUnwindSafe(call));
+        self.busy_since.store(0, Ordering::Release);
+        result.unwrap_or_else(|_| Err("the engine panicked".to_owned()))
+    }
+
+    fn is_stalled(&self) -> bool {
+        let since = self.busy_since.load(Ordering::Acquire);
+        since > 0 && self.started.elapsed() > Duration::from_millis(since) + STALL
+    }
+}

@@ -1,0 +1,305 @@
+//! Ingests: content on its way in, written, hashed, and in the end a blob or nothing.
+//!
+//! An ingest has one writer and at most one job in flight, so its memory is one batch and its source is read no faster than
+//! the disk takes. A caller that goes away in the middle of a write leaves everything in order: the state travels with the
+//! job, and whoever holds the ingest next waits for that job first.
+
+use super::blob::{Blob, BlobFile};
+use super::disk::{Access, read_exact_at};
+use super::error::{IngestError, StoreError, VerifyError};
+use super::files::is_absent;
+use super::inner::Inner;
+use super::layout;
+use super::partials::Claim;
+use super::space::Reservation;
+use crate::oci::{Digest, Hasher};
+use bytes::Bytes;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Content of unknown length is reserved in such steps.
+const STEP: u64 = 16 << 20;
+/// Below this, allocating costs more than it saves.
+const WORTH_ALLOCATING: u64 = 1 << 20;
+/// A kept file is hashed again in such pieces, and so many to a job, so that others get their turn.
+const PIECE: usize = 1 << 20;
+const PIECES_PER_JOB: usize = 64;
+
+/// A blob being received. One per digest at a time.
+///
+/// Dropped without [`verify`](Self::verify) or [`discard`](Self::discard), its file stays for a later resume, and what was
+/// reserved and not written is given back.
+pub struct Ingest {
+    state: Option<Box<State>>,
+    running: Option<oneshot::Receiver<Done>>,
+    received: u64,
+    file: BlobFile,
+    inner: Arc<Inner>,
+}
+
+type Done = (Box<State>, Result<(), StoreError>);
+
+struct State {
+    inner: Arc<Inner>,
+    claim: Claim,
+    reservation: Reservation,
+    digest: Digest,
+    length: Option<u64>,
+    hasher: Hasher,
+    received: u64,
+    too_long: bool,
+    file: BlobFile,
+    path: PathBuf,
+}
+
+impl Ingest {
+    pub(super) async fn begin(inner: &Arc<Inner>, digest: Digest, length: Option<u64>) -> Result<Self, IngestError> {
+        let claim = inner.partials.claim(digest).ok_or(IngestError::Busy(digest))?;
+        let owner = Arc::clone(inner);
+        let (state, kept) = inner.writers.run(move || State::open(owner, claim, digest, length)).await?;
+        let mut ingest = Self {
+            received: 0,
+            file: state.file.clone(),
+            inner: Arc::clone(inner),
+            state: Some(Box::new(state)),
+            running: None,
+        };
+        while ingest.received < kept {
+            ingest.run(move |state| state.hash_again(kept)).await?;
+        }
+        Ok(ingest)
+    }
+
+    /// Bytes that are on disk and hashed. After opening: those of a file kept from earlier.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The open file. Others may read it below [`received`](Self::received).
+    #[must_use]
+    pub fn file(&self) -> BlobFile {
+        self.file.clone()
+    }
+
+    /// Writes and hashes a batch; 256 KiB to 1 MiB is a good size. Returns the new [`received`](Self::received).
+    ///
+    /// # Errors
+    /// If the disk or the account has no room, if the disk fails, or if more comes than was announced. Nothing of the batch
+    /// counts then; the ingest can be discarded, or dropped for a later resume.
+    pub async fn write(&mut self, batch: Bytes) -> Result<u64, StoreError> {
+        self.settle().await?;
+        self.run(move |state| state.write(&batch)).await?;
+        Ok(self.received)
+    }
+
+    /// Compares length and digest. On a mismatch the file is removed.
+    pub async fn verify(mut self) -> Result<Verified, VerifyError> {
+        self.settle().await?;
+        let mut state = self.state.take().ok_or(StoreError::Closed)?;
+        let Err(error) = state.check() else { return Ok(Verified { state, inner: self.inner }) };
+        if matches!(error, VerifyError::Digest { .. }) {
+            self.inner.metrics.digest_failures.with_label_values(&["fill"]).inc();
+        }
+        let removed = self.inner.writers.run(move || state.remove()).await;
+        if let Err(failed) = removed {
+            tracing::warn!(error = %failed, "cannot remove what was received wrongly; it is hashed again if it is ever resumed");
+        }
+        Err(error)
+    }
+
+    /// Removes what was received.
+    pub async fn discard(mut self) {
+        let _ = self.settle().await;
+        let Some(mut state) = self.state.take() else { return };
+        if let Err(error) = self.inner.writers.run(move || state.remove()).await {
+            tracing::warn!(%error, "cannot discard a partial download; it is resumed or removed later");
+        }
+    }
+
+    async fn run(
+        &mut self,
+        work: impl FnOnce(&mut State) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let place = self.inner.writers.place().await?;
+        let mut state = self.state.take().ok_or(StoreError::Closed)?;
+        self.running = Some(place.start(move || {
+            let result = work(&mut state);
+            (state, result)
+        }));
+        self.settle().await
+    }
+
+    /// Waits for the job in flight, which may be that of a caller who went away.
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        let done = running.await;
+        self.running = None;
+        let (state, result) = done.map_err(|_| StoreError::Closed)?;
+        self.received = state.received;
+        self.state = Some(state);
+        result
+    }
+}
+
+impl State {
+    /// Opens the file kept from earlier, or a new one; how many of its bytes are to be hashed again.
+    fn open(
+        inner: Arc<Inner>,
+        mut claim: Claim,
+        digest: Digest,
+        length: Option<u64>,
+    ) -> Result<(Self, u64), StoreError> {
+        let path = layout::ingest(&digest);
+        // Whoever gives back the unused space of an idle ingest has this lock, too.
+        let guard = inner.digest_locks.lock(&digest);
+        let kept = Self::open_kept(&inner, &mut claim, &path, length)?;
+        drop(guard);
+        let received = claim.len.unwrap_or_default();
+        let missing = length.map_or(STEP, |length| length - received);
+        let mut reservation = inner.reserve(missing)?;
+        let file = match kept {
+            Some(file) => file,
+            None => inner.files.disk.open(&path, Access::CreateNew).map_err(StoreError::io("create", &path))?,
+        };
+        claim.len = Some(received);
+        let file = BlobFile::new(file, inner.general.clone());
+        if let Some(length) = length
+            && missing >= WORTH_ALLOCATING
+            && file.disk_file().allocate(length).map_err(StoreError::io("allocate space for", &path))?
+        {
+            reservation.set_allocated();
+            claim.allocated = true;
+        }
+        let hasher = Hasher::new(digest.algorithm());
+        let (received, too_long) = (0, false);
+        let kept = claim.len.unwrap_or_default();
+        Ok((Self { inner, claim, reservation, digest, length, hasher, received, too_long, file, path }, kept))
+    }
+
+    /// Opens what an earlier ingest left, unless it is longer than the content can be.
+    fn open_kept(
+        inner: &Inner,
+        claim: &mut Claim,
+        path: &std::path::Path,
+        length: Option<u64>,
+    ) -> Result<Option<Box<dyn super::disk::DiskFile>>, StoreError> {
+        let file = match inner.files.disk.open(path, Access::ReadWrite) {
+            Err(error) if is_absent(&error) => {
+                inner.space.sub(claim.len.take().unwrap_or_default());
+                return Ok(None);
+            }
+            other => other.map_err(StoreError::io("open", path))?,
+        };
+        let len = file.len().map_err(StoreError::io("read", path))?;
+        inner.space.add(len);
+        inner.space.sub(claim.len.replace(len).unwrap_or_default());
+        if length.is_none_or(|length| len <= length) {
+            return Ok(Some(file));
+        }
+        inner.files.disk.remove(path).map_err(StoreError::io("remove", path))?;
+        inner.space.sub(claim.len.take().unwrap_or_default());
+        Ok(None)
+    }
+
+    fn hash_again(&mut self, kept: u64) -> Result<(), StoreError> {
+        let mut buffer = vec![0; PIECE];
+        for _ in 0..PIECES_PER_JOB {
+            let left = usize::try_from(kept - self.received).unwrap_or(usize::MAX).min(PIECE);
+            if left == 0 {
+                break;
+            }
+            read_exact_at(self.file.disk_file(), &mut buffer[..left], self.received)
+                .map_err(StoreError::io("read", &self.path))?;
+            self.hasher.update(&buffer[..left]);
+            self.received += left as u64;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &[u8]) -> Result<(), StoreError> {
+        let bytes = batch.len() as u64;
+        if let Some(length) = self.length
+            && self.received + bytes > length
+        {
+            self.too_long = true;
+            return Err(StoreError::TooLong { digest: self.digest, length });
+        }
+        if self.reservation.bytes() < bytes {
+            self.reservation.merge(self.inner.reserve(bytes.max(STEP))?);
+        }
+        self.file.disk_file().write_at(batch, self.received).map_err(StoreError::io("write", &self.path))?;
+        self.hasher.update(batch);
+        self.received += bytes;
+        self.reservation.spend(bytes);
+        self.claim.len = Some(self.received);
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), VerifyError> {
+        let digest = self.digest;
+        if let Some(expected) = self.length
+            && (self.received != expected || self.too_long)
+        {
+            let received = self.received + u64::from(self.too_long);
+            return Err(VerifyError::Length { digest, expected, received });
+        }
+        let actual = self.hasher.clone().finish();
+        if actual == digest { Ok(()) } else { Err(VerifyError::Digest { expected: digest, actual }) }
+    }
+
+    fn remove(&mut self) -> Result<(), StoreError> {
+        match self.inner.files.disk.remove(&self.path) {
+            Err(error) if !is_absent(&error) => return Err(StoreError::io("remove", &self.path)(error)),
+            _ => {}
+        }
+        self.inner.space.sub(self.claim.len.take().unwrap_or_default());
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<Blob, StoreError> {
+        let release = self.file.disk_file().release();
+        release.map_err(StoreError::io("give back unused space of", &self.path))?;
+        self.inner.seal(&self.file, &self.path)?;
+        let blob = self.inner.place(&self.path, self.digest, self.received, self.file.clone(), false)?;
+        // Its bytes belong to the blob from here on.
+        self.claim.len = None;
+        self.inner.files.sync_folder(&layout::blobs(self.digest.algorithm()))?;
+        Ok(blob)
+    }
+}
+
+impl Inner {
+    /// Gives back what is allocated behind the end of ingests that nobody is writing.
+    pub(super) fn tidy_ingests(&self) {
+        for digest in self.partials.untidy() {
+            let _guard = self.digest_locks.lock(&digest);
+            if self.partials.set_tidy(&digest)
+                && let Ok(file) = self.files.disk.open(&layout::ingest(&digest), Access::ReadWrite)
+            {
+                let _ = file.release();
+            }
+        }
+    }
+}
+
+/// Content that has the digest it was asked for, not yet in its place.
+pub struct Verified {
+    state: Box<State>,
+    inner: Arc<Inner>,
+}
+
+impl Verified {
+    /// The open file; all of it may be read.
+    #[must_use]
+    pub fn file(&self) -> BlobFile {
+        self.state.file.clone()
+    }
+
+    /// Makes it a blob: syncs as configured, renames, syncs the folder. On an error the file stays for a later ingest.
+    pub async fn commit(self) -> Result<Blob, StoreError> {
+        let Self { mut state, inner } = self;
+        inner.writers.run(move || state.commit()).await
+    }
+}

@@ -1,0 +1,61 @@
+use super::blobs::DigestLocks;
+use super::catalogue::Catalogue;
+use super::disk::Lock;
+use super::files::{Files, lock};
+use super::index::Index;
+use super::layout;
+use super::membership::Members;
+use super::partials::Partials;
+use super::space::Space;
+use super::upkeep::Upkeep;
+use super::workers::Workers;
+use crate::telemetry::Metrics;
+use prometheus::IntGauge;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// All parts of an open store.
+///
+/// Lock order: `evicting`, a digest's lock, and below these the short locks inside the parts, of which none is held while
+/// another is taken.
+pub(super) struct Inner {
+    pub(super) files: Files,
+    pub(super) space: Arc<Space>,
+    pub(super) catalogue: Catalogue,
+    pub(super) digest_locks: DigestLocks,
+    pub(super) partials: Partials,
+    pub(super) members: Members,
+    pub(super) index: Index,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) tags: IntGauge,
+    pub(super) manifests: IntGauge,
+    /// Reads, links and everything else that is short.
+    pub(super) general: Workers,
+    /// Ingests: a disk that is slow to write delays no reader of what the page cache holds.
+    pub(super) writers: Workers,
+    pub(super) evicting: Mutex<()>,
+    pub(super) walked: AtomicBool,
+    pub(super) closing: AtomicBool,
+    pub(super) lock: Mutex<Option<Lock>>,
+    pub(super) upkeep: Mutex<Option<Upkeep>>,
+}
+
+impl Inner {
+    /// Writes last use into the blobs' file times, for the next start.
+    pub(super) fn write_last_use(&self) {
+        for (digest, entry) in self.catalogue.all() {
+            if let Some(time) = entry.take_unwritten() {
+                // What cannot be written only blurs what goes first when room is needed.
+                let _ = self.files.disk.touch(&layout::blob(&digest), time);
+            }
+        }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    pub(super) fn release_lock(&self) {
+        drop(lock(&self.lock).take());
+    }
+}

@@ -1,0 +1,119 @@
+//! Links: which tags and manifests a repository has here, and which blobs upstream said it has.
+//!
+//! A link that is torn, empty, of another version or about something else is absent, never an error. So is a manifest's link
+//! without the manifest's bytes.
+
+use super::error::StoreError;
+use super::files::Replaced;
+use super::inner::Inner;
+use super::layout;
+use super::record::Record;
+use crate::oci::{Digest, Manifest, MediaType, Repository, Tag};
+use std::path::Path;
+use std::time::SystemTime;
+
+pub(super) const TAG: &str = "tag";
+pub(super) const MANIFEST: &str = "manifest";
+pub(super) const BLOB: &str = "blob";
+
+/// Where a tag pointed, and when upstream last said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TagLink {
+    /// The manifest.
+    pub digest: Digest,
+    /// When upstream last confirmed it.
+    pub seen: SystemTime,
+}
+
+impl Inner {
+    pub(super) fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Option<TagLink>, StoreError> {
+        let Some(record) = self.link(TAG, &layout::tag(repository, tag), repository, tag.as_str())? else {
+            return Ok(None);
+        };
+        let digest = record.get("digest").and_then(|digest| digest.parse().ok());
+        Ok(digest.zip(record.time("seen")).map(|(digest, seen)| TagLink { digest, seen }))
+    }
+
+    pub(super) fn set_tag(&self, repository: &Repository, tag: &Tag, link: TagLink) -> Result<(), StoreError> {
+        let record = Record::new().with_repository(repository).with("name", tag);
+        let record = record.with("digest", link.digest).with_time("seen", link.seen);
+        if self.files.replace(&layout::tag(repository, tag), &record.to_bytes(TAG))? == Replaced::Nothing {
+            self.tags.inc();
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), StoreError> {
+        if self.files.remove(&layout::tag(repository, tag))? {
+            self.tags.dec();
+        }
+        Ok(())
+    }
+
+    pub(super) fn manifest_type(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<MediaType>, StoreError> {
+        let path = layout::manifest(repository, digest);
+        let Some(record) = self.link(MANIFEST, &path, repository, &digest.to_string())? else { return Ok(None) };
+        if self.open_blob(digest)?.is_none() {
+            return Ok(None);
+        }
+        Ok(record.get("type").and_then(|media_type| media_type.parse().ok()))
+    }
+
+    pub(super) fn link_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        media_type: &MediaType,
+        manifest: &Manifest,
+    ) -> Result<(), StoreError> {
+        let path = layout::manifest(repository, digest);
+        let old = self.link(MANIFEST, &path, repository, &digest.to_string())?;
+        let record = Record::new().with_repository(repository).with("name", digest).with("type", media_type);
+        let changed = old.is_none_or(|old| old.get("type") != Some(media_type.as_str()));
+        if changed && self.files.replace(&path, &record.to_bytes(MANIFEST))? == Replaced::Nothing {
+            self.manifests.inc();
+        }
+        let children: Vec<Digest> = manifest.children().map(|child| child.digest).collect();
+        self.members.add(repository, &children);
+        self.index.put(repository, &children, digest);
+        Ok(())
+    }
+
+    pub(super) fn unlink_manifest(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
+        // Forgotten before and after: nothing learned in between from the link that goes may stay.
+        self.members.forget(repository);
+        let removed = self.files.remove(&layout::manifest(repository, digest));
+        self.members.forget(repository);
+        if removed? {
+            self.manifests.dec();
+        }
+        Ok(())
+    }
+
+    pub(super) fn link_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
+        let path = layout::blob_link(repository, digest);
+        let name = digest.to_string();
+        if self.link(BLOB, &path, repository, &name)?.is_none() {
+            let record = Record::new().with_repository(repository).with("name", name);
+            self.files.replace(&path, &record.to_bytes(BLOB))?;
+        }
+        self.members.add(repository, &[*digest]);
+        Ok(())
+    }
+
+    /// Reads a link, if it is whole and speaks of just this.
+    pub(super) fn link(
+        &self,
+        kind: &str,
+        path: &Path,
+        repository: &Repository,
+        name: &str,
+    ) -> Result<Option<Record>, StoreError> {
+        let record = self.files.read(path)?.and_then(|bytes| Record::parse(kind, &bytes));
+        Ok(record.filter(|record| record.is_of(repository) && record.get("name") == Some(name)))
+    }
+}

@@ -1,0 +1,44 @@
+//! Bytes on disk named by digest, and the links that say which repository has them.
+//!
+//! **Guarantees.** A [`Blob`] is complete and had its digest when it was stored. An [`Ingest`] becomes one only if length and
+//! digest hold. Whatever moment the process or the machine stops at, a blob is whole or absent, a link is valid or absent, and
+//! under `sync = "commit"` what was reported as stored is there. The files are the truth; the index is a hint that may be lost.
+//! Space is reserved before a download begins, and what was not used for longest makes room.
+//!
+//! **Does not** know upstreams or HTTP, decide who may read, or judge how fresh a tag is.
+//!
+//! From the outside in: [`Store`] (`handle`) sends each call to the store's threads (`workers`), where `blobs`, `ingest`,
+//! `links`, `membership` and `lists` do the work on what `inner` puts together: `files` (atomic replacement), `space` and
+//! `evict`, `catalogue` (blobs and last use), `index`. `layout` names the paths, `record` is the format of small files,
+//! [`disk`] the seam to the file system. `open` and `upkeep` are its start and its housekeeping. `docs/disk.md` describes every
+//! file, rename and sync.
+
+mod blob;
+mod blobs;
+mod catalogue;
+pub mod disk;
+mod error;
+mod evict;
+mod files;
+mod handle;
+mod index;
+mod ingest;
+mod inner;
+mod layout;
+mod links;
+mod lists;
+mod membership;
+mod open;
+mod partials;
+mod record;
+mod space;
+mod upkeep;
+mod workers;
+
+pub use blob::{Blob, BlobFile};
+pub use disk::{Disk, RealDisk};
+pub use error::{IngestError, OpenError, Refusal, StoreError, VerifyError};
+pub use handle::{Store, Usage};
+pub use ingest::{Ingest, Verified};
+pub use links::TagLink;
+pub use lists::{ListKey, StoredList};

@@ -1,0 +1,176 @@
+//! Opening a store: folder, lock, version, limit, what earlier processes left; then the threads.
+//!
+//! Everything here is short whatever the store holds. The walk over its content comes after, in the background.
+
+use super::blobs::DigestLocks;
+use super::catalogue::Catalogue;
+use super::disk::{Disk, Lock, LockError};
+use super::error::{OpenError, StoreError};
+use super::files::Files;
+use super::index::Index;
+use super::inner::Inner;
+use super::layout::{self, ALGORITHMS};
+use super::membership::Members;
+use super::partials::Partials;
+use super::record::Record;
+use super::space::Space;
+use super::upkeep::Upkeep;
+use super::workers::Workers;
+use crate::config::StoreSettings;
+use crate::telemetry::Metrics;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+const VERSION: &[u8] = b"1\n";
+const LARGEST_DEFAULT: u64 = 100 << 30;
+const GENERAL_THREADS: usize = 4;
+const WRITER_THREADS: usize = 4;
+const QUEUE: usize = 1024;
+
+pub(super) fn open(
+    settings: &StoreSettings,
+    disk: Arc<dyn Disk>,
+    metrics: Arc<Metrics>,
+) -> Result<Arc<Inner>, OpenError> {
+    let at = Opening { path: settings.path.clone() };
+    disk.prepare().map_err(|source| at.io("make the folder of", source))?;
+    let lock = at.lock(&*disk)?;
+    let kind = |kind: &str| metrics.store_objects.with_label_values(&[kind]);
+    let bytes = metrics.store_bytes.with_label_values(&[] as &[&str]);
+    // Files that are needed to find out the limit, and whether this is a store at all, are not counted.
+    let first = Files::new(Arc::clone(&disk), settings.sync, Arc::new(Space::new(u64::MAX, 0, bytes.clone())));
+    at.check_version(&first)?;
+    for folder in layout::FOLDERS.into_iter().rev() {
+        first.make_folder(Path::new(folder)).map_err(|error| at.failed("make a folder of", error))?;
+    }
+    // A rename by a process that was killed may not have reached the disk yet, and is about to be relied upon.
+    for algorithm in ALGORITHMS {
+        first.sync_folder(&layout::blobs(algorithm)).map_err(|error| at.failed("sync", error))?;
+    }
+    at.remove_temporary(&*disk)?;
+    at.write_version(&first)?;
+    let limit = at.limit(settings, &first)?;
+    metrics.store_limit_bytes.with_label_values(&[] as &[&str]).set(i64::try_from(limit).unwrap_or(i64::MAX));
+    let space = Arc::new(Space::new(limit, settings.min_free, bytes));
+    let partials = Partials::new(kind("ingest"));
+    at.count_ingests(&*disk, &space, &partials);
+    at.count_quarantine(&*disk, &space, &metrics);
+    let workers = |name, threads| Workers::start(name, threads, QUEUE).map_err(|e| at.io("start the threads of", e));
+    let inner = Arc::new(Inner {
+        files: Files::new(Arc::clone(&disk), settings.sync, Arc::clone(&space)),
+        space,
+        catalogue: Catalogue::new(kind("blob")),
+        digest_locks: DigestLocks::new(),
+        partials,
+        members: Members::default(),
+        index: Index::start(&disk, &metrics),
+        tags: kind("tag"),
+        manifests: kind("manifest"),
+        metrics,
+        general: workers("larder-disk", GENERAL_THREADS)?,
+        writers: workers("larder-ingest", WRITER_THREADS)?,
+        evicting: Mutex::new(()),
+        walked: AtomicBool::new(false),
+        closing: AtomicBool::new(false),
+        lock: Mutex::new(Some(lock)),
+        upkeep: Mutex::new(None),
+    });
+    let upkeep = Upkeep::start(&inner).map_err(|error| at.io("start the threads of", error))?;
+    *super::files::lock(&inner.upkeep) = Some(upkeep);
+    Ok(inner)
+}
+
+struct Opening {
+    path: PathBuf,
+}
+
+impl Opening {
+    fn lock(&self, disk: &dyn Disk) -> Result<Lock, OpenError> {
+        disk.lock(Path::new(layout::LOCK)).map_err(|error| match error {
+            LockError::Held(pid) => OpenError::InUse { path: self.path.clone(), pid },
+            LockError::Io(source) => self.io("lock", source),
+        })
+    }
+
+    /// A store without a version is new, or its first start was cut short.
+    fn check_version(&self, files: &Files) -> Result<(), OpenError> {
+        let found =
+            files.read(Path::new(layout::VERSION)).map_err(|error| self.failed("read the version of", error))?;
+        match found {
+            Some(found) if found != VERSION && !found.is_empty() => {
+                let found = String::from_utf8_lossy(&found[..found.len().min(40)]).trim().to_owned();
+                Err(OpenError::Version { path: self.path.clone(), found })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write_version(&self, files: &Files) -> Result<(), OpenError> {
+        let path = Path::new(layout::VERSION);
+        let found = files.read(path).map_err(|error| self.failed("read the version of", error))?;
+        if found.as_deref() != Some(VERSION) {
+            files.replace(path, VERSION).map_err(|error| self.failed("write the version of", error))?;
+        }
+        Ok(())
+    }
+
+    fn remove_temporary(&self, disk: &dyn Disk) -> Result<(), OpenError> {
+        let folder = Path::new(layout::TEMPORARY);
+        for entry in disk.list(folder).map_err(|error| self.io("read", error))? {
+            disk.remove(&folder.join(&entry.name)).map_err(|error| self.io("remove a temporary file of", error))?;
+        }
+        Ok(())
+    }
+
+    /// The operator's limit, else the one chosen at the first start: what was free then is not what is free now.
+    fn limit(&self, settings: &StoreSettings, files: &Files) -> Result<u64, OpenError> {
+        const KIND: &str = "default-size";
+        if let Some(limit) = settings.max_size {
+            return Ok(limit);
+        }
+        let path = Path::new(layout::DEFAULT_SIZE);
+        let found = files.read(path).map_err(|error| self.failed("read the size of", error))?;
+        let found = found.and_then(|bytes| Record::parse(KIND, &bytes)?.get("bytes")?.parse().ok());
+        if let Some(limit) = found {
+            return Ok(limit);
+        }
+        let free = files.disk.free().map_err(|error| self.io("tell what is free at", error))?;
+        let limit = LARGEST_DEFAULT.min(free / 2);
+        let record = Record::new().with("bytes", limit);
+        files.replace(path, &record.to_bytes(KIND)).map_err(|error| self.failed("write the size of", error))?;
+        Ok(limit)
+    }
+
+    fn count_ingests(&self, disk: &dyn Disk, space: &Space, partials: &Partials) {
+        for algorithm in ALGORITHMS {
+            let folder = Path::new(layout::INGEST).join(algorithm.as_str());
+            for entry in disk.list(&folder).unwrap_or_default() {
+                let Some(digest) = layout::digest(algorithm, &entry.name) else { continue };
+                if let Ok(metadata) = disk.metadata(&folder.join(&entry.name)) {
+                    space.add(metadata.len);
+                    partials.found(digest, metadata.len);
+                }
+            }
+        }
+    }
+
+    fn count_quarantine(&self, disk: &dyn Disk, space: &Space, metrics: &Metrics) {
+        let folder = Path::new(layout::QUARANTINE);
+        let entries = disk.list(folder).unwrap_or_default();
+        let files = entries.iter().filter(|entry| !entry.is_dir);
+        for metadata in files.filter_map(|entry| disk.metadata(&folder.join(&entry.name)).ok()) {
+            space.add(metadata.len);
+            metrics.quarantined.with_label_values(&[] as &[&str]).inc();
+        }
+    }
+
+    fn io(&self, action: &'static str, source: io::Error) -> OpenError {
+        OpenError::Io { action, path: self.path.clone(), source }
+    }
+
+    fn failed(&self, action: &'static str, error: StoreError) -> OpenError {
+        self.io(action, io::Error::other(error))
+    }
+}

@@ -1,0 +1,181 @@
+//! The account of the store's bytes: what lies on disk, and what downloads under way have been promised.
+//!
+//! Every byte is either used (it is on disk) or reserved (a download may still write it). Both together never pass `max_size`
+//! once the walk has counted what was there at the start, and never eat into `min_free`.
+
+use super::error::Refusal;
+use super::files::lock;
+use prometheus::IntGauge;
+use std::sync::{Arc, Mutex};
+
+/// Removal goes on down to this part of the limit, so that it does not start again with the next download.
+const LOW_WATERMARK_PERCENT: u64 = 90;
+
+pub(super) struct Space {
+    pub(super) limit: u64,
+    min_free: u64,
+    counts: Mutex<Counts>,
+    gauge: IntGauge,
+}
+
+#[derive(Default)]
+struct Counts {
+    used: u64,
+    index: u64,
+    reserved: u64,
+    /// The part of `reserved` that the file system has not allocated yet, and so still shows as free.
+    promised: u64,
+}
+
+impl Counts {
+    fn total(&self) -> u64 {
+        self.used + self.index + self.reserved
+    }
+}
+
+/// How many bytes are missing.
+#[derive(Debug)]
+pub(super) struct Shortage {
+    /// Removing less than this does not help.
+    pub(super) must: u64,
+    /// Removing this much reaches the low watermark.
+    pub(super) goal: u64,
+    pub(super) refusal: Refusal,
+}
+
+impl Space {
+    pub(super) fn new(limit: u64, min_free: u64, gauge: IntGauge) -> Self {
+        Self { limit, min_free, counts: Mutex::default(), gauge }
+    }
+
+    /// Bytes on disk.
+    pub(super) fn used(&self) -> u64 {
+        let counts = lock(&self.counts);
+        counts.used + counts.index
+    }
+
+    pub(super) fn add(&self, bytes: u64) {
+        self.change(|counts| counts.used += bytes);
+    }
+
+    pub(super) fn sub(&self, bytes: u64) {
+        self.change(|counts| counts.used = counts.used.saturating_sub(bytes));
+    }
+
+    pub(super) fn set_index(&self, bytes: u64) {
+        self.change(|counts| counts.index = bytes);
+    }
+
+    /// Reserves `needed` bytes, of which the file system has `free`.
+    pub(super) fn reserve(self: &Arc<Self>, needed: u64, free: u64) -> Result<Reservation, Shortage> {
+        let mut counts = lock(&self.counts);
+        let after = counts.total().saturating_add(needed);
+        let over = after.saturating_sub(self.limit);
+        let free = free.saturating_sub(counts.promised);
+        let missing = needed.saturating_add(self.min_free).saturating_sub(free);
+        if over == 0 && missing == 0 {
+            counts.reserved += needed;
+            counts.promised += needed;
+            return Ok(Reservation { space: Arc::clone(self), bytes: needed, allocated: false });
+        }
+        let low = self.limit / 100 * LOW_WATERMARK_PERCENT;
+        let refusal = if needed > self.limit {
+            Refusal::TooLarge { needed, limit: self.limit }
+        } else if over > 0 {
+            Refusal::Full { needed, limit: self.limit }
+        } else {
+            Refusal::Disk { needed, free, min_free: self.min_free }
+        };
+        let goal = if over > 0 { after.saturating_sub(low).max(missing) } else { missing };
+        Err(Shortage { must: over.max(missing), goal, refusal })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Counts)) {
+        let mut counts = lock(&self.counts);
+        change(&mut counts);
+        self.gauge.set(i64::try_from(counts.used + counts.index).unwrap_or(i64::MAX));
+    }
+}
+
+/// Bytes that may still be written. What is left is given back on drop.
+pub(super) struct Reservation {
+    space: Arc<Space>,
+    bytes: u64,
+    allocated: bool,
+}
+
+impl Reservation {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The file system has allocated all of it.
+    pub(super) fn set_allocated(&mut self) {
+        lock(&self.space.counts).promised -= self.bytes;
+        self.allocated = true;
+    }
+
+    /// Takes over another reservation.
+    pub(super) fn merge(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
+    /// `bytes` of it have been written.
+    pub(super) fn spend(&mut self, bytes: u64) {
+        let spent = bytes.min(self.bytes);
+        self.bytes -= spent;
+        let allocated = self.allocated;
+        self.space.change(|counts| {
+            counts.used += bytes;
+            counts.reserved -= spent;
+            counts.promised -= if allocated { 0 } else { spent };
+        });
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut counts = lock(&self.space.counts);
+        counts.reserved -= self.bytes;
+        counts.promised -= if self.allocated { 0 } else { self.bytes };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(limit: u64, min_free: u64) -> Arc<Space> {
+        Arc::new(Space::new(limit, min_free, IntGauge::new("bytes", "bytes").unwrap()))
+    }
+
+    #[test]
+    fn what_is_reserved_counts_until_it_is_written_or_given_back() {
+        let space = space(100, 0);
+        let mut first = space.reserve(60, 1000).unwrap();
+        assert_eq!(space.reserve(50, 1000).err().unwrap().must, 10);
+        first.spend(20);
+        assert_eq!((space.used(), first.bytes()), (20, 40));
+        drop(first);
+        let mut rest = space.reserve(80, 1000).unwrap();
+        rest.set_allocated();
+        rest.spend(80);
+        drop(rest);
+        assert_eq!(space.used(), 100);
+        let full = space.reserve(1, 1000).err().unwrap();
+        assert_eq!((full.must, full.goal), (1, 11));
+        assert_eq!(full.refusal, Refusal::Full { needed: 1, limit: 100 });
+        let large = space.reserve(101, 1000).err().unwrap();
+        assert_eq!(large.refusal, Refusal::TooLarge { needed: 101, limit: 100 });
+    }
+
+    #[test]
+    fn promised_bytes_are_not_promised_twice_and_min_free_is_kept() {
+        let space = space(10_000, 50);
+        let mut first = space.reserve(60, 120).unwrap();
+        let short = space.reserve(60, 120).err().unwrap();
+        assert_eq!((short.must, &short.refusal), (50, &Refusal::Disk { needed: 60, free: 60, min_free: 50 }));
+        first.set_allocated();
+        assert!(space.reserve(10, 60).is_ok(), "allocated bytes are gone from what is free already");
+    }
+}

@@ -1,0 +1,188 @@
+//! The store's own housekeeping, on one thread: first the walk that counts what is there, then, every minute, last use into
+//! file times, the index watched and filled where needed, and the limit kept.
+//!
+//! The store serves from the first moment; the walk only makes its numbers exact. The thread never keeps a store alive.
+
+use super::error::StoreError;
+use super::inner::Inner;
+use super::layout::{self, ALGORITHMS};
+use super::links::MANIFEST;
+use super::record::Record;
+use crate::oci::{Algorithm, Digest, Registry, Repository};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak, mpsc};
+use std::time::Duration;
+
+const EVERY: Duration = Duration::from_secs(60);
+/// While the index is being opened or has just been set aside, it is looked at more often.
+const SOON: Duration = Duration::from_secs(1);
+/// Entries handled before asking whether the store is still there.
+const SOME: usize = 256;
+
+/// The thread, as its owner sees it.
+pub(super) struct Upkeep {
+    /// Dropped to end the thread.
+    _running: mpsc::Sender<()>,
+    ended: tokio::sync::oneshot::Receiver<()>,
+}
+
+impl Upkeep {
+    pub(super) fn start(inner: &Arc<Inner>) -> io::Result<Self> {
+        let (running, told) = mpsc::channel();
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let weak = Arc::downgrade(inner);
+        std::thread::Builder::new().name("larder-upkeep".into()).spawn(move || {
+            keep_up(&weak, &told);
+            let _ = end.send(());
+        })?;
+        Ok(Self { _running: running, ended })
+    }
+
+    pub(super) async fn stop(self) {
+        drop(self._running);
+        let _ = self.ended.await;
+    }
+}
+
+fn keep_up(weak: &Weak<Inner>, told: &mpsc::Receiver<()>) {
+    if walk(weak).is_none() {
+        return;
+    }
+    let mut rounds = 0_u32;
+    loop {
+        let wait = if rounds < 30 { SOON } else { EVERY };
+        if !matches!(told.recv_timeout(wait), Err(mpsc::RecvTimeoutError::Timeout)) {
+            return;
+        }
+        let Some(inner) = alive(weak) else { return };
+        inner.index.watch();
+        inner.space.set_index(inner.index.bytes());
+        if rounds >= 30 {
+            inner.write_last_use();
+            inner.tidy_ingests();
+            inner.trim();
+        }
+        rounds = rounds.saturating_add(1);
+        let incomplete = inner.index.is_incomplete();
+        drop(inner);
+        if incomplete {
+            rounds = 0;
+            if rebuild(weak).is_none() {
+                return;
+            }
+        }
+    }
+}
+
+fn alive(weak: &Weak<Inner>) -> Option<Arc<Inner>> {
+    weak.upgrade().filter(|inner| !inner.is_closing())
+}
+
+/// Counts blobs, links and lists. `None`: the store is gone.
+fn walk(weak: &Weak<Inner>) -> Option<()> {
+    for algorithm in ALGORITHMS {
+        let folder = layout::blobs(algorithm);
+        let entries = alive(weak)?.files.disk.list(&folder).unwrap_or_default();
+        for some in entries.chunks(SOME) {
+            let inner = alive(weak)?;
+            for digest in some.iter().filter_map(|entry| layout::digest(algorithm, &entry.name)) {
+                count_blob(&inner, digest);
+            }
+        }
+    }
+    let mut folders = vec![PathBuf::from(layout::LISTS), PathBuf::from(layout::REPOSITORIES)];
+    while let Some(folder) = folders.pop() {
+        let inner = alive(weak)?;
+        count_links(&inner, &folder);
+        let entries = inner.files.disk.list(&folder).unwrap_or_default();
+        folders.extend(entries.iter().filter(|entry| entry.is_dir).map(|entry| folder.join(&entry.name)));
+    }
+    let inner = alive(weak)?;
+    inner.files.all_counted();
+    inner.walked.store(true, Ordering::Release);
+    inner.trim();
+    Some(())
+}
+
+fn count_blob(inner: &Inner, digest: Digest) {
+    let _guard = inner.digest_locks.lock(&digest);
+    if inner.catalogue.get(&digest).is_some() {
+        return;
+    }
+    if let Ok(metadata) = inner.files.disk.metadata(&layout::blob(&digest)) {
+        inner.found(digest, metadata.len, metadata.modified);
+    }
+}
+
+fn count_links(inner: &Inner, folder: &Path) {
+    let is = |name: &str| folder.file_name().is_some_and(|last| last == name);
+    let is_below = |name: &str| folder.parent().and_then(Path::file_name).is_some_and(|last| last == name);
+    let (tags, manifests) = (is("_tags"), is_below("_manifests"));
+    inner.files.count_folder(folder, |name| {
+        if tags {
+            inner.tags.inc();
+        } else if manifests {
+            inner.manifests.inc();
+            let digest = ALGORITHMS.iter().find(|algorithm| is(algorithm.as_str())).copied();
+            let digest = digest.and_then(|algorithm| layout::digest(algorithm, name));
+            if let Some(entry) = digest.and_then(|digest| inner.catalogue.get(&digest)) {
+                entry.set_manifest();
+            }
+        }
+    });
+}
+
+/// Fills the index from the links. `None`: the store is gone.
+fn rebuild(weak: &Weak<Inner>) -> Option<()> {
+    let mut folders = vec![PathBuf::from(layout::REPOSITORIES)];
+    while let Some(folder) = folders.pop() {
+        let entries = alive(weak)?.files.disk.list(&folder).unwrap_or_default();
+        for entry in entries.iter().filter(|entry| entry.is_dir) {
+            let path = folder.join(&entry.name);
+            match entry.name.as_str() {
+                "_manifests" => {
+                    for algorithm in ALGORITHMS {
+                        if !index_manifests(weak, &path.join(algorithm.as_str()), algorithm)? {
+                            return Some(());
+                        }
+                    }
+                }
+                "_tags" | "_blobs" => {}
+                _ => folders.push(path),
+            }
+        }
+    }
+    alive(weak)?.index.rebuilt();
+    Some(())
+}
+
+/// `Some(false)`: the index takes nothing any more.
+fn index_manifests(weak: &Weak<Inner>, folder: &Path, algorithm: Algorithm) -> Option<bool> {
+    let entries = alive(weak)?.files.disk.list(folder).unwrap_or_default();
+    for some in entries.chunks(SOME) {
+        let inner = alive(weak)?;
+        for entry in some {
+            let Some(manifest) = layout::digest(algorithm, &entry.name) else { continue };
+            let Ok(Some((repository, children))) = read_link(&inner, &folder.join(&entry.name), &manifest) else {
+                continue;
+            };
+            if !inner.index.put_waiting(&repository, &children, &manifest) {
+                return Some(false);
+            }
+        }
+    }
+    Some(true)
+}
+
+fn read_link(inner: &Inner, path: &Path, manifest: &Digest) -> Result<Option<(Repository, Vec<Digest>)>, StoreError> {
+    let record = inner.files.read(path)?.and_then(|bytes| Record::parse(MANIFEST, &bytes));
+    let repository = record.and_then(|record| {
+        let registry = Registry::new(record.get("registry")?);
+        Some(Repository { registry, name: record.get("repository")?.parse().ok()? })
+    });
+    let Some(repository) = repository else { return Ok(None) };
+    let children = inner.children(&repository, manifest)?;
+    Ok(Some((repository, children)))
+}

@@ -1,0 +1,112 @@
+//! The store's own threads: a fixed number, a bounded queue, and jobs that end whether or not anybody still waits for them.
+//!
+//! File work never runs on the runtime's threads nor on its blocking pool, which requests share. A caller that goes away
+//! cancels nothing that has been started. A job that panics is reported to its caller as [`StoreError::Closed`]; its thread
+//! goes on.
+
+use super::error::StoreError;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, oneshot};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A set of threads with one queue.
+#[derive(Clone)]
+pub(super) struct Workers(Arc<Shared>);
+
+struct Shared {
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    /// Each thread holds a sender: the channel closes when the last one has ended.
+    ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
+}
+
+impl Workers {
+    pub(super) fn start(name: &str, threads: usize, queue: usize) -> io::Result<Self> {
+        let (sender, receiver) = mpsc::channel(queue);
+        let (alive, ended) = mpsc::channel(1);
+        let receiver = Arc::new(Mutex::new(receiver));
+        for number in 0..threads {
+            let (receiver, alive) = (Arc::clone(&receiver), alive.clone());
+            std::thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
+                let _alive = alive;
+                work(&receiver);
+            })?;
+        }
+        Ok(Self(Arc::new(Shared { jobs: Mutex::new(Some(sender)), ended: tokio::sync::Mutex::new(ended) })))
+    }
+
+    /// Waits for a place in the queue. Nothing is lost if the caller goes away while it waits.
+    pub(super) async fn place(&self) -> Result<Place, StoreError> {
+        let sender = self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sender = sender.ok_or(StoreError::Closed)?;
+        Ok(Place(sender.reserve_owned().await.map_err(|_| StoreError::Closed)?))
+    }
+
+    /// Runs `job` and waits for its result.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.place().await?.start(job).await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Takes no more jobs, finishes those in the queue and ends the threads.
+    pub(super) async fn stop(&self) {
+        drop(self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        while self.0.ended.lock().await.recv().await.is_some() {}
+    }
+}
+
+/// A place in the queue.
+pub(super) struct Place(mpsc::OwnedPermit<Job>);
+
+impl Place {
+    /// Puts `job` into the queue; what comes out tells the result.
+    pub(super) fn start<T: Send + 'static>(self, job: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.send(Box::new(move || {
+            let _ = sender.send(job());
+        }));
+        receiver
+    }
+}
+
+fn work(receiver: &Mutex<mpsc::Receiver<Job>>) {
+    loop {
+        let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        let Some(job) = job else { return };
+        // The panic hook has told where; the caller sees its channel closed.
+        let _ = catch_unwind(AssertUnwindSafe(job));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_cancels_nothing_and_stop_waits_for_the_rest() {
+        let workers = Workers::start("test", 2, 4).unwrap();
+        let done = Arc::new(AtomicUsize::new(0));
+        for _ in 0..20 {
+            let done = Arc::clone(&done);
+            drop(workers.place().await.unwrap().start(move || {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                done.fetch_add(1, Ordering::SeqCst)
+            }));
+        }
+        workers.stop().await;
+        assert_eq!(done.load(Ordering::SeqCst), 20);
+        assert!(matches!(workers.run(|| Ok(())).await, Err(StoreError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_panicking_job_does_not_take_its_thread_along() {
+        let workers = Workers::start("test", 1, 1).unwrap();
+        assert!(workers.run(|| -> Result<(), _> { panic!("on purpose") }).await.is_err());
+        assert_eq!(workers.run(|| Ok(7)).await.unwrap(), 7);
+    }
+}

@@ -1,0 +1,352 @@
+//! Sends requests to the upstream with the authorization that it wants, and answers its challenges, once per request.
+
+use super::challenge::{self, Challenge};
+use super::classify::{self, Said};
+use super::credential::{Grant, Material};
+use super::error::{ErrorKind, Failure};
+use super::grant::{Granter, Service};
+use super::locked;
+use super::op::Op;
+use super::pool::Outgoing;
+use super::secret;
+use super::tokens::{Key, Token, Tokens};
+use super::wire::{Answer, Wire};
+use crate::oci::Name;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// What a request needs the right to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The registry as such.
+    Registry,
+    Catalogue,
+    Pull(Name),
+    Tags(Name),
+    Referrers(Name),
+}
+
+/// Requests whose right no document names: it is learned from the first challenge.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Topic {
+    Catalogue,
+    Tags,
+    Referrers,
+}
+
+/// How the upstream wants to be asked, once it has said so.
+#[derive(Clone, Debug, PartialEq)]
+enum Scheme {
+    Bearer(Service),
+    Basic,
+}
+
+/// What a request was sent with.
+pub(super) struct Pass {
+    header: HeaderValue,
+    pub(super) identity: String,
+    via: Via,
+}
+
+enum Via {
+    Token { key: Key, token: Arc<Token>, fresh: bool },
+    Password(Material),
+}
+
+/// A 401, read to its end: nothing that is waited for next may depend on its connection.
+struct Refusal {
+    origin: String,
+    headers: HeaderMap,
+    said: Option<Said>,
+}
+
+impl Refusal {
+    async fn read(answer: Answer) -> Self {
+        let (origin, headers) = (answer.origin.to_string(), answer.headers.clone());
+        let said = Said::read(&answer.collect(classify::MAX_ERROR).await.unwrap_or_default());
+        Self { origin, headers, said }
+    }
+}
+
+/// Sends what the upstream is to be asked, and keeps what it has said about how.
+pub(super) struct Session {
+    pub(super) wire: Arc<Wire>,
+    pub(super) granter: Granter,
+    scheme: Mutex<Option<Scheme>>,
+    learned: Mutex<HashMap<Topic, String>>,
+    tokens: Tokens,
+}
+
+impl Session {
+    pub(super) fn new(wire: Arc<Wire>, granter: Granter, tokens: usize) -> Self {
+        Self { wire, granter, scheme: Mutex::default(), learned: Mutex::default(), tokens: Tokens::new(tokens) }
+    }
+
+    /// Sends a request to the upstream, and once more if that answers with a challenge. Any status but 401 comes back.
+    pub(super) async fn send(
+        &self,
+        op: Op,
+        outgoing: &Outgoing,
+        scope: &Scope,
+    ) -> Result<(Answer, Option<Pass>), Failure> {
+        let pass = self.anticipate(scope).await?;
+        let answer = self.wire.send(op, with(outgoing, pass.as_ref())).await?;
+        if answer.status != StatusCode::UNAUTHORIZED {
+            self.forget_forbidden(&answer, pass.as_ref());
+            return Ok((answer, pass));
+        }
+        let pass = self.respond(&Refusal::read(answer).await, scope, pass).await?;
+        self.wire.retried("unauthorized");
+        let answer = self.wire.send(op, with(outgoing, Some(&pass))).await?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            return Err(self.refused(&Refusal::read(answer).await, Some(pass)));
+        }
+        self.forget_forbidden(&answer, Some(&pass));
+        Ok((answer, Some(pass)))
+    }
+
+    /// The authorization that the upstream will want, if it has said before how; that saves a 401.
+    async fn anticipate(&self, scope: &Scope) -> Result<Option<Pass>, Failure> {
+        let scheme = locked(&self.scheme).clone();
+        match scheme {
+            None => Ok(None),
+            Some(Scheme::Basic) => Ok(password(self.granter.credential.material().await?)),
+            Some(Scheme::Bearer(service)) => {
+                let wanted = scope.expected(&locked(&self.learned));
+                let Some(wanted) = wanted else { return Ok(None) };
+                let pass = self.token(&service, &wanted).await;
+                if pass.is_err() {
+                    // The token service may have moved: the next challenge says where to.
+                    *locked(&self.scheme) = None;
+                }
+                pass.map(Some)
+            }
+        }
+    }
+
+    /// What to send after a 401.
+    async fn respond(&self, answer: &Refusal, scope: &Scope, pass: Option<Pass>) -> Result<Pass, Failure> {
+        let found = challenge::challenges(&answer.headers);
+        if let Some(bearer) = found.iter().find(|challenge| challenge.scheme == "bearer") {
+            return self.respond_to_bearer(answer, bearer, scope, pass).await;
+        }
+        let has_tokens = matches!(*locked(&self.scheme), Some(Scheme::Bearer(_)));
+        if found.iter().any(|challenge| challenge.scheme == "basic") && !has_tokens {
+            return self.respond_to_basic(answer, pass).await;
+        }
+        if !classify::is_speaker(&answer.headers) && pass.is_none() {
+            let reason = format!(
+                "{} answered 401 without a challenge that a registry makes; look for a portal, a filter or a wrong address",
+                answer.origin
+            );
+            return Err(Failure::foreign(reason));
+        }
+        Err(self.refused(answer, pass))
+    }
+
+    async fn respond_to_bearer(
+        &self,
+        answer: &Refusal,
+        bearer: &Challenge,
+        scope: &Scope,
+        pass: Option<Pass>,
+    ) -> Result<Pass, Failure> {
+        let Some(service) = Service::of(bearer) else {
+            let reason = format!("{} names a token service that has no address", answer.origin);
+            return Err(Failure::foreign(reason));
+        };
+        let wanted = scope.challenged(bearer.get("scope"));
+        scope.learn(&wanted, &mut locked(&self.learned));
+        *locked(&self.scheme) = Some(Scheme::Bearer(service.clone()));
+        if let Some(Pass { via: Via::Token { key, token, fresh }, .. }) = &pass {
+            if *fresh && *key == service.key(&wanted) {
+                return Err(self.refused(answer, pass));
+            }
+            self.tokens.discard(key, token);
+        }
+        self.token(&service, &wanted).await
+    }
+
+    async fn respond_to_basic(&self, answer: &Refusal, pass: Option<Pass>) -> Result<Pass, Failure> {
+        *locked(&self.scheme) = Some(Scheme::Basic);
+        let sent = match &pass {
+            Some(Pass { via: Via::Password(material), .. }) => Some(material.grant.clone()),
+            _ => None,
+        };
+        if sent.is_some() {
+            self.granter.credential.refused();
+        }
+        let material = self.granter.credential.material().await?;
+        if sent.as_ref() == Some(&material.grant) {
+            return Err(material.refused(&answer.origin));
+        }
+        if matches!(material.grant, Grant::Refresh(_) | Grant::Entra { .. }) {
+            let problem = format!("{} wants a user and a password, and {} has none", answer.origin, material.source);
+            return Err(Failure::credential(&material.identity, problem, &material.remedy));
+        }
+        let refused = material.refused(&answer.origin);
+        password(material).ok_or(refused)
+    }
+
+    async fn token(&self, service: &Service, scope: &str) -> Result<Pass, Failure> {
+        let key = service.key(scope);
+        let (token, fresh) = self.tokens.get(&key, || self.granter.fetch(service, scope)).await?;
+        let Some(header) = token.secret.bearer() else {
+            let reason = format!("the token service {} gave a token that no header can carry", service.origin);
+            return Err(Failure::foreign(reason));
+        };
+        Ok(Pass { header, identity: token.identity.clone(), via: Via::Token { key, token, fresh } })
+    }
+
+    /// The upstream has refused what it was sent for good.
+    fn refused(&self, answer: &Refusal, pass: Option<Pass>) -> Failure {
+        let Refusal { origin, headers, said } = answer;
+        let correlation = classify::correlation(headers);
+        let said = said.as_ref().map(|said| format!(" ({}: {})", said.code, said.message)).unwrap_or_default();
+        let message = answer.said.as_ref().map(|said| said.message.clone()).unwrap_or_default();
+        let Some(pass) = pass else {
+            let remedy = "configure a login ([upstream.credential], or --login)";
+            return Failure::credential("anonymous", format!("{origin} wants a login"), remedy);
+        };
+        match pass.via {
+            Via::Password(material) => material.refused(origin),
+            Via::Token { key, token, .. } => {
+                // Rights may be granted later: the next request asks for a token that knows of them.
+                self.tokens.discard(&key, &token);
+                if let Some(withheld) = &token.withheld {
+                    return Failure::credential("anonymous", format!("{origin} wants a login"), withheld);
+                }
+                let reason = format!(
+                    "{origin} refuses it to {}{said}{correlation}; grant that login the right to pull from it",
+                    token.identity
+                );
+                Failure::new(ErrorKind::RepositoryRefused { message }, reason)
+            }
+        }
+    }
+
+    /// A token that was good for a 403 would be good for nothing but the same until it expires.
+    fn forget_forbidden(&self, answer: &Answer, pass: Option<&Pass>) {
+        if answer.status == StatusCode::FORBIDDEN
+            && let Some(Pass { via: Via::Token { key, token, .. }, .. }) = pass
+        {
+            self.tokens.discard(key, token);
+        }
+    }
+}
+
+impl Pass {
+    /// Adds the authorization to a request for the upstream itself.
+    pub(super) fn sign(&self, outgoing: &mut Outgoing) {
+        outgoing.headers.insert(AUTHORIZATION, self.header.clone());
+    }
+}
+
+fn with(outgoing: &Outgoing, pass: Option<&Pass>) -> Outgoing {
+    let mut outgoing = outgoing.clone();
+    if let Some(pass) = pass {
+        pass.sign(&mut outgoing);
+    }
+    outgoing
+}
+
+fn password(material: Material) -> Option<Pass> {
+    let Grant::Password { username, password } = &material.grant else { return None };
+    let header = secret::basic(username, password)?;
+    Some(Pass { header, identity: material.identity.clone(), via: Via::Password(material) })
+}
+
+impl Scope {
+    fn topic(&self) -> Option<Topic> {
+        match self {
+            Self::Catalogue => Some(Topic::Catalogue),
+            Self::Tags(_) => Some(Topic::Tags),
+            Self::Referrers(_) => Some(Topic::Referrers),
+            Self::Registry | Self::Pull(_) => None,
+        }
+    }
+
+    fn repository(&self) -> Option<&Name> {
+        match self {
+            Self::Pull(name) | Self::Tags(name) | Self::Referrers(name) => Some(name),
+            Self::Registry | Self::Catalogue => None,
+        }
+    }
+
+    /// The scope to ask for without having been challenged.
+    fn expected(&self, learned: &HashMap<Topic, String>) -> Option<String> {
+        match (self, self.topic().map(|topic| learned.get(&topic))) {
+            (Self::Registry, _) => Some(String::new()),
+            (Self::Pull(name), _) => Some(format!("repository:{name}:pull")),
+            (Self::Catalogue, Some(scope)) => scope.cloned(),
+            (Self::Tags(name) | Self::Referrers(name), Some(actions)) => {
+                Some(format!("repository:{name}:{}", actions?))
+            }
+            (_, None) => None,
+        }
+    }
+
+    /// The scope to ask for after a challenge: the challenge's own as far as it is about what was asked, and only to read.
+    fn challenged(&self, scope: Option<&str>) -> String {
+        let scopes = scope.unwrap_or_default().split_whitespace();
+        match self.repository() {
+            None if *self == Self::Catalogue => {
+                let own = scopes.into_iter().find(|scope| scope.starts_with("registry:catalog:"));
+                own.unwrap_or("registry:catalog:*").to_owned()
+            }
+            None => String::new(),
+            Some(name) => {
+                let prefix = format!("repository:{name}:");
+                let actions: Vec<_> = scopes
+                    .filter_map(|scope| scope.strip_prefix(&prefix))
+                    .flat_map(|actions| actions.split(','))
+                    .filter(|action| !action.is_empty() && !["push", "delete", "*", "metadata_write"].contains(action))
+                    .collect();
+                if actions.is_empty() { format!("{prefix}pull") } else { format!("{prefix}{}", actions.join(",")) }
+            }
+        }
+    }
+
+    fn learn(&self, wanted: &str, learned: &mut HashMap<Topic, String>) {
+        let Some(topic) = self.topic() else { return };
+        let prefix = self.repository().map(|name| format!("repository:{name}:"));
+        let part = prefix.and_then(|prefix| wanted.strip_prefix(&prefix)).unwrap_or(wanted);
+        learned.insert(topic, part.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_own_repository_is_asked_for_and_only_to_read() {
+        let pull = Scope::Pull("a/b".parse().unwrap());
+        for (challenge, want) in [
+            (Some("repository:a/b:pull"), "repository:a/b:pull"),
+            (Some("repository:a/b:pull,push"), "repository:a/b:pull"),
+            (Some("repository:c:pull repository:a/b:metadata_read"), "repository:a/b:metadata_read"),
+            (Some("repository:*:*"), "repository:a/b:pull"),
+            (Some("repository:a/b:*"), "repository:a/b:pull"),
+            (Some("registry:catalog:*"), "repository:a/b:pull"),
+            (None, "repository:a/b:pull"),
+        ] {
+            assert_eq!(pull.challenged(challenge), want);
+        }
+        assert_eq!(Scope::Registry.challenged(Some("repository:x:pull")), "");
+        assert_eq!(Scope::Catalogue.challenged(Some("registry:catalog:*")), "registry:catalog:*");
+    }
+
+    #[test]
+    fn what_one_repository_taught_holds_for_the_next() {
+        let mut learned = HashMap::new();
+        let first = Scope::Tags("a".parse().unwrap());
+        assert_eq!(first.expected(&learned), None);
+        first.learn("repository:a:metadata_read", &mut learned);
+        let second = Scope::Tags("b/c".parse().unwrap());
+        assert_eq!(second.expected(&learned).unwrap(), "repository:b/c:metadata_read");
+        assert_eq!(Scope::Referrers("a".parse().unwrap()).expected(&learned), None);
+    }
+}

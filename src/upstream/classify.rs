@@ -1,0 +1,170 @@
+//! What an answer that is no success means.
+//!
+//! The question that matters is who speaks: a registry's 404 is a fact about content, a portal's is an outage. A speaker of
+//! the protocol is known by `Docker-Distribution-Api-Version` or by the protocol's JSON.
+
+use super::error::{ErrorKind, Failure};
+use super::op::Op;
+use super::wire::Answer;
+use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use std::time::{Duration, SystemTime};
+
+/// More than any registry says in an error.
+pub(super) const MAX_ERROR: usize = 64 << 10;
+const API_VERSION: &str = "docker-distribution-api-version";
+
+/// The first error of the protocol's JSON.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) code: String,
+    pub(super) message: String,
+}
+
+impl Said {
+    /// Reads an error body; `None` for anything else.
+    pub(super) fn read(body: &[u8]) -> Option<Self> {
+        let value: serde_json::Value = serde_json::from_slice(body).ok()?;
+        let first = value.get("errors")?.as_array()?.first()?;
+        let text = |name: &str| first.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+        let printable = |text: &str, most: usize| text.chars().filter(|c| !c.is_control()).take(most).collect();
+        let code: String = printable(text("code"), 64);
+        (!code.is_empty()).then(|| Self { code, message: printable(text("message"), 500) })
+    }
+
+    fn is_firewall(&self) -> bool {
+        self.code == "DENIED"
+            && ["client with IP", "aka.ms/acr/firewall", "not allowed access"]
+                .iter()
+                .any(|mark| self.message.contains(mark))
+    }
+}
+
+/// Whether the head alone shows that a registry speaks.
+pub(super) fn is_speaker(headers: &HeaderMap) -> bool {
+    headers.contains_key(API_VERSION)
+}
+
+/// Whether the answer is a page for people.
+pub(super) fn is_page(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.trim_start().to_ascii_lowercase().starts_with("text/html")
+}
+
+/// Turns an answer without success into a failure. `identity` is who asked, `None` for a request without credential.
+pub(super) async fn failure(op: Op, answer: Answer, identity: Option<&str>) -> Failure {
+    let (status, origin) = (answer.status, answer.origin.to_string());
+    let retry_after = retry_after(&answer.headers);
+    let api = is_speaker(&answer.headers);
+    let page = is_page(&answer.headers);
+    let correlation = correlation(&answer.headers);
+    if status.is_redirection() || status.is_success() || status.is_informational() {
+        let to = answer.header(LOCATION).and_then(|to| to.parse::<http::Uri>().ok());
+        let to = to.and_then(|to| to.host().map(|host| format!(" leading to {host}"))).unwrap_or_default();
+        return Failure::foreign(format!("{origin} answered {status}{to}, which no registry does here; {LOOK}"));
+    }
+    let said = Said::read(&answer.collect(MAX_ERROR).await.unwrap_or_default());
+    let words = said.as_ref().map(|said| format!(" ({}: {})", said.code, said.message)).unwrap_or_default();
+    let words = format!("{words}{correlation}");
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        let later = retry_after.map(|after| format!(", wants to be left alone for {} s", after.as_secs()));
+        let reason = format!("{origin} throttles{}{words}", later.unwrap_or_default());
+        return Failure::new(ErrorKind::Throttled { retry_after }, reason);
+    }
+    if status.is_server_error() {
+        return Failure::new(ErrorKind::ServerError(status.as_u16()), format!("{origin} answered {status}{words}"));
+    }
+    if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        let reason = format!("the proxy before {origin} wants a login; write it into HTTPS_PROXY or HTTP_PROXY");
+        return Failure::new(ErrorKind::Unreachable, reason);
+    }
+    if page || !api && said.is_none() {
+        return Failure::foreign(format!(
+            "{origin} answered {status}, but not as a registry does{correlation}; {LOOK}"
+        ));
+    }
+    let said = said.unwrap_or_else(|| Said { code: default_code(op, status).to_owned(), message: String::new() });
+    spoken(status, &origin, said, &words, identity)
+}
+
+const LOOK: &str = "look for a portal, a filter or a wrong address in between";
+
+/// A refusal by a speaker of the protocol.
+fn spoken(status: StatusCode, origin: &str, said: Said, words: &str, identity: Option<&str>) -> Failure {
+    let who = identity.unwrap_or("anonymous");
+    match status {
+        StatusCode::NOT_FOUND => Failure::new(
+            ErrorKind::NotFound { code: said.code, message: said.message },
+            format!("{origin} does not have it{words}"),
+        ),
+        StatusCode::FORBIDDEN if said.is_firewall() => {
+            let reason = format!("the firewall of {origin} does not let this address in{words}");
+            Failure::new(ErrorKind::Firewall { message: said.message }, reason)
+        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let reason = format!("{origin} refuses it to {who}{words}; grant that login the right to pull from it");
+            Failure::new(ErrorKind::RepositoryRefused { message: said.message }, reason)
+        }
+        _ => Failure::new(
+            ErrorKind::Rejected { status: status.as_u16(), code: said.code, message: said.message },
+            format!("{origin} answered {status}{words}"),
+        ),
+    }
+}
+
+/// The code that the specification has for such an answer, where the registry gave none.
+fn default_code(op: Op, status: StatusCode) -> &'static str {
+    match (status, op) {
+        (StatusCode::NOT_FOUND, Op::ManifestHead | Op::ManifestGet) => "MANIFEST_UNKNOWN",
+        (StatusCode::NOT_FOUND, Op::BlobHead | Op::BlobGet | Op::BlobStorage) => "BLOB_UNKNOWN",
+        (StatusCode::NOT_FOUND, Op::Tags) => "NAME_UNKNOWN",
+        (StatusCode::UNAUTHORIZED, _) => "UNAUTHORIZED",
+        (StatusCode::FORBIDDEN, _) => "DENIED",
+        _ => "UNKNOWN",
+    }
+}
+
+/// The number that Microsoft's support asks for.
+pub(super) fn correlation(headers: &HeaderMap) -> String {
+    let number = headers.get("x-ms-correlation-request-id").and_then(|value| value.to_str().ok());
+    number.map(|number| format!(" [x-ms-correlation-request-id {number}]")).unwrap_or_default()
+}
+
+/// Seconds or a date (RFC 9110, section 10.2.3), at most an hour.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO),
+    };
+    Some(wait.min(Duration::from_secs(3600)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_errors_of_registries_and_nothing_else() {
+        let said = Said::read(b"{\"errors\":[{\"code\":\"DENIED\",\"message\":\"client with IP \\u00271.2.3.4\\u0027 is not allowed access.\"}]}\n");
+        assert!(said.unwrap().is_firewall());
+        for other in ["", "{}", "{\"errors\":[]}", "{\"errors\":[{}]}", "<html>", "{\"errors\":{\"code\":\"X\"}}"] {
+            assert_eq!(Said::read(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn retry_after_in_both_forms() {
+        let after = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            retry_after(&headers)
+        };
+        assert_eq!(after("50"), Some(Duration::from_secs(50)));
+        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(30));
+        assert!((25..=30).contains(&after(&date).unwrap().as_secs()));
+        assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(after("soon"), None);
+        assert_eq!(after("99999999"), Some(Duration::from_secs(3600)));
+    }
+}

@@ -1,0 +1,141 @@
+//! One question to the upstream: authorized, redirected as storage wants it, and told apart from what a portal says.
+
+use super::auth::{Pass, Scope, Session};
+use super::classify;
+use super::error::Failure;
+use super::op::Op;
+use super::origin::{self, Origin};
+use super::pool::Outgoing;
+use super::wire::Answer;
+use http::header::{LOCATION, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+
+/// More hops than any registry needs.
+const HOPS: usize = 5;
+
+/// A question.
+pub(super) struct Ask {
+    pub(super) op: Op,
+    pub(super) method: Method,
+    pub(super) url: Uri,
+    pub(super) headers: HeaderMap,
+    pub(super) scope: Scope,
+}
+
+/// An answer after all redirects, whatever its status, and what is needed to judge it.
+struct Arrived {
+    answer: Answer,
+    pass: Option<Pass>,
+    redirected: bool,
+}
+
+impl Session {
+    /// Asks, and asks the upstream once more if the place that it led to refuses: signed addresses expire.
+    pub(super) async fn fetch(&self, ask: &Ask) -> Result<Answer, Failure> {
+        let mut arrived = self.arrive(ask).await?;
+        if arrived.redirected && is_refused_address(arrived.answer.status) {
+            arrived.answer.body.drain().await;
+            self.wire.retried("redirect");
+            arrived = self.arrive(ask).await?;
+        }
+        let Arrived { answer, pass, .. } = arrived;
+        if matches!(answer.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+            return as_content(answer);
+        }
+        Err(classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await)
+    }
+
+    /// Asks for a head. One that fails without saying who speaks, or why, is confirmed by a GET, which has a body.
+    pub(super) async fn fetch_head(&self, ask: Ask) -> Result<Answer, Failure> {
+        let Arrived { answer, pass, redirected } = self.arrive(&ask).await?;
+        let status = answer.status;
+        if status == StatusCode::OK && !classify::is_page(&answer.headers) {
+            return Ok(answer);
+        }
+        let believed = status == StatusCode::NOT_FOUND && classify::is_speaker(&answer.headers) && !redirected;
+        if believed || status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+            return Err(classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await);
+        }
+        let mut ask = Ask { method: Method::GET, ..ask };
+        if ask.op == Op::BlobHead {
+            ask.op = Op::BlobGet;
+            ask.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        } else {
+            ask.op = Op::ManifestGet;
+        }
+        self.fetch(&ask).await
+    }
+
+    async fn arrive(&self, ask: &Ask) -> Result<Arrived, Failure> {
+        let outgoing = Outgoing {
+            method: ask.method.clone(),
+            url: ask.url.clone(),
+            headers: ask.headers.clone(),
+            body: bytes::Bytes::new(),
+        };
+        let (mut answer, pass) = self.send(ask.op, &outgoing, &ask.scope).await?;
+        let home = answer.origin.clone();
+        let mut secure = home.https;
+        let mut hops = 0;
+        loop {
+            if !is_redirect(answer.status) {
+                return Ok(Arrived { answer, pass, redirected: hops > 0 });
+            }
+            if hops == HOPS {
+                return Err(Failure::foreign(format!("{home} leads through more than {HOPS} redirects")));
+            }
+            let (url, target) = target(&answer, secure)?;
+            secure = target.https;
+            answer.body.drain().await;
+            let mut outgoing = Outgoing { url, ..outgoing.clone() };
+            // A credential never leaves the origin that it is for.
+            if let Some(pass) = pass.as_ref().filter(|_| target == home) {
+                pass.sign(&mut outgoing);
+            }
+            let op = if ask.op == Op::BlobGet { Op::BlobStorage } else { ask.op };
+            answer = self.wire.send(op, outgoing).await?;
+            hops += 1;
+        }
+    }
+}
+
+/// Where a redirect leads.
+fn target(answer: &Answer, secure: bool) -> Result<(Uri, Origin), Failure> {
+    let origin = &answer.origin;
+    let location = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    let url = location.and_then(|location| origin::resolve(&answer.url, location));
+    let target = url.and_then(|url| Origin::of(&url).map(|target| (url, target)));
+    let Some((url, target)) = target else {
+        return Err(Failure::foreign(format!("{origin} redirects to something that is no address")));
+    };
+    if secure && !target.https {
+        return Err(Failure::foreign(format!(
+            "{origin} redirects from https to http ({target}); that is not followed"
+        )));
+    }
+    Ok((url, target))
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// Whether a new address may help: any refusal but of the range itself or of the pace.
+fn is_refused_address(status: StatusCode) -> bool {
+    status.is_client_error() && status != StatusCode::RANGE_NOT_SATISFIABLE && status != StatusCode::TOO_MANY_REQUESTS
+}
+
+/// A success that is no content: a page for people, or bytes that something has encoded on the way.
+fn as_content(answer: Answer) -> Result<Answer, Failure> {
+    let origin = &answer.origin;
+    if classify::is_page(&answer.headers) {
+        return Err(Failure::foreign(format!(
+            "{origin} answered with a web page; look for a portal, a filter or a wrong address in between"
+        )));
+    }
+    let encoding = answer.header(http::header::CONTENT_ENCODING).unwrap_or("identity");
+    if !encoding.eq_ignore_ascii_case("identity") {
+        return Err(Failure::foreign(format!("{origin} answered with content encoded as {encoding}, unasked")));
+    }
+    Ok(answer)
+}

@@ -1,0 +1,51 @@
+//! Speaking to a registry: connections, challenges and tokens, ACR's exchange, redirects, and what an answer means.
+//!
+//! [`Upstream`] asks one configured registry, one question per call, and either has the answer or an [`UpstreamError`] whose
+//! [`ErrorKind`] says which situation it is. It keeps connections and tokens, nothing else: no content, no freshness, no
+//! memory of failures. Bytes are handed on as they come and are not verified here.
+//!
+//! What it guarantees: a credential reaches only the upstream itself and its own token service, never a redirect's target;
+//! `Basic` never goes to a registry that asks for tokens; every wait has a limit; a "not found" is believed only from a speaker
+//! of the protocol. `docs/upstream.md` tells it to operators.
+
+mod auth;
+mod body;
+mod certificate;
+mod challenge;
+mod classify;
+mod connect;
+mod credential;
+mod environment;
+mod error;
+mod fetch;
+mod grant;
+mod jwt;
+mod link;
+mod list;
+mod op;
+mod origin;
+mod pool;
+mod process;
+mod registry;
+mod secret;
+mod tls;
+mod tokens;
+mod wire;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use body::UpstreamBody;
+pub use environment::Environment;
+pub use error::{ErrorKind, SetupError, UpstreamError};
+pub use list::{FetchedList, ListRequest, Page};
+pub use registry::{FetchedBlob, FetchedManifest, Login, ManifestHead, Upstream};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A lock whose holder panicked guards nothing that could be half written: every change below one is a single assignment.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

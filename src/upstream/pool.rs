@@ -1,0 +1,249 @@
+//! Connections to the hosts of one upstream: kept, reused, bounded per host.
+//!
+//! A connection carries one request at a time and goes back when its answer's body has been read to the end; one that is
+//! dropped earlier is closed. Per host at most `limit` are open, of which blob downloads may take all but an eighth, so that a
+//! tag can be asked for while downloads fill the line.
+
+use super::connect::{Connector, Route};
+use super::error::{ErrorKind, Failure};
+use super::locked;
+use super::origin::Origin;
+use bytes::Bytes;
+use http::header::{HOST, PROXY_AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// Shorter than the four minutes after which Azure's load balancers forget a silent connection.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long a request waits for one of its host's connections: what a full queue may cost.
+const WAIT: Duration = Duration::from_secs(10);
+/// Storage hosts come and go with redirects; above this many, those without a connection are forgotten.
+const HOSTS: usize = 64;
+
+/// A request that can be sent more than once.
+#[derive(Clone)]
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    /// Absolute.
+    pub(super) url: Uri,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+pub(super) struct Pool {
+    connector: Connector,
+    hosts: Mutex<HashMap<Origin, Arc<Host>>>,
+    limit: usize,
+    first_byte: Duration,
+}
+
+struct Host {
+    all: Arc<Semaphore>,
+    bulk: Arc<Semaphore>,
+    idle: Mutex<Vec<(Connection, Instant)>>,
+}
+
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<()>,
+    route: Route,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// A connection while its answer is being read.
+pub(super) struct Lease {
+    connection: Connection,
+    host: Arc<Host>,
+    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+}
+
+impl Lease {
+    /// The body has been read to its end: the next request may use the connection.
+    pub(super) fn give_back(self) {
+        let Self { connection, host, _permits } = self;
+        let mut idle = locked(&host.idle);
+        idle.retain(|(connection, since)| since.elapsed() < IDLE && !connection.sender.is_closed());
+        if !connection.sender.is_closed() {
+            idle.push((connection, Instant::now()));
+        }
+    }
+}
+
+/// An answer's head, its connection, and whether a stale connection had to be replaced for it.
+pub(super) struct Head {
+    pub(super) response: Response<Incoming>,
+    pub(super) lease: Lease,
+    pub(super) replaced: bool,
+}
+
+impl Pool {
+    pub(super) fn new(connector: Connector, limit: usize, first_byte: Duration) -> Self {
+        Self { connector, hosts: Mutex::default(), limit: limit.max(1), first_byte }
+    }
+
+    /// Sends the request and waits for the head of its answer.
+    pub(super) async fn send(&self, outgoing: &Outgoing, origin: &Origin, bulk: bool) -> Result<Head, Failure> {
+        let host = self.host(origin);
+        let permits = self.permits(&host, origin, bulk).await?;
+        let mut replaced = false;
+        if let Some(mut connection) = host.take().await {
+            match self.exchange(&mut connection, outgoing, origin).await {
+                Ok(response) => {
+                    let lease = Lease { connection, host, _permits: permits };
+                    return Ok(Head { response, lease, replaced });
+                }
+                // The server may have closed it while the request was on its way.
+                Err(Broken::Dead(_)) => replaced = true,
+                Err(Broken::Final(failure)) => return Err(failure),
+            }
+        }
+        let mut connection = self.connect(origin).await?;
+        let response = self.exchange(&mut connection, outgoing, origin).await.map_err(|broken| match broken {
+            Broken::Dead(failure) | Broken::Final(failure) => failure,
+        })?;
+        Ok(Head { response, lease: Lease { connection, host, _permits: permits }, replaced })
+    }
+
+    fn host(&self, origin: &Origin) -> Arc<Host> {
+        let mut hosts = locked(&self.hosts);
+        if hosts.len() >= HOSTS && !hosts.contains_key(origin) {
+            hosts.retain(|_, host| Arc::strong_count(host) > 1 || !host.expire());
+        }
+        let host = hosts.entry(origin.clone()).or_insert_with(|| {
+            let bulk = (self.limit - self.limit / 8).min(self.limit.saturating_sub(1)).max(1);
+            Arc::new(Host {
+                all: Arc::new(Semaphore::new(self.limit)),
+                bulk: Arc::new(Semaphore::new(bulk)),
+                idle: Mutex::default(),
+            })
+        });
+        Arc::clone(host)
+    }
+
+    async fn permits(
+        &self,
+        host: &Host,
+        origin: &Origin,
+        bulk: bool,
+    ) -> Result<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>), Failure> {
+        let wanted = async {
+            let bulk = if bulk { Some(Arc::clone(&host.bulk).acquire_owned().await.ok()?) } else { None };
+            Some((Arc::clone(&host.all).acquire_owned().await.ok()?, bulk))
+        };
+        match tokio::time::timeout(WAIT, wanted).await {
+            Ok(Some(permits)) => Ok(permits),
+            Ok(None) | Err(_) => Err(Failure::new(
+                ErrorKind::Throttled { retry_after: Some(WAIT) },
+                format!(
+                    "all {} connections that larder may have to {origin} are in use (upstream_connections)",
+                    self.limit
+                ),
+            )),
+        }
+    }
+
+    async fn connect(&self, origin: &Origin) -> Result<Connection, Failure> {
+        let opened = self.connector.open(origin).await?;
+        let (sender, connection) = http1::handshake(opened.io).await.map_err(|error| {
+            Failure::new(ErrorKind::Unreachable, format!("the connection to {origin} broke at once: {error}"))
+        })?;
+        // Failures reach the request that is under way; an idle connection has nobody to tell.
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok(Connection { sender, driver, route: opened.route })
+    }
+
+    async fn exchange(
+        &self,
+        connection: &mut Connection,
+        outgoing: &Outgoing,
+        origin: &Origin,
+    ) -> Result<Response<Incoming>, Broken> {
+        let request = addressed(outgoing, origin, &connection.route).map_err(Broken::Final)?;
+        match tokio::time::timeout(self.first_byte, connection.sender.send_request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(broken(&error, origin)),
+            Err(_) => {
+                let limit = self.first_byte.as_secs_f32();
+                let text = format!("{origin} did not begin to answer within {limit} s");
+                Err(Broken::Final(Failure::new(ErrorKind::Timeout, text)))
+            }
+        }
+    }
+}
+
+/// Why a connection gave no answer.
+enum Broken {
+    /// It ended before the first byte.
+    Dead(Failure),
+    /// Another connection would not help.
+    Final(Failure),
+}
+
+fn broken(error: &hyper::Error, origin: &Origin) -> Broken {
+    let text = super::connect::chain(error);
+    if error.is_parse() {
+        return Broken::Final(Failure::foreign(format!("{origin} does not answer in HTTP/1.1 ({text})")));
+    }
+    Broken::Dead(Failure::new(
+        ErrorKind::Unreachable,
+        format!("{origin} closed the connection without an answer ({text})"),
+    ))
+}
+
+/// The request as it is written on this kind of connection.
+fn addressed(outgoing: &Outgoing, origin: &Origin, route: &Route) -> Result<Request<Full<Bytes>>, Failure> {
+    let unsendable = || Failure::foreign(format!("the address at {origin} cannot be asked for"));
+    let mut request = Request::new(Full::new(outgoing.body.clone()));
+    *request.method_mut() = outgoing.method.clone();
+    *request.headers_mut() = outgoing.headers.clone();
+    let host = HeaderValue::from_str(&origin.authority()).map_err(|_| unsendable())?;
+    request.headers_mut().insert(HOST, host);
+    let path = outgoing.url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    match route {
+        Route::Direct => *request.uri_mut() = path.parse().map_err(|_| unsendable())?,
+        Route::Forwarded(credential) => {
+            *request.uri_mut() = outgoing.url.clone();
+            if let Some(credential) = credential {
+                request.headers_mut().insert(PROXY_AUTHORIZATION, credential.clone());
+            }
+        }
+    }
+    Ok(request)
+}
+
+impl Host {
+    /// A kept connection that is still good, as far as one can tell.
+    async fn take(&self) -> Option<Connection> {
+        loop {
+            let (mut connection, since) = locked(&self.idle).pop()?;
+            if since.elapsed() >= IDLE || connection.sender.is_closed() {
+                continue;
+            }
+            // The driver may still have to notice that the last body is read; a moment is enough for that.
+            let ready = tokio::time::timeout(Duration::from_millis(100), connection.sender.ready()).await;
+            if matches!(ready, Ok(Ok(()))) {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Closes what has been idle for too long; true if nothing is left.
+    fn expire(&self) -> bool {
+        let mut idle = locked(&self.idle);
+        idle.retain(|(connection, since)| since.elapsed() < IDLE && !connection.sender.is_closed());
+        idle.is_empty()
+    }
+}

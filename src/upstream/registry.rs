@@ -1,0 +1,336 @@
+use super::auth::{Scope, Session};
+use super::body::UpstreamBody;
+use super::connect::Connector;
+use super::credential::{self, Material};
+use super::environment::Environment;
+use super::error::{ErrorKind, Failure, SetupError, UpstreamError};
+use super::fetch::Ask;
+use super::grant::Granter;
+use super::op::Op;
+use super::origin::Origin;
+use super::pool::Pool;
+use super::tokens::Tokens;
+use super::wire::{Answer, Wire};
+use super::{classify, list};
+use crate::config::{Limits, UpstreamSettings};
+use crate::oci::{self, Accept, Digest, Manifest, MediaType, Name, Reference, Registry};
+use crate::telemetry::Metrics;
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Every type of manifest there is: ACR answers 404 for one that is not listed, whatever `*/*` says.
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, \
+    application/vnd.oci.artifact.manifest.v1+json, application/vnd.cncf.oras.artifact.manifest.v1+json, */*";
+
+/// Refresh tokens of exchanges: one per token service, of which an upstream has one.
+const EXCHANGES: usize = 4;
+
+/// A configured registry that can be asked. Cloning is cheap; clones share connections and tokens.
+#[derive(Clone)]
+pub struct Upstream(Arc<Inner>);
+
+struct Inner {
+    name: Registry,
+    url: Uri,
+    origin: Origin,
+    session: Session,
+    metrics: Arc<Metrics>,
+}
+
+/// What a registry says of a manifest without sending it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestHead {
+    /// Its digest, if the registry names one that can be verified.
+    pub digest: Option<Digest>,
+    /// Its type.
+    pub media_type: Option<MediaType>,
+    /// Its size in bytes.
+    pub length: Option<u64>,
+}
+
+/// A manifest as it came, unverified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchedManifest {
+    /// Its bytes.
+    pub content: Bytes,
+    /// Its type, without parameters.
+    pub media_type: MediaType,
+    /// The digest that the registry claims, if it can be verified.
+    pub digest: Option<Digest>,
+}
+
+/// A blob, or the end of one, that is arriving.
+#[derive(Debug)]
+pub struct FetchedBlob {
+    /// Offset of the body's first byte: 0 if a range was asked for and the whole blob came.
+    pub start: u64,
+    /// Length of the whole blob, if it was said.
+    pub length: Option<u64>,
+    /// The bytes.
+    pub body: UpstreamBody,
+}
+
+/// As whom larder asks an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// Whom the login names.
+    pub identity: String,
+    /// Where it comes from.
+    pub source: String,
+    /// When it dies, if it says so.
+    pub expires: Option<SystemTime>,
+    /// Why there is none, and what to do.
+    pub problem: Option<String>,
+}
+
+impl Upstream {
+    /// An upstream with the environment of the process. Nothing is dialled and no secret is read.
+    pub fn new(settings: &UpstreamSettings, limits: &Limits, metrics: Arc<Metrics>) -> Result<Self, SetupError> {
+        Self::with_environment(settings, limits, metrics, &Environment::of_process())
+    }
+
+    /// An upstream with an environment of its own.
+    pub fn with_environment(
+        settings: &UpstreamSettings,
+        limits: &Limits,
+        metrics: Arc<Metrics>,
+        environment: &Environment,
+    ) -> Result<Self, SetupError> {
+        let name = settings.name.clone();
+        let Some(origin) = Origin::of(&settings.url) else {
+            return Err(SetupError::Address { upstream: name.to_string(), url: settings.url.to_string() });
+        };
+        let ca_file = settings.ca_file.as_deref();
+        let connector = Connector::new(name.as_str(), ca_file, environment, settings.connect_timeout)?;
+        let pool = Pool::new(connector, limits.upstream_connections, settings.first_byte_timeout);
+        let wire = Arc::new(Wire::new(name.clone(), pool, Arc::clone(&metrics), settings.stall_timeout));
+        let granter = Granter {
+            name: name.clone(),
+            origin: origin.clone(),
+            token_realms: settings.token_realms.clone(),
+            credential: credential::source(&settings.credential, name.as_str(), &origin, environment),
+            wire: Arc::clone(&wire),
+            metrics: Arc::clone(&metrics),
+            exchanged: Tokens::new(EXCHANGES),
+        };
+        let session = Session::new(wire, granter, limits.tokens);
+        Ok(Self(Arc::new(Inner { name, url: settings.url.clone(), origin, session, metrics })))
+    }
+
+    /// Its canonical name.
+    #[must_use]
+    pub fn name(&self) -> &Registry {
+        &self.0.name
+    }
+
+    /// As whom larder asks, for the lines at start. Files are read and programs run, within limits; nothing is dialled.
+    pub async fn describe_login(&self) -> Login {
+        match self.0.session.granter.credential.material().await {
+            Ok(Material { identity, source, expires, .. }) => {
+                let expires = self.0.session.granter.exchanged.latest_expiry().or(expires);
+                let dead = expires.is_some_and(|at| at <= SystemTime::now());
+                let problem = dead.then(|| "it has expired".to_owned());
+                Login { identity, source, expires, problem }
+            }
+            Err(Failure { kind, reason }) => {
+                let identity = match kind {
+                    ErrorKind::CredentialRefused { identity, .. } => identity,
+                    _ => "unknown".to_owned(),
+                };
+                Login { identity, source: "none".to_owned(), expires: None, problem: Some(reason) }
+            }
+        }
+    }
+
+    /// Asks whether a manifest is there, and which one a tag means.
+    pub async fn head_manifest(&self, repository: &Name, reference: &Reference) -> Result<ManifestHead, UpstreamError> {
+        let ask = self.manifest(Op::ManifestHead, Method::HEAD, repository, reference, MANIFESTS);
+        let answer = match ask {
+            Ok(ask) => self.0.session.fetch_head(ask).await,
+            Err(failure) => Err(failure),
+        };
+        let head = answer.map(|answer| ManifestHead {
+            digest: digest_of(&answer),
+            media_type: media_type_of(&answer),
+            length: number(&answer, CONTENT_LENGTH),
+        });
+        self.done(head, || format!("ask for manifest {reference} of {repository}"))
+    }
+
+    /// Fetches a manifest; without `accept` as whatever type it is stored.
+    pub async fn get_manifest(
+        &self,
+        repository: &Name,
+        reference: &Reference,
+        accept: &Accept,
+    ) -> Result<FetchedManifest, UpstreamError> {
+        let accepted = accept.to_line();
+        let accepted = if accepted.is_empty() { MANIFESTS } else { &accepted };
+        let fetched = async {
+            let ask = self.manifest(Op::ManifestGet, Method::GET, repository, reference, accepted)?;
+            let answer = self.0.session.fetch(&ask).await?;
+            manifest_of(answer).await
+        };
+        self.done(fetched.await, || format!("fetch manifest {reference} of {repository}"))
+    }
+
+    /// Asks whether a blob is there; the answer is its length, if that was said.
+    pub async fn head_blob(&self, repository: &Name, digest: &Digest) -> Result<Option<u64>, UpstreamError> {
+        let length = async {
+            let ask = self.blob(Op::BlobHead, Method::HEAD, repository, digest)?;
+            let answer = self.0.session.fetch_head(ask).await?;
+            Ok(match answer.status {
+                StatusCode::PARTIAL_CONTENT => part_of(&answer).and_then(|(_, length)| length),
+                _ => number(&answer, CONTENT_LENGTH),
+            })
+        };
+        self.done(length.await, || format!("ask for blob {digest} of {repository}"))
+    }
+
+    /// Fetches a blob, or the bytes from a first to a last one, inclusive and perhaps open.
+    pub async fn get_blob(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+        range: Option<(u64, Option<u64>)>,
+    ) -> Result<FetchedBlob, UpstreamError> {
+        let attempt = format!("fetch blob {digest} of {repository} from {}", self.0.name);
+        let fetched = async {
+            let mut ask = self.blob(Op::BlobGet, Method::GET, repository, digest)?;
+            if let Some((first, last)) = range {
+                let last = last.map(|last| last.to_string()).unwrap_or_default();
+                ask.headers.insert(RANGE, header(&format!("bytes={first}-{last}"))?);
+            }
+            let answer = self.0.session.fetch(&ask).await?;
+            let (start, length) = extent(&answer, range.map(|(first, _)| first))?;
+            Ok(FetchedBlob { start, length, body: UpstreamBody::new(answer.body, attempt.clone()) })
+        };
+        self.done(fetched.await, || format!("fetch blob {digest} of {repository}"))
+    }
+
+    /// Fetches one page of a list.
+    pub async fn get_list(&self, request: list::ListRequest) -> Result<list::FetchedList, UpstreamError> {
+        let attempt = request.attempt();
+        let fetched = async {
+            let ask = request.ask(|path| self.url(path))?;
+            list::page(self.0.session.fetch(&ask).await?).await
+        };
+        self.done(fetched.await, || attempt)
+    }
+
+    /// Asks whether the registry answers at all, and takes the login if there is one.
+    pub async fn ping(&self) -> Result<(), UpstreamError> {
+        let answered = async {
+            let ask = Ask {
+                op: Op::Ping,
+                method: Method::GET,
+                url: self.url("/v2/")?,
+                headers: HeaderMap::new(),
+                scope: Scope::Registry,
+            };
+            self.0.session.fetch(&ask).await?.body.drain().await;
+            Ok(())
+        };
+        self.done(answered.await, || "reach the registry".to_owned())
+    }
+
+    fn manifest(
+        &self,
+        op: Op,
+        method: Method,
+        repository: &Name,
+        reference: &Reference,
+        accept: &str,
+    ) -> Result<Ask, Failure> {
+        let url = self.url(&format!("/v2/{repository}/manifests/{reference}"))?;
+        let headers = HeaderMap::from_iter([(ACCEPT, header(accept)?)]);
+        Ok(Ask { op, method, url, headers, scope: Scope::Pull(repository.clone()) })
+    }
+
+    fn blob(&self, op: Op, method: Method, repository: &Name, digest: &Digest) -> Result<Ask, Failure> {
+        let url = self.url(&format!("/v2/{repository}/blobs/{digest}"))?;
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("*/*"))]);
+        Ok(Ask { op, method, url, headers, scope: Scope::Pull(repository.clone()) })
+    }
+
+    fn url(&self, path: &str) -> Result<Uri, Failure> {
+        let url = format!("{}://{}{path}", self.0.origin.scheme(), self.0.origin.authority());
+        url.parse().map_err(|_| {
+            let message = format!("'{path}' cannot be asked for");
+            let kind = ErrorKind::Rejected { status: 400, code: "UNSUPPORTED".to_owned(), message: message.clone() };
+            Failure::new(kind, message)
+        })
+    }
+
+    /// Says what was attempted where, and keeps the gauge.
+    fn done<T>(&self, outcome: Result<T, Failure>, attempt: impl FnOnce() -> String) -> Result<T, UpstreamError> {
+        let up = outcome.as_ref().err().is_none_or(|failure| !failure.is_outage());
+        self.0.metrics.upstream_up.with_label_values(&[self.0.name.as_str()]).set(i64::from(up));
+        outcome.map_err(|failure| failure.during(format!("{} from {}", attempt(), self.0.name)))
+    }
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("name", &self.0.name).field("url", &self.0.url).finish_non_exhaustive()
+    }
+}
+
+/// Where the body begins in the blob, and how long the whole blob is.
+fn extent(answer: &Answer, asked: Option<u64>) -> Result<(u64, Option<u64>), Failure> {
+    if answer.status != StatusCode::PARTIAL_CONTENT {
+        return Ok((0, number(answer, CONTENT_LENGTH)));
+    }
+    match (asked, part_of(answer)) {
+        (Some(asked), Some((start, length))) if asked == start => Ok((start, length)),
+        (asked, _) => {
+            let sent = answer.header(CONTENT_RANGE).unwrap_or("no Content-Range").to_owned();
+            let asked = asked.map_or_else(|| "the whole blob".to_owned(), |first| format!("the bytes from {first}"));
+            Err(Failure::foreign(format!("{} was asked for {asked} and sent a part ({sent})", answer.origin)))
+        }
+    }
+}
+
+/// First byte and whole length of `Content-Range: bytes a-b/length`.
+fn part_of(answer: &Answer) -> Option<(u64, Option<u64>)> {
+    let (range, length) = answer.header(CONTENT_RANGE)?.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (first, _) = range.split_once('-')?;
+    Some((first.trim().parse().ok()?, length.trim().parse().ok()))
+}
+
+async fn manifest_of(answer: Answer) -> Result<FetchedManifest, Failure> {
+    let (media_type, digest, origin) = (media_type_of(&answer), digest_of(&answer), answer.origin.to_string());
+    let speaks = classify::is_speaker(&answer.headers) || digest.is_some();
+    let content = answer.collect(oci::MAX_MANIFEST).await?;
+    let own = if media_type.is_none() || !speaks { Manifest::parse(&content) } else { None };
+    if !speaks && own.is_none() {
+        return Err(Failure::foreign(format!("{origin} answered 200 with something that is no manifest")));
+    }
+    let Some(media_type) = media_type.or_else(|| own.and_then(|own| own.media_type)) else {
+        return Err(Failure::foreign(format!("{origin} sent a manifest without saying its type")));
+    };
+    Ok(FetchedManifest { content, media_type, digest })
+}
+
+fn digest_of(answer: &Answer) -> Option<Digest> {
+    answer.header("docker-content-digest")?.trim().parse().ok()
+}
+
+pub(super) fn media_type_of(answer: &Answer) -> Option<MediaType> {
+    answer.header(CONTENT_TYPE)?.parse().ok()
+}
+
+fn number(answer: &Answer, name: http::HeaderName) -> Option<u64> {
+    answer.header(name)?.trim().parse().ok()
+}
+
+fn header(text: &str) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_str(text).map_err(|_| {
+        let kind = ErrorKind::Rejected { status: 400, code: "UNSUPPORTED".to_owned(), message: String::new() };
+        Failure::new(kind, "the request has a header that cannot be sent")
+    })
+}

@@ -1,0 +1,101 @@
+use super::body::Body;
+use super::error::Failure;
+use super::op::Op;
+use super::origin::Origin;
+use super::pool::{Outgoing, Pool};
+use crate::oci::Registry;
+use crate::telemetry::Metrics;
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, USER_AGENT};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// One upstream's connections with everything that every request has: its own headers, its metrics, its log line.
+pub(super) struct Wire {
+    name: Registry,
+    pool: Pool,
+    metrics: Arc<Metrics>,
+    stall: Duration,
+}
+
+/// An answer whose body has not been read.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
+    pub(super) url: Uri,
+    pub(super) origin: Origin,
+}
+
+impl Answer {
+    /// A header as text.
+    pub(super) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The whole body, bounded.
+    pub(super) async fn collect(self, limit: usize) -> Result<Bytes, Failure> {
+        self.body.collect(limit).await
+    }
+}
+
+impl Wire {
+    pub(super) fn new(name: Registry, pool: Pool, metrics: Arc<Metrics>, stall: Duration) -> Self {
+        Self { name, pool, metrics, stall }
+    }
+
+    /// Sends one request and waits for the head of its answer, whatever its status.
+    pub(super) async fn send(&self, op: Op, outgoing: Outgoing) -> Result<Answer, Failure> {
+        let Some(origin) = Origin::of(&outgoing.url) else {
+            return Err(Failure::foreign("an address that is neither http:// nor https://, or names a user"));
+        };
+        let outgoing = with_own_headers(outgoing);
+        let begun = Instant::now();
+        let head = self.pool.send(&outgoing, &origin, op.is_bulk()).await;
+        let duration = begun.elapsed();
+        let code = head.as_ref().map_or_else(|_| "error".to_owned(), |head| head.response.status().as_str().to_owned());
+        let upstream = self.name.as_str();
+        self.metrics.upstream_requests.with_label_values(&[upstream, op.as_str(), &code]).inc();
+        let seconds = self.metrics.upstream_request_duration.with_label_values(&[upstream, op.as_str()]);
+        seconds.observe(duration.as_secs_f64());
+        // The path without its query: what storage signs stands in the query.
+        tracing::debug!(
+            upstream.name = upstream,
+            upstream.host = %origin,
+            op = op.as_str(),
+            method = %outgoing.method,
+            path = outgoing.url.path(),
+            code,
+            duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            "asked upstream"
+        );
+        let head = head?;
+        if head.replaced {
+            self.retried("connection");
+        }
+        if head.response.status() == StatusCode::TOO_MANY_REQUESTS {
+            self.metrics.upstream_throttled.with_label_values(&[upstream]).inc();
+        }
+        let (parts, incoming) = head.response.into_parts();
+        let received = self.metrics.upstream_received_bytes.with_label_values(&[upstream]);
+        let body = Body::new(incoming, head.lease, self.stall, received, origin.to_string());
+        Ok(Answer { status: parts.status, headers: parts.headers, body, url: outgoing.url, origin })
+    }
+
+    /// Counts a request that is sent once more.
+    pub(super) fn retried(&self, reason: &str) {
+        self.metrics.upstream_retries.with_label_values(&[self.name.as_str(), reason]).inc();
+    }
+}
+
+/// What every request carries: bytes as they are stored, who asks, and ACR's way for a client to say what it is.
+fn with_own_headers(mut outgoing: Outgoing) -> Outgoing {
+    const AGENT: &str = concat!("larder/", env!("CARGO_PKG_VERSION"));
+    let headers = &mut outgoing.headers;
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.insert("x-meta-source-client", HeaderValue::from_static("on-prem/larder"));
+    outgoing
+}

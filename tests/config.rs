@@ -1,0 +1,512 @@
+//! The configuration as an operator meets it: files, variables and flags in; settings, or every error, out.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use larder::config::{CredentialSettings, Environment, Flags, Listen, Loaded, Login, Origin, Sources, load};
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const MINIMAL: &str = "[[upstream]]\nname = \"myacr.azurecr.io\"\n";
+
+/// A folder with a `larder.toml`, and the sources that read it.
+fn sources(text: &str) -> (TempDir, Sources) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("larder.toml");
+    std::fs::write(&file, text).unwrap();
+    let sources = Sources { file: Some(file), ..without_file(folder.path()) };
+    (folder, sources)
+}
+
+fn without_file(folder: &Path) -> Sources {
+    let home = folder.to_str().unwrap();
+    Sources {
+        environment: [("HOME", home), ("USERPROFILE", home), ("LOCALAPPDATA", home)].into_iter().collect(),
+        current_folder: folder.to_owned(),
+        system_file: folder.join("system.toml"),
+        ..Sources::default()
+    }
+}
+
+fn with_variables(sources: &Sources, variables: &[(&str, &str)]) -> Sources {
+    let own = sources.environment.iter().chain(variables.iter().copied());
+    Sources { environment: own.collect::<Environment>(), ..sources.clone() }
+}
+
+fn loaded(text: &str) -> Loaded {
+    load(&sources(text).1).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// The errors of a file, without the folder's name.
+fn errors(text: &str) -> Vec<String> {
+    let (folder, sources) = sources(text);
+    errors_of(&sources).iter().map(|error| error.replace(&format!("{}/", folder.path().display()), "")).collect()
+}
+
+fn errors_of(sources: &Sources) -> Vec<String> {
+    match load(sources) {
+        Ok(_) => panic!("accepted"),
+        Err(errors) => errors.errors.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The one error that the lines cause below a minimal upstream.
+fn error(lines: &str) -> String {
+    let found = errors(&format!("{lines}\n{MINIMAL}"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].clone()
+}
+
+/// The one error that the lines cause within an upstream.
+fn upstream_error(lines: &str) -> String {
+    let found = errors(&format!("{MINIMAL}{lines}\n"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].clone()
+}
+
+#[test]
+fn defaults_are_those_of_the_documentation() {
+    let (folder, sources) = sources(MINIMAL);
+    let loaded = load(&sources).unwrap();
+    let settings = loaded.settings;
+    let tcp = |text: &str| Listen::Tcp(text.parse().unwrap());
+    assert_eq!(settings.server.listen, [tcp("127.0.0.1:5000"), tcp("[::1]:5000")]);
+    assert_eq!(settings.server.drain, Duration::from_secs(30));
+    assert_eq!(settings.admin.listen, "127.0.0.1:5001".parse().unwrap());
+    assert!(settings.store.path.starts_with(folder.path()) && settings.store.path.ends_with("larder"));
+    assert_eq!(settings.store.min_free, 5 << 30);
+    assert_eq!(settings.store.max_size, None);
+    assert_eq!(settings.access.open_to.len(), 2);
+    let upstream = &settings.upstreams[0];
+    assert_eq!(upstream.url, "https://myacr.azurecr.io");
+    assert!(upstream.default, "the only upstream is the default one");
+    assert_eq!(upstream.credential, CredentialSettings::Anonymous);
+    assert_eq!(upstream.connect_timeout, Duration::from_secs(10));
+    assert_eq!(upstream.first_byte_timeout, Duration::from_secs(30));
+    assert_eq!(upstream.stall_timeout, Duration::from_secs(30));
+    assert_eq!(upstream.freshness.tag_ttl, Duration::from_secs(60));
+    assert!(loaded.warnings.is_empty());
+}
+
+#[test]
+fn all_errors_are_found_in_one_go_each_with_its_place() {
+    let found = errors(
+        "[server]\nlisten = [\"127.0.0.1\"]\ndrian = \"5m\"\n[store]\nmax_size = 100\nmin_free = \"ten\"\nsync = \"always\"\n\
+         [[upstream]]\nname = \"my acr\"\nurl = \"ftp://x\"\n[upstream.freshness]\ntag_ttl = 60\n[upstream.credential]\nkind = \"pasword\"\n",
+    );
+    let starts = [
+        "larder.toml:2:11: server.listen: '127.0.0.1' is not a listen address",
+        "larder.toml:3:1: server.drian: unknown key `drian` in [server]: did you mean `drain`?",
+        "larder.toml:5:12: store.max_size: size 100 has no unit: write \"100B\" or \"100GiB\"",
+        "larder.toml:6:12: store.min_free: size 'ten' is not understood",
+        "larder.toml:7:8: store.sync: 'always' is no way to sync: write \"commit\" or \"none\"",
+        "larder.toml:9:8: upstream.0.name: 'my acr' is not a host",
+        "larder.toml:10:7: upstream.0.url: url 'ftp://x' has the scheme ftp",
+        "larder.toml:14:8: upstream.0.credential.kind: kind 'pasword' is unknown: did you mean \"password\"?",
+        "larder.toml:12:11: upstream.0.freshness.tag_ttl: duration 60 has no unit: write \"60s\" or \"60m\"",
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    for start in starts {
+        assert!(found.iter().any(|error| error.starts_with(start)), "{start}\nnot in\n{found:#?}");
+    }
+}
+
+#[test]
+fn broken_toml_names_its_place() {
+    let found = errors("[server]\ndrain = = 5\n");
+    assert!(found[0].starts_with("larder.toml:2:9: not TOML"), "{found:?}");
+    let found = errors("[server]\ndrain = \"5m\"\ndrain = \"6m\"\n");
+    assert!(found[0].starts_with("larder.toml:3:1: not TOML at 'drain …': duplicate key"), "{found:?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let (folder, sources) = sources("");
+    let missing = Sources { file: Some(folder.path().join("none.toml")), ..sources };
+    assert!(errors_of(&missing)[0].contains("none.toml:1:1: cannot read the configuration"));
+}
+
+#[test]
+fn what_does_not_exist_yet_says_so() {
+    for lines in [
+        "[server.tls]\ncertificate_file = \"x\"",
+        "[admin]\nsocket = \"/run/x\"",
+        "[store]\npin = [\"a/**\"]",
+        "[access]\nusers_file = \"x\"",
+        "[access]\nask_upstream = true",
+        "[[access.rules]]\nusers = [\"*\"]",
+    ] {
+        let error = error(lines);
+        assert!(error.contains("larder.toml:") && error.contains("not available yet: remove it"), "{error}");
+    }
+    for lines in ["sealed = true", "max_rate = \"1MiB\""] {
+        assert!(upstream_error(lines).contains("not available yet: remove it"), "{lines}");
+    }
+    for kind in ["managed-identity", "workload-identity"] {
+        let error = upstream_error(&format!("credential = {{ kind = \"{kind}\" }}"));
+        assert!(error.contains(kind) && error.contains("not available yet"), "{error}");
+    }
+    let error = upstream_error("credential = { kind = \"service-principal\", client_id = \"x\" }");
+    assert!(error.contains("use kind = \"password\" with the application id"), "{error}");
+    loaded(&format!("{MINIMAL}sealed = false\nmax_rate = \"0\"\n"));
+    loaded(&format!("{MINIMAL}max_rate = 0\n[access]\nask_upstream = false\n"));
+}
+
+#[test]
+fn each_rule_between_values_has_its_own_error() {
+    for (lines, text) in [
+        ("[server]\nlisten = []", "the list is empty"),
+        ("[server]\nlisten = [\"127.0.0.1:5000\", \"127.0.0.1:5000\"]", "clash"),
+        ("[server]\nlisten = [\"127.0.0.1:5000\", \"0.0.0.0:5000\"]", "clash"),
+        ("[server]\nlisten = \"127.0.0.1:5000\"", "write a list in square brackets, [\"127.0.0.1:5000\"]"),
+        ("[server]\nlisten = [\"unix:larder.sock\"]", "needs an absolute path"),
+        ("[server]\nnames = [\"build.lan:5000\"]", "has a port"),
+        ("[server]\ndrain = true", "found true: write a duration"),
+        ("[server.limits]\nfills = 0", "write a whole number from 1"),
+        ("[server.limits]\nheader_bytes = \"1KiB\"", "from \"8KiB\""),
+        ("[server.limits]\nheader_timeout = \"0s\"", "time limit of zero"),
+        ("[admin]\nlisten = \"127.0.0.1:5000\"", "is taken by [server] listen"),
+        ("[store]\nmax_size = \"0B\"", "keeps nothing"),
+        ("[access]\nopen_to = []", "nobody is let in"),
+        ("[access]\nopen_to = [\"10.0.0.1/8\"]", "write \"10.0.0.0/8\""),
+        ("[access]\nopen_to = [\"everybody\"]", "\"0.0.0.0/0\""),
+        ("[server]\nlisten = [\"0.0.0.0:5000\"]", "only loopback is let in: write the clients' networks"),
+        ("store = 5", "write [store]"),
+    ] {
+        let error = error(lines);
+        assert!(error.starts_with("larder.toml:") && error.contains(text), "{lines}\n{error}");
+    }
+}
+
+#[test]
+fn each_rule_within_an_upstream_has_its_own_error() {
+    for (lines, text) in [
+        ("aliases = [\"a:b\"]", "has a colon or slash"),
+        ("aliases = [\"a/b\"]", "has a colon or slash"),
+        ("aliases = [\"myacr.azurecr.io\"]", "belongs to upstream myacr.azurecr.io already"),
+        ("url = \"https://myacr.azurecr.io/v2\"", "write https://myacr.azurecr.io"),
+        ("connect_timeout = \"0s\"", "time limit of zero"),
+        ("token_realms = [\"https://x\"]", "is not a host"),
+        ("ca_file = \"none.pem\"", "none.pem"),
+        ("credential = { kind = \"password\", password_file = \"larder.toml\" }", "needs a username"),
+        ("credential = { kind = \"password\", username = \"a:b\", password_file = \"larder.toml\" }", "no colon"),
+        ("credential = { kind = \"password\", username = \"a\" }", "needs password_file"),
+        ("credential = { kind = \"password\", username = \"a\", password_file = \"none\" }", "none does not exist"),
+        ("credential = { kind = \"auto\", username = \"a\" }", "unknown key `username`"),
+        ("freshness = { immutable_tags = [\"v[0-9]\"] }", "is not a pattern of tags"),
+        ("[[upstream]]\nname = \"MYACR.azurecr.io\"", "belongs to upstream myacr.azurecr.io already"),
+        ("default = true\n[[upstream]]\nname = \"b.io\"\ndefault = true", "are both the default"),
+        ("[[upstream]]\naliases = []", "has no name"),
+    ] {
+        let error = upstream_error(lines);
+        assert!(error.starts_with("larder.toml:") && error.contains(text), "{lines}\n{error}");
+    }
+    assert!(errors("[upstream]\nname = \"a\"")[0].contains("[[upstream]] with two brackets"));
+    assert!(errors("[server]\n")[0].contains("there is no upstream"));
+}
+
+#[test]
+fn no_error_repeats_a_secret() {
+    for lines in [
+        "url = \"https://ci:hunter2@myacr.azurecr.io\"",
+        "password = \"hunter2\"",
+        "credential = { kind = \"password\", username = \"ci\", password = \"hunter2\", password_file = \"larder.toml\" }",
+        "credential = \"hunter2\"",
+        "token_realms = [\"ci:hunter2@realm\"]",
+    ] {
+        let error = upstream_error(lines);
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let found = errors(&format!("{MINIMAL}password = hunter2\n"));
+    assert!(found[0].starts_with("larder.toml:3:12: not TOML at 'password …'") && !found.concat().contains("hunter2"));
+    let folder = tempfile::tempdir().unwrap();
+    let flags = Flags { upstreams: vec!["https://ci:hunter2@myacr.azurecr.io".to_owned()], ..Flags::default() };
+    let found = errors_of(&Sources { flags, ..without_file(folder.path()) });
+    assert!(
+        found.len() == 1 && found[0].starts_with("flag --upstream: ") && !found.concat().contains("hunter2"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_secret_path_is_relative_to_the_file_and_shown_in_full() {
+    let text = format!("{MINIMAL}credential = {{ kind = \"password\", username = \"ci\", password_file = \"pw\" }}\n");
+    let (folder, sources) = sources(&text);
+    std::fs::write(folder.path().join("pw"), "hunter2\n").unwrap();
+    let expected =
+        |path: &Path| CredentialSettings::Password { username: "ci".to_owned(), password_file: path.to_owned() };
+    let loaded = load(&sources).unwrap();
+    assert_eq!(loaded.settings.upstreams[0].credential, expected(&folder.path().join("pw")));
+    let shown = loaded.effective.iter().find(|entry| entry.key == "password_file").unwrap();
+    assert!(shown.value.as_ref().unwrap().contains(folder.path().to_str().unwrap()));
+    let credentials = tempfile::tempdir().unwrap();
+    std::fs::write(credentials.path().join("pw"), "x").unwrap();
+    let sources = with_variables(&sources, &[("CREDENTIALS_DIRECTORY", credentials.path().to_str().unwrap())]);
+    assert_eq!(load(&sources).unwrap().settings.upstreams[0].credential, expected(&credentials.path().join("pw")));
+}
+
+#[test]
+fn variables_override_every_level_and_are_the_origin() {
+    let (_folder, sources) = sources(&format!("[server]\ndrain = \"1m\"\n{MINIMAL}"));
+    let sources = with_variables(
+        &sources,
+        &[
+            ("LARDER_SERVER__DRAIN", "5m"),
+            ("LARDER_SERVER__LISTEN", "[\"127.0.0.1:6000\"]"),
+            ("LARDER_SERVER__LIMITS__FILLS", "7"),
+            ("LARDER_UPSTREAM__0__URL", "http://127.0.0.1:5555"),
+            ("LARDER_UPSTREAM__0__FRESHNESS__TAG_TTL", "\"2m\""),
+            ("LARDER_UPSTREAM__0__ALIASES__0", "acr"),
+            ("LARDER_UPSTREAM__1__NAME", "b.io"),
+            ("LARDER_LOG", "debug"),
+            ("LARDER_LOG_FORMAT", "json"),
+            ("LARDER_TEST_X", "y"),
+        ],
+    );
+    let loaded = load(&sources).unwrap_or_else(|errors| panic!("{errors}"));
+    let settings = &loaded.settings;
+    assert_eq!(settings.server.drain, Duration::from_secs(300));
+    assert_eq!(settings.server.listen, [Listen::Tcp("127.0.0.1:6000".parse().unwrap())]);
+    assert_eq!(settings.server.limits.fills, 7);
+    assert_eq!(settings.upstreams[0].url, "http://127.0.0.1:5555");
+    assert_eq!(settings.upstreams[0].freshness.tag_ttl, Duration::from_secs(120));
+    assert_eq!(settings.upstreams[0].aliases, ["acr"]);
+    assert_eq!(settings.upstreams[1].name.as_str(), "b.io");
+    let drain = loaded.effective.iter().find(|entry| entry.key == "drain").unwrap();
+    assert_eq!(drain.origin, Origin::Environment("LARDER_SERVER__DRAIN".to_owned()));
+}
+
+#[test]
+fn a_bare_word_in_a_variable_is_a_string_where_one_belongs() {
+    let text = format!("{MINIMAL}credential = {{ kind = \"password\", password_file = \"larder.toml\" }}\n");
+    let (_folder, sources) = sources(&text);
+    for name in ["true", "12345", "ci", "\"ci\""] {
+        let sources = with_variables(&sources, &[("LARDER_UPSTREAM__0__CREDENTIAL__USERNAME", name)]);
+        let CredentialSettings::Password { username, .. } =
+            load(&sources).unwrap().settings.upstreams[0].credential.clone()
+        else {
+            panic!("not a password")
+        };
+        assert_eq!(username, name.trim_matches('"'));
+    }
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    let (_folder, sources) = sources(MINIMAL);
+    for (variable, value, text) in [
+        ("LARDER_SERVER__DRIAN", "5m", "did you mean `drain`?"),
+        ("LARDER_NONSENSE", "1", "unknown key `nonsense`"),
+        ("LARDER_SERVER__DRAIN", "5", "has no unit"),
+        ("LARDER_UPSTREAM__5__URL", "https://a.io", "the next position is 1"),
+        ("LARDER_UPSTREAM__URL", "https://a.io", "followed by a position"),
+        ("LARDER_SERVER__0", "x", "a table with keys of its own"),
+    ] {
+        let found = errors_of(&with_variables(&sources, &[(variable, value)]));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].starts_with(&format!("environment variable {variable}: ")) && found[0].contains(text),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn flags_alone_make_a_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = Flags {
+        upstreams: vec!["http://127.0.0.1:5555".to_owned(), "B.io".to_owned()],
+        listen: vec!["127.0.0.1:6000".to_owned()],
+        admin: Some("127.0.0.1:6001".to_owned()),
+        store: Some("cache".to_owned()),
+        max_size: Some("10GiB".to_owned()),
+        ..Flags::default()
+    };
+    let sources = Sources { flags, ..without_file(folder.path()) };
+    let settings = load(&sources).unwrap_or_else(|errors| panic!("{errors}")).settings;
+    let [first, second] = &settings.upstreams[..] else { panic!("{settings:?}") };
+    assert_eq!((first.name.as_str(), first.default), ("127.0.0.1:5555", true));
+    assert_eq!(first.url, "http://127.0.0.1:5555");
+    assert_eq!(first.credential, CredentialSettings::Auto);
+    assert_eq!((second.name.as_str(), second.default), ("b.io", false));
+    assert_eq!(second.url, "https://b.io");
+    assert_eq!(second.credential, CredentialSettings::Anonymous);
+    assert_eq!(settings.store.path, folder.path().join("cache"));
+    assert_eq!(settings.store.max_size, Some(10 << 30));
+}
+
+#[test]
+fn flags_join_a_file_by_name_or_alias() {
+    let text = "[[upstream]]\nname = \"a.io\"\ndefault = true\n[[upstream]]\nname = \"b.io\"\naliases = [\"bee\"]\n\
+                credential = { kind = \"docker-config\" }\n";
+    let (_folder, sources) = sources(text);
+    let with = |upstreams: &[&str], login| {
+        let flags = Flags { upstreams: upstreams.iter().map(ToString::to_string).collect(), login, ..Flags::default() };
+        load(&Sources { flags, ..sources.clone() }).unwrap_or_else(|errors| panic!("{errors}")).settings.upstreams
+    };
+    let upstreams = with(&["bee"], None);
+    assert_eq!(upstreams.len(), 2);
+    assert!(!upstreams[0].default && upstreams[1].default);
+    assert_eq!(upstreams[1].credential, CredentialSettings::DockerConfig { file: None }, "the file's login stays");
+    let upstreams = with(&["c.io"], Some(Login::AzureCli));
+    assert_eq!(upstreams.len(), 3);
+    assert_eq!((upstreams[2].default, upstreams[2].credential.clone()), (true, CredentialSettings::AzureCli));
+    assert_eq!(
+        with(&["docker.io"], None)[2].url,
+        "https://registry-1.docker.io",
+        "Docker Hub speaks under another name"
+    );
+    let upstreams = with(&[], Some(Login::Auto));
+    assert_eq!(upstreams[0].credential, CredentialSettings::Auto, "without --upstream the login is the default one's");
+}
+
+#[test]
+fn flags_without_a_feature_are_refused_by_name() {
+    let (_folder, sources) = sources(MINIMAL);
+    let flags = Flags { allow: vec!["push".to_owned()], sealed: true, ..Flags::default() };
+    let found = errors_of(&Sources { flags, ..sources });
+    assert_eq!(found, ["flag --allow: not available yet: remove it", "flag --sealed: not available yet: remove it"]);
+}
+
+#[test]
+fn files_are_sought_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = without_file(folder.path());
+    let nothing = load(&base).unwrap_err();
+    assert!(nothing.nothing_configured && nothing.to_string().contains("--upstream"));
+    let user = base.environment.config_folder().unwrap().join("larder");
+    std::fs::create_dir_all(&user).unwrap();
+    std::fs::write(user.join("larder.toml"), MINIMAL).unwrap();
+    assert_eq!(load(&base).unwrap().file, Some(user.join("larder.toml")));
+    std::fs::write(&base.system_file, MINIMAL).unwrap();
+    assert_eq!(load(&base).unwrap().file.as_ref(), Some(&base.system_file));
+    std::fs::write(folder.path().join("variable.toml"), MINIMAL).unwrap();
+    let named = with_variables(&base, &[("LARDER_CONFIG", "variable.toml")]);
+    assert_eq!(load(&named).unwrap().file.as_deref(), Some(Path::new("variable.toml")));
+    let flag = Sources { file: Some(base.system_file.clone()), ..named };
+    assert_eq!(load(&flag).unwrap().file, Some(base.system_file));
+}
+
+#[test]
+fn the_store_is_where_the_first_of_flag_file_and_systemd_says() {
+    let (folder, sources) = sources(MINIMAL);
+    let systemd = with_variables(&sources, &[("STATE_DIRECTORY", "/var/lib/larder:/var/lib/other")]);
+    assert_eq!(load(&systemd).unwrap().settings.store.path, Path::new("/var/lib/larder"));
+    std::fs::write(folder.path().join("larder.toml"), format!("[store]\npath = \"here\"\n{MINIMAL}")).unwrap();
+    assert_eq!(load(&systemd).unwrap().settings.store.path, folder.path().join("here"));
+    let flags = Flags { store: Some("/there".to_owned()), ..Flags::default() };
+    assert_eq!(load(&Sources { flags, ..systemd }).unwrap().settings.store.path, Path::new("/there"));
+}
+
+#[test]
+fn doubtful_settings_are_warned_of() {
+    let open = "[server]\nlisten = [\"0.0.0.0:5000\"]\n[access]\nopen_to = [\"0.0.0.0/0\"]\n";
+    assert!(loaded(&format!("{open}{MINIMAL}")).warnings[0].contains("lets everybody in"));
+    let beyond = "[server]\nlisten = [\"127.0.0.1:5000\", \"192.0.2.1:5000\"]\n";
+    assert!(loaded(&format!("{beyond}{MINIMAL}")).warnings[0].contains("only loopback is let in"));
+    let admin = "[admin]\nlisten = \"0.0.0.0:5001\"\n";
+    assert!(loaded(&format!("{admin}{MINIMAL}")).warnings[0].contains("shows metrics"));
+    let clear = format!("{MINIMAL}url = \"http://reg.lan\"\ncredential = {{ kind = \"auto\" }}\n");
+    assert!(loaded(&clear).warnings[0].contains("plain http"));
+    assert!(loaded(&format!("{MINIMAL}[[upstream]]\nname = \"b.io\"\n")).warnings[0].contains("default = true"));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_unix_socket_alone_is_reached_by_local_clients() {
+    let listen =
+        loaded(&format!("[server]\nlisten = [\"unix:/run/larder/larder.sock\"]\n{MINIMAL}")).settings.server.listen;
+    assert_eq!(listen, [Listen::Unix("/run/larder/larder.sock".into())]);
+}
+
+/// Runs the program in a folder of its own; exit code, stdout, stderr.
+fn larder(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_larder"));
+    command.args(arguments).current_dir(folder).env_clear().env("HOME", folder).env("LOCALAPPDATA", folder);
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn check_prints_what_holds_as_a_file_that_says_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("pw"), "hunter2\n").unwrap();
+    let text = "[server]\ndrain = \"1m\"\n[[upstream]]\nname = \"a.io\"\n[upstream.credential]\nkind = \"password\"\n\
+                username = \"ci\"\npassword_file = \"pw\"\n[[upstream]]\nname = \"b.io\"\ndefault = true\n";
+    std::fs::write(folder.path().join("larder.toml"), text).unwrap();
+    let (code, out, err) = larder(folder.path(), &["check", "--config", "larder.toml", "--admin", "127.0.0.1:7001"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    let line =
+        |start: &str| out.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start}: {out}"));
+    assert!(line("drain").ends_with("# larder.toml:2:9"));
+    assert!(line("listen = \"127.0.0.1:7001\"").ends_with("# flag --admin"));
+    assert!(line("fills = 256").ends_with("# default"));
+    assert!(out.contains("/pw\"") && !out.contains("hunter2"), "{out}");
+    std::fs::write(folder.path().join("printed.toml"), &out).unwrap();
+    let values = |file: &str| {
+        let file = Some(folder.path().join(file));
+        let effective = load(&Sources { file, ..without_file(folder.path()) }).unwrap().effective;
+        effective.into_iter().filter(|entry| entry.table != "admin").map(|entry| (entry.table, entry.key, entry.value))
+    };
+    assert!(values("larder.toml").eq(values("printed.toml")), "{out}");
+    let (code, out, _) = larder(folder.path(), &["check", "--config", "larder.toml", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(code == Some(0) && json["valid"] == true && json["settings"][0]["key"] == "server.listen");
+}
+
+#[test]
+fn check_fails_with_every_error() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("larder.toml"),
+        "[store]\nmax_size = 5\nsync = \"x\"\n[[upstream]]\nname = \"a.io\"\n",
+    )
+    .unwrap();
+    let (code, out, err) = larder(folder.path(), &["check", "--config", "larder.toml"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.starts_with("larder.toml:2:12: store.max_size: ") && err.ends_with("2 errors\n"), "{err}");
+    let (code, out, err) = larder(folder.path(), &["check", "--config", "larder.toml", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, err.as_str(), json["errors"].as_array().unwrap().len()), (Some(1), "", 2));
+}
+
+#[test]
+fn serve_without_a_registry_says_the_line_to_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, err) = larder(folder.path(), &["serve"]);
+    assert!(code == Some(2) && err.contains("  larder serve --upstream myacr.azurecr.io"), "{err}");
+    std::fs::create_dir(folder.path().join(".docker")).unwrap();
+    let config = r#"{"auths":{"team.azurecr.io":{"auth":"c2VjcmV0"}}}"#;
+    std::fs::write(folder.path().join(".docker/config.json"), config).unwrap();
+    let docker = folder.path().join(".docker");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_larder"));
+    let output =
+        command.arg("serve").env_clear().env("DOCKER_CONFIG", docker).env("HOME", folder.path()).output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err.contains("  larder serve --upstream team.azurecr.io") && !err.contains("c2Vj"), "{err}");
+}
+
+#[test]
+fn serve_refuses_a_wrong_configuration_before_anything_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, err) = larder(folder.path(), &["serve", "--upstream", "a.io", "--max-size", "5"]);
+    assert!(code == Some(2) && err.contains("flag --max-size: store.max_size: size '5' has no unit"), "{err}");
+}
+
+#[test]
+fn help_names_only_what_exists() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, out, _) = larder(folder.path(), &["--help"]);
+    let commands: Vec<&str> = out
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .map_while(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!((code, commands), (Some(0), vec!["serve", "check", "help"]));
+    let (_, out, _) = larder(folder.path(), &["serve", "--help"]);
+    assert!(out.contains("--open-to") && !out.contains("--sealed") && !out.contains("--allow"), "{out}");
+    assert_eq!(larder(folder.path(), &["--version"]).1, format!("larder {}\n", env!("CARGO_PKG_VERSION")));
+}

@@ -1,0 +1,87 @@
+use crate::common::{Bench, fill, link, repository, sha256, until};
+use crate::links::files;
+use bytes::Bytes;
+use std::fs;
+use std::path::Path;
+
+const REPOSITORIES: usize = 8;
+
+fn layer(n: usize) -> larder::oci::Digest {
+    sha256(&n.to_le_bytes())
+}
+
+async fn filled() -> Bench {
+    let bench = Bench::with(|settings| settings.sync = larder::config::Sync::None).await;
+    for n in 0..REPOSITORIES {
+        fill(&bench.store, &Bytes::copy_from_slice(&n.to_le_bytes())).await;
+        link(&bench.store, &repository(&format!("r{n}")), &[layer(n)]).await;
+    }
+    bench
+}
+
+/// Everything is answered as if nothing had happened to the index.
+async fn all_is_there(bench: &Bench) {
+    for n in 0..REPOSITORIES {
+        let repository = repository(&format!("r{n}"));
+        assert!(bench.store.holds_blob(&repository, &layer(n)).await.unwrap());
+        assert!(!bench.store.holds_blob(&repository, &layer(n + 1)).await.unwrap());
+        assert!(bench.store.blob(&layer(n)).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_index_loses_nothing_and_is_made_again() {
+    let mut bench = filled().await;
+    bench.reopen(|folder| fs::remove_dir_all(folder.join("index")).unwrap()).await;
+    all_is_there(&bench).await;
+    until("the index is there again", || !files(&bench.path("index")).is_empty()).await;
+}
+
+#[tokio::test]
+async fn each_damaged_file_of_the_index_loses_nothing() {
+    let mut bench = filled().await;
+    bench.store.close().await;
+    let kinds: [(&str, fn(&Path)); 4] = [
+        ("cut", |path| {
+            let bytes = fs::read(path).unwrap();
+            fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+        }),
+        ("empty", |path| fs::write(path, b"").unwrap()),
+        ("zeroed", |path| fs::write(path, vec![0; fs::read(path).unwrap().len()]).unwrap()),
+        ("garbage", |path| fs::write(path, crate::common::content(7, fs::read(path).unwrap().len())).unwrap()),
+    ];
+    let names: Vec<_> = files(&bench.path("index"))
+        .iter()
+        .map(|path| path.strip_prefix(bench.folder.path()).unwrap().to_owned())
+        .collect();
+    assert!(!names.is_empty());
+    for name in names {
+        for (kind, damage) in kinds {
+            println!("{kind}: {}", name.display());
+            bench
+                .reopen(|folder| {
+                    if folder.join(&name).exists() {
+                        damage(&folder.join(&name));
+                    }
+                })
+                .await;
+            all_is_there(&bench).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_index_is_set_aside_counted_and_replaced() {
+    let mut bench = filled().await;
+    bench
+        .reopen(|folder| {
+            fs::remove_dir_all(folder.join("index/sled-0.34-1")).unwrap();
+            fs::write(folder.join("index/sled-0.34-1"), b"a file where a folder should be").unwrap();
+        })
+        .await;
+    all_is_there(&bench).await;
+    let rebuilds = bench.metrics.store_index_rebuilds.with_label_values(&[] as &[&str]);
+    until("the index is set aside", || rebuilds.get() == 1).await;
+    until("the index is there again", || bench.path("index/sled-0.34-1").is_dir()).await;
+    all_is_there(&bench).await;
+}

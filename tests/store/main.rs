@@ -1,0 +1,10 @@
+//! The store as the other rooms see it: on a real folder, and on a simulated disk that crashes.
+
+mod blobs;
+mod common;
+mod crash;
+mod index;
+mod ingests;
+mod links;
+mod opening;
+mod space;
