@@ -5,6 +5,7 @@ mod simulator;
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -77,9 +78,20 @@ fn parse_seed(text: &str) -> Result<(String, String, usize), String> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("acr-sim: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let simulator = Simulator::try_start(options(&arguments)).await?;
+    // Whoever waits for the port finds everything there.
+    simulator.stop_listening();
     if arguments.seed_demo {
         samples::seed_demo(&simulator);
     }
@@ -93,6 +105,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if let Some(path) = &arguments.token_certificate {
         simulator.write_token_certificate(path)?;
     }
+    simulator.resume_listening();
     announce(&simulator);
     tokio::select! {
         () = print_requests(&simulator), if arguments.log => {}

@@ -2,6 +2,8 @@
 //! names the section of the notes on ACR's wire format that it follows. Requests go over plain sockets, so that what is
 //! compared is what is on the wire.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "every function here is a test's")]
+
 mod simulator;
 
 use std::time::Duration;
@@ -69,19 +71,13 @@ async fn send(
     body: &str,
 ) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(host).await?;
-    let mut request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
-    for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
-    }
-    if !body.is_empty() {
-        request.push_str(&format!(
-            "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n",
-            body.len()
-        ));
-    }
-    request.push_str("\r\n");
-    request.push_str(body);
-    stream.write_all(request.as_bytes()).await?;
+    let length = body.len().to_string();
+    let form = [("Content-Type", "application/x-www-form-urlencoded"), ("Content-Length", length.as_str())];
+    let form = if body.is_empty() { &[][..] } else { &form[..] };
+    let lines = headers.iter().chain(form).map(|(name, value)| format!("{name}: {value}\r\n"));
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{}\r\n", lines.collect::<String>());
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
     Ok(stream)
 }
 
@@ -491,8 +487,8 @@ async fn section_2_1_storage_answers() {
     }
     let clamped = ask(&storage, "GET", &target, &[("Range", "bytes=1000-5000")], "").await.unwrap();
     assert_eq!(clamped.header("content-range"), Some("bytes 1000-1023/1024"));
-    let past = ask(&storage, "GET", &target, &[("Range", "bytes=1024-")], "").await.unwrap();
-    assert_eq!((past.status, past.header("content-range")), (416, Some("bytes */1024")));
+    let beyond = ask(&storage, "GET", &target, &[("Range", "bytes=1024-")], "").await.unwrap();
+    assert_eq!((beyond.status, beyond.header("content-range")), (416, Some("bytes */1024")));
     assert_eq!(registry.violations(), Vec::<String>::new());
 }
 
@@ -832,6 +828,51 @@ async fn section_6_damage_to_bodies() {
     assert_eq!((ranges_ignored.status, ranges_ignored.body.len()), (200, 1_000_000));
     let seen = registry.log().into_iter().rfind(|seen| seen.listener == Listener::Storage).unwrap();
     assert_eq!((seen.status, seen.sent, seen.range.as_deref()), (200, 1_000_000, Some("bytes=1-2")));
+}
+
+#[tokio::test]
+async fn section_6_a_stalled_body_stays_open_and_damage_can_be_aimed() {
+    let registry = private().await;
+    let digest = registry.push_blob("n", "content");
+    let spared = registry.push_blob("n", "spared");
+    let target = signed(&registry, "n", &digest).await;
+    registry.knobs().damage(Damage::times(DamageKind::Stall, 3, 1).of(&digest));
+    let other = signed(&registry, "n", &spared).await;
+    assert_eq!(ask(&registry.storage_host(), "GET", &other, &[], "").await.unwrap().text(), "spared");
+    let mut stream = send(&registry.storage_host(), "GET", &target, &[], "").await.unwrap();
+    let mut raw = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_millis(300), stream.read_to_end(&mut raw)).await;
+    assert!(ended.is_err(), "the connection stays open");
+    assert_eq!(parse(&raw).text(), "con");
+    assert_eq!(ask(&registry.storage_host(), "GET", &target, &[], "").await.unwrap().text(), "content", "once");
+}
+
+#[tokio::test]
+async fn section_6_what_is_deleted_or_revoked_is_gone() {
+    let registry = private().await;
+    let one = registry.push_artifact("n", "v1", &[("f", "text/plain", Bytes::from_static(b"12345"))]);
+    registry.push_manifest("n", Some("v2"), OCI_MANIFEST, one.manifest.clone());
+    let bearer = token(&registry, "repository:n:pull,metadata_read").await;
+    registry.delete_tag("n", "v2");
+    assert_eq!(get_as(&registry, &bearer, "/v2/n/manifests/v2").await.status, 404);
+    assert_eq!(get_as(&registry, &bearer, "/v2/n/manifests/v1").await.status, 200);
+    let url = signed(&registry, "n", &one.layers[0]).await;
+    registry.delete_blob("n", &one.layers[0]);
+    assert_eq!(get_as(&registry, &bearer, &format!("/v2/n/blobs/{}", one.layers[0])).await.status, 404);
+    assert_eq!(ask(&registry.storage_host(), "GET", &url, &[], "").await.unwrap().status, 404);
+    registry.delete_manifest("n", &one.digest);
+    assert_eq!(get_as(&registry, &bearer, "/v2/n/tags/list").await.json()["tags"], Value::Array(Vec::new()));
+    registry.revoke_tokens();
+    assert_eq!(get_as(&registry, &bearer, "/v2/").await.status, 401);
+}
+
+#[tokio::test]
+async fn section_1_5_a_wildcard_scope_is_a_violation() {
+    let registry = private().await;
+    token(&registry, "repository:*:*").await;
+    assert_eq!(registry.violations().len(), 1);
+    registry.clear_log();
+    assert_eq!((registry.violations().len(), registry.log().len()), (0, 0));
 }
 
 #[tokio::test]

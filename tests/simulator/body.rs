@@ -156,7 +156,7 @@ impl Pace {
     fn piece(&self) -> usize {
         let (own, all) = self.rates();
         let slowest = own.unwrap_or(u64::MAX).min(all.unwrap_or(u64::MAX));
-        let most = if slowest == u64::MAX { 256 * 1024 } else { 64 * 1024 };
+        let most = if slowest == u64::MAX { 256 * 1024 } else { 128 * 1024 };
         usize::try_from(slowest / 100).unwrap_or(usize::MAX).clamp(256, most)
     }
 

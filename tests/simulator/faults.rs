@@ -49,6 +49,12 @@ impl Damage {
         Self { kind, at, times: Some(times), digest: None }
     }
 
+    /// The same, for this blob only.
+    #[must_use]
+    pub fn of(self, digest: &str) -> Self {
+        Self { digest: Some(digest.to_owned()), ..self }
+    }
+
     pub(super) fn take(&mut self, digest: &str) -> Option<Self> {
         let applies = self.digest.as_deref().is_none_or(|d| d == digest) && count_down(&mut self.times);
         applies.then(|| self.clone())

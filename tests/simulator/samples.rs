@@ -5,6 +5,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use super::{Artifact, Simulator};
 
 pub const LARGE_LAYER: usize = 64 * 1024 * 1024;
+const BLOCK: usize = 8 * 1024 * 1024;
 const OCTETS: &str = "application/octet-stream";
 
 /// What `--seed-demo` puts in.
@@ -29,15 +30,23 @@ pub fn seed_blob(simulator: &Simulator, repository: &str, tag: &str, size: usize
     simulator.push_artifact(repository, tag, &[("layer.bin", OCTETS, incompressible(seed, size))])
 }
 
-/// Seeded bytes (xorshift).
+/// Seeded bytes (xorshift) that repeat only beyond the windows of common compressors, shifted each time: cheap to make even
+/// without optimisation, and no two places look alike at the same alignment.
 pub fn incompressible(seed: u64, size: usize) -> Bytes {
     let mut state = seed | 1;
-    let mut bytes = BytesMut::with_capacity(size + 8);
-    while bytes.len() < size {
+    let mut block = vec![0; BLOCK.min(size.next_multiple_of(8))];
+    for word in block.chunks_exact_mut(8) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        bytes.put_u64_le(state.wrapping_mul(0x2545_f491_4f6c_dd1d));
+        word.copy_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
+    }
+    let mut bytes = BytesMut::with_capacity(size + block.len());
+    let mut shift = 0;
+    while bytes.len() < size {
+        bytes.put_slice(&block[shift..]);
+        bytes.put_slice(&block[..shift]);
+        shift = (shift + 1_000_003) % block.len();
     }
     bytes.truncate(size);
     bytes.freeze()
