@@ -11,16 +11,20 @@
 //! | [`upstream`] | speaking to a registry: connections, tokens, redirects | `oci config telemetry` |
 //! | [`cache`] | the heart: freshness, fills, answers | `oci config telemetry store upstream` |
 //! | [`access`] | who is asking and what they may do | `oci config` |
-//! | [`server`] | sockets, URL to request, answer to HTTP | `oci config telemetry access cache store` |
-//! | [`admin`] | health, readiness, metrics | `config telemetry` |
+//! | [`server`] | sockets, URL to request, answer to HTTP | `oci config telemetry access cache store upstream` |
+//! | [`admin`] | health, readiness, metrics | `telemetry store server` |
 //! | [`daemon`] | puts every room together once; signals, drain | all but `cli` |
 //! | [`cli`] | one file per subcommand | all |
 //!
 //! A request flows one way: `server → access → cache → store`, and on a miss `cache → upstream`. `store` and `upstream` never
 //! know each other: they meet in a fill.
 
+pub mod access;
+pub mod admin;
+pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod oci;
 pub mod server;
 pub mod store;

@@ -58,8 +58,5 @@ fn explain(errors: &ConfigErrors, sources: &Sources) -> String {
 }
 
 fn start(loaded: Loaded, log: Log) -> ExitCode {
-    let Loaded { settings, file, .. } = loaded;
-    drop((settings, file, log));
-    tracing::error!("serve is not built yet");
-    ExitCode::FAILURE
+    crate::daemon::run(loaded.settings, log)
 }

@@ -52,6 +52,8 @@ pub struct Limits {
     pub upstream_connections: usize,
     /// Bytes of all manifests kept in memory.
     pub manifest_memory: u64,
+    /// Tags whose state is kept in memory at once.
+    pub tag_entries: usize,
     /// "Upstream does not have it" answers remembered at once.
     pub negative_entries: usize,
     /// Access tokens remembered per upstream.
@@ -73,6 +75,7 @@ impl Default for Limits {
             fills: 256,
             upstream_connections: 64,
             manifest_memory: 64 << 20,
+            tag_entries: 100_000,
             negative_entries: 10_000,
             tokens: 10_000,
             list_entries: 100_000,

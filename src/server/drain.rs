@@ -66,6 +66,11 @@ impl DrainTrigger {
         self.deadline.send_modify(|current| *current = Some(current.map_or(deadline, |earlier| earlier.min(deadline))));
     }
 
+    /// Waits until everything that notices the end has ended.
+    pub async fn finished(&self) {
+        self.deadline.closed().await;
+    }
+
     /// Cuts everything at once.
     pub fn cut(&self) {
         self.begin(Duration::ZERO);

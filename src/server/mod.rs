@@ -1,6 +1,9 @@
 //! The room `server`: sockets, connections, bodies; URL to request, answer or error to HTTP.
 //!
-//! What is on the wire half: [`Server`] binds every listener or says why not, keeps the number of open connections and the patience
+//! A request is read and resolved (`request.rs`), admitted, answered by the cache, and turned into a response that explains itself
+//! (`registry.rs`, `explain.rs`, `lists.rs`); only `error.rs` knows which error is which status code.
+//!
+//! The wire half: [`Server`] binds every listener or says why not, keeps the number of open connections and the patience
 //! with each of them within [`Limits`](crate::config::Limits), hands requests to a [`Handler`], and ends with a [`Drain`] that never
 //! hangs. A [`Body`] is what an answer is made of; bytes of a file go from the page cache to the socket without being copied where
 //! the system and the protocol allow.
@@ -10,9 +13,16 @@ mod body_file;
 mod connection;
 mod connection_io;
 mod connection_watch;
+mod content;
 mod drain;
+mod error;
+mod explain;
 mod listen;
 mod listen_holder;
+mod lists;
+mod record;
+mod registry;
+mod request;
 #[cfg_attr(not(target_os = "linux"), path = "sendfile_portable.rs")]
 mod sendfile;
 
@@ -31,4 +41,6 @@ pub use body::{Body, BodyEnd, BodyError, BodyOutcome, Chunks, Extents, FileBytes
 pub use connection::{Handler, Peer, Server};
 pub use drain::{Drain, DrainTrigger};
 pub use listen::BindError;
+pub use registry::Registry;
+pub use request::{Naming, RequestError, Resolved, Routes, Target};
 pub use sendfile::SendfileStats;

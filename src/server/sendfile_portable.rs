@@ -43,6 +43,7 @@ impl Live {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(dead_code, reason = "the other answers are given where pages can be probed")]
 pub(super) enum Residency {
     Resident,
     Absent,

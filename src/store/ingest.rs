@@ -83,6 +83,12 @@ impl Ingest {
         self.file.clone()
     }
 
+    /// Says how long the content is, once that is known, and reserves what is missing of it.
+    pub async fn expect_length(&mut self, length: u64) -> Result<(), IngestError> {
+        self.settle().await?;
+        Ok(self.run(move |state| state.expect_length(length)).await?)
+    }
+
     /// Writes and hashes a batch; 256 KiB to 1 MiB is a good size. Returns the new [`received`](Self::received).
     ///
     /// # Errors
@@ -157,25 +163,41 @@ impl State {
         let kept = Self::open_kept(&inner, &mut claim, &path, length)?;
         drop(guard);
         let received = claim.len.unwrap_or_default();
-        let missing = length.map_or(STEP, |length| length - received);
-        let mut reservation = inner.reserve(missing)?;
+        let missing = length.map_or(0, |length| length - received);
+        let reservation = inner.reserve(missing)?;
         let file = match kept {
             Some(file) => file,
             None => inner.files.disk.open(&path, Access::CreateNew).map_err(StoreError::io("create", &path))?,
         };
         claim.len = Some(received);
         let file = BlobFile::new(file, inner.general.clone());
-        if let Some(length) = length
-            && missing >= WORTH_ALLOCATING
-            && file.disk_file().allocate(length).map_err(StoreError::io("allocate space for", &path))?
-        {
-            reservation.set_allocated();
-            claim.allocated = true;
-        }
         let hasher = Hasher::new(digest.algorithm());
         let (received, too_long) = (0, false);
         let kept = claim.len.unwrap_or_default();
-        Ok((Self { inner, claim, reservation, digest, length, hasher, received, too_long, file, path }, kept))
+        let mut state = Self { inner, claim, reservation, digest, length, hasher, received, too_long, file, path };
+        state.allocate(missing)?;
+        Ok((state, kept))
+    }
+
+    fn expect_length(&mut self, length: u64) -> Result<(), StoreError> {
+        let missing = length.checked_sub(self.received).ok_or(StoreError::TooLong { digest: self.digest, length })?;
+        if let Some(more) = missing.checked_sub(self.reservation.bytes()) {
+            self.reservation.merge(self.inner.reserve(more)?);
+        }
+        self.length = Some(length);
+        self.allocate(missing)
+    }
+
+    /// Has the file system set aside what is `missing` of a content of known length, where that is worth it.
+    fn allocate(&mut self, missing: u64) -> Result<(), StoreError> {
+        if let Some(length) = self.length
+            && missing >= WORTH_ALLOCATING
+            && self.file.disk_file().allocate(length).map_err(StoreError::io("allocate space for", &self.path))?
+        {
+            self.reservation.set_allocated();
+            self.claim.allocated = true;
+        }
+        Ok(())
     }
 
     /// Opens what an earlier ingest left, unless it is longer than the content can be.

@@ -52,7 +52,8 @@ pub struct Settings {
     pub list_page: usize,
     /// The most that `n` may ask for; more is cut silently.
     pub list_cap: usize,
-    /// The action that `/v2/NAME/tags/list` asks for; not captured from ACR, so clients must read it from the challenge.
+    /// The action that `/v2/NAME/tags/list` asks for; not captured from ACR, so clients must read it from the
+    /// challenge.
     pub tags_action: String,
     /// Whether `If-None-Match` is honoured on manifests.
     pub not_modified: bool,

@@ -1,4 +1,5 @@
-//! Lists: catalogue, tags, referrers. In lexical order, in pages joined by a relative `Link` that echoes an empty `orderby`.
+//! Lists: catalogue, tags, referrers. In lexical order, in pages joined by a relative `Link` that echoes an empty
+//! `orderby`.
 
 use percent_encoding::utf8_percent_encode;
 
@@ -17,7 +18,8 @@ pub(super) struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Cuts the page that `last` and `n` ask for out of all entries; `key` is what `last` speaks of, `path` what `Link` names.
+    /// Cuts the page that `last` and `n` ask for out of all entries; `key` is what `last` speaks of, `path` what `Link`
+    /// names.
     pub(super) fn cut(state: &State, all: Vec<T>, key: impl Fn(&T) -> &str, path: &str, query: &Query) -> Self {
         let (page, cap) = state.knobs.read(|k| (k.list_page, k.list_cap));
         let n = value(query, "n").and_then(|n| n.parse::<usize>().ok()).unwrap_or(page).min(cap);

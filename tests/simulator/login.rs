@@ -1,6 +1,7 @@
 //! The login server: the order in which a request is judged, and who answers it.
 //!
-//! A configured fault first; then as ACR does it: route (404), firewall (403), quota (429), authentication (401), content (404).
+//! A configured fault first; then as ACR does it: route (404), firewall (403), quota (429), authentication (401),
+//! content (404).
 
 use http::{HeaderMap, Method};
 

@@ -1,5 +1,5 @@
-//! An Azure Container Registry to test against, in process: it imitates what recordings of the real service show, refuses what
-//! the real one refuses, and writes down what clients did.
+//! An Azure Container Registry to test against, in process: it imitates what recordings of the real service show,
+//! refuses what the real one refuses, and writes down what clients did.
 //!
 //! ```ignore
 //! let registry = Simulator::start(Options::public()).await;
@@ -10,8 +10,9 @@
 //! assert_eq!(registry.violations(), Vec::<String>::new());
 //! ```
 //!
-//! It uses nothing of `larder`, so that an error in larder's idea of the protocol cannot hide in it. HTTP/1.1 only, reads
-//! only: uploads and deletes get their challenge and then 405. `docs/simulator.md` says what rests on which evidence.
+//! It uses nothing of `larder`, so that an error in larder's idea of the protocol cannot hide in it. HTTP/1.1 only,
+//! reads only: uploads and deletes get their challenge and then 405. `docs/simulator.md` says what rests on which
+//! evidence.
 
 #![allow(
     dead_code,
@@ -123,6 +124,8 @@ impl Simulator {
         let control = options.control_port.map(Port::open).transpose()?;
         let tls = options.tls.then(|| tls::acceptor(&options.tls_names)).transpose()?;
         let (ca_pem, acceptor) = tls.unzip();
+        // The key takes a while to make; the first token must not be what waits for it.
+        let _ = jwt::certificate_pem();
         let started = clock::now();
         let secret = Sha256::digest(format!("{:?} {}", std::time::SystemTime::now(), login.address)).into();
         let state = Arc::new(State {

@@ -17,7 +17,8 @@ pub struct Options {
     pub refresh_tokens: Vec<String>,
     /// Whether anybody may pull.
     pub anonymous: bool,
-    /// The registry's name: `service` in the challenge and `aud` in tokens. Without one: the login server's `host:port`.
+    /// The registry's name: `service` in the challenge and `aud` in tokens. Without one: the login server's
+    /// `host:port`.
     pub registry: Option<String>,
     /// Both listeners speak TLS, with a certificate for 127.0.0.1, localhost and `tls_names`.
     pub tls: bool,
@@ -73,8 +74,8 @@ pub enum UserKind {
     Admin,
     /// `appId:secret`; Basic works on `/v2` itself.
     ServicePrincipal,
-    /// A token of the registry's own; only the token endpoint takes its password. Each entry is a repository (or a pattern
-    /// that ends in `*`) and its actions (`content/read`, `metadata/read` …).
+    /// A token of the registry's own; only the token endpoint takes its password. Each entry is a repository (or a
+    /// pattern that ends in `*`) and its actions (`content/read`, `metadata/read` …).
     ScopeMap(Vec<(String, Vec<String>)>),
 }
 

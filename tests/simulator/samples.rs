@@ -30,8 +30,8 @@ pub fn seed_blob(simulator: &Simulator, repository: &str, tag: &str, size: usize
     simulator.push_artifact(repository, tag, &[("layer.bin", OCTETS, incompressible(seed, size))])
 }
 
-/// Seeded bytes (xorshift) that repeat only beyond the windows of common compressors, shifted each time: cheap to make even
-/// without optimisation, and no two places look alike at the same alignment.
+/// Seeded bytes (xorshift) that repeat only beyond the windows of common compressors, shifted each time: cheap to make
+/// even without optimisation, and no two places look alike at the same alignment.
 pub fn incompressible(seed: u64, size: usize) -> Bytes {
     let mut state = seed | 1;
     let mut block = vec![0; BLOCK.min(size.next_multiple_of(8))];

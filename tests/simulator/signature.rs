@@ -1,5 +1,5 @@
-//! The two kinds of signed URLs that a blob GET is redirected to. Both are checked byte for byte: a client that decodes,
-//! re-encodes, reorders or tidies (`//`) anything has another URL.
+//! The two kinds of signed URLs that a blob GET is redirected to. Both are checked byte for byte: a client that
+//! decodes, re-encodes, reorders or tidies (`//`) anything has another URL.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};

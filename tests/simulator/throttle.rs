@@ -1,7 +1,7 @@
 //! Requests per minute by category, for the whole registry and for each identity: token buckets, refilled continuously.
 //!
-//! The figures are Microsoft's; how long a refused caller waits is not published beyond "up to a minute, counting down", so a
-//! bucket that runs dry refuses for `retry_after_s` from then on.
+//! The figures are Microsoft's; how long a refused caller waits is not published beyond "up to a minute, counting
+//! down", so a bucket that runs dry refuses for `retry_after_s` from then on.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,6 +1,7 @@
 //! Identities, what each may have, and the tokens that have been issued.
 //!
-//! Tokens are remembered rather than checked: a token that this simulator did not issue, or not for long enough, is no token.
+//! Tokens are remembered rather than checked: a token that this simulator did not issue, or not for long enough, is no
+//! token.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,0 +1,81 @@
+//! The second listener: whether the process lives, whether it serves, and its metrics. Read-only.
+//!
+//! Readiness never depends on an upstream: a larder whose upstream is away serves what it has, which is when it matters most.
+
+use crate::server::{Body, Handler, Peer};
+use crate::store::Store;
+use crate::telemetry::Metrics;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+mod process;
+
+/// The handler of the admin listener; a cheap clone.
+#[derive(Clone)]
+pub struct Admin {
+    metrics: Arc<Metrics>,
+    store: Store,
+    ready: Arc<AtomicBool>,
+}
+
+impl Admin {
+    /// Not ready until [`Admin::set_ready`] says so.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, store: Store) -> Self {
+        Self { metrics, store, ready: Arc::default() }
+    }
+
+    /// Whether the registry's listeners take requests.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response<Body> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "this listener is read-only\n");
+        }
+        match path {
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" if self.ready.load(Ordering::Acquire) => text(StatusCode::OK, "ready\n"),
+            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "starting or draining\n"),
+            "/metrics" => self.metrics(),
+            _ => text(StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n"),
+        }
+    }
+
+    fn metrics(&self) -> Response<Body> {
+        process::observe(&self.metrics);
+        let usage = self.store.usage();
+        let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.metrics.store_bytes.with_label_values(&[] as &[&str]).set(gauge(usage.bytes));
+        self.metrics.store_limit_bytes.with_label_values(&[] as &[&str]).set(gauge(usage.limit));
+        match self.metrics.render() {
+            Ok(body) => {
+                let mut response = Response::new(Body::full(body.into()));
+                let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                response.headers_mut().insert(header::CONTENT_TYPE, kind);
+                response
+            }
+            Err(error) => {
+                tracing::error!(%error, "could not write the metrics");
+                text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written; the log says why\n")
+            }
+        }
+    }
+}
+
+impl Handler for Admin {
+    async fn handle(&self, request: Request<Incoming>, _: Arc<Peer>) -> Response<Body> {
+        self.answer(request.method(), request.uri().path())
+    }
+}
+
+fn text(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::full(text.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}

@@ -1,0 +1,169 @@
+use crate::oci::{ByteRange, Digest, MediaType};
+use crate::store::{BlobFile, StoreError};
+use crate::telemetry::CacheStatus;
+use crate::upstream::UpstreamError;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fill::Follower;
+use super::lists::List;
+use super::transfer::Transfer;
+
+/// Why an answer came from where it came, for the client, the log line and the metric.
+#[derive(Clone, Debug)]
+pub struct Provenance {
+    /// The word.
+    pub status: CacheStatus,
+    /// Whether the answer is being kept.
+    pub stored: bool,
+    /// Seconds for which it may be served without asking; negative if they are over. Absent for what never expires.
+    pub ttl: Option<i64>,
+    /// What kept upstream from answering, for a stale answer.
+    pub outage: Option<Arc<str>>,
+    /// Whether bytes go out that nobody has verified yet: a range of a blob that is still on its way.
+    pub unverified: bool,
+}
+
+impl Provenance {
+    /// An answer of this kind, and nothing more to say of it.
+    #[must_use]
+    pub fn new(status: CacheStatus) -> Self {
+        let stored = matches!(status, CacheStatus::Miss | CacheStatus::Coalesced);
+        Self { status, stored, ttl: None, outage: None, unverified: false }
+    }
+
+    pub(super) fn with_ttl(mut self, ttl: i64) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    pub(super) fn with_outage(mut self, error: Option<&UpstreamError>) -> Self {
+        self.outage = Some(error.map_or_else(|| "no answer in time".into(), |error| error.to_string().into()));
+        self
+    }
+
+    pub(super) fn unverified(mut self) -> Self {
+        self.unverified = true;
+        self
+    }
+}
+
+/// A manifest, byte for byte as upstream has it.
+#[derive(Clone, Debug)]
+pub struct StoredManifest {
+    /// The document.
+    pub content: Bytes,
+    /// Its digest, in the algorithm that it is known by here.
+    pub digest: Digest,
+    /// The type that upstream gave it in this repository.
+    pub media_type: MediaType,
+}
+
+/// The answer to a request for a manifest.
+#[derive(Clone, Debug)]
+pub struct ManifestAnswer {
+    /// The manifest.
+    pub manifest: Arc<StoredManifest>,
+    /// Where it came from.
+    pub provenance: Provenance,
+}
+
+/// The answer to a request for a blob.
+#[derive(Debug)]
+pub struct BlobAnswer {
+    /// Length of the whole blob in bytes.
+    pub length: u64,
+    /// The part that `content` is; `None`: all of it.
+    pub range: Option<ByteRange>,
+    /// The bytes.
+    pub content: Content,
+    /// Where they came from.
+    pub provenance: Provenance,
+}
+
+/// The bytes of an answer, by how they come to be there.
+#[derive(Debug)]
+pub enum Content {
+    /// None were asked for.
+    Nothing,
+    /// All of them, verified, in memory.
+    Memory(Bytes),
+    /// A part of a complete, verified file.
+    File(BlobFile, ByteRange),
+    /// A part of a file that is being written.
+    Follow(Box<Follower>),
+    /// A download of this request's own, which nothing keeps.
+    Transfer(Box<Transfer>),
+}
+
+/// The answer to a request for a list.
+#[derive(Clone, Debug)]
+pub struct ListAnswer {
+    /// The list.
+    pub list: List,
+    /// Where it came from.
+    pub provenance: Provenance,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CacheError {
+    /// Upstream was asked and this is how it ended.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// Upstream said moments ago that it does not have it.
+    #[error("{message}")]
+    Absent {
+        /// Upstream's error code.
+        code: String,
+        /// Upstream's words.
+        message: String,
+    },
+    /// The range lies outside the blob.
+    #[error("the range lies outside the blob's {length} bytes")]
+    Unsatisfiable {
+        /// The blob's length.
+        length: u64,
+    },
+    /// The bytes that upstream sent are not what the digest names.
+    #[error("{upstream} sent content for {digest} that does not match it ({problem}); nothing was kept")]
+    Mismatch {
+        /// The upstream to blame.
+        upstream: String,
+        /// What was asked for.
+        digest: Digest,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Upstream's list is not what the specification says a list is.
+    #[error("{upstream} answered with something that is no {what}: {problem}")]
+    Unreadable {
+        /// The upstream.
+        upstream: String,
+        /// What it should have been.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Too much is under way.
+    #[error("{what} are under way already, as many as the limit allows: try again in {} s", retry.as_secs())]
+    Busy {
+        /// What there is too much of.
+        what: &'static str,
+        /// When to try again.
+        retry: Duration,
+    },
+    /// The store failed and the answer does not exist elsewhere.
+    #[error(transparent)]
+    Store(Arc<StoreError>),
+    /// The work ended without a result: larder is stopping, or a bug was met and logged.
+    #[error("larder gave up on this request: it is stopping, or met an error that its log names")]
+    Aborted,
+}
+
+impl From<StoreError> for CacheError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}

@@ -1,0 +1,281 @@
+//! Answers to requests for blobs: from the store, from a fill under way, or from upstream.
+
+use super::answer::{BlobAnswer, CacheError, Content, Provenance};
+use super::download::{Download, Source};
+use super::fill::{End, Fill, Follower, HELD_BACK, Opened};
+use super::negative::Absence;
+use super::outlook::Outlook;
+use super::transfer::Transfer;
+use super::{Cache, Inner, heard};
+use crate::oci::{ByteRange, Digest, RangeRequest, Reference, Repository};
+use crate::store::BlobFile;
+use crate::telemetry::CacheStatus;
+use crate::upstream::{ErrorKind, UpstreamError};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A range follows the fill if the fill gets to it within this time.
+const FOLLOW_WAIT: Duration = Duration::from_millis(200);
+/// On a blob of up to this many bytes, a range waits for the digest instead …
+const SMALL: u64 = 8 << 20;
+/// … for at most this long.
+const VERIFY_WAIT: Duration = Duration::from_secs(1);
+/// How often an answer is tried again because the state of things changed under it.
+const TRIES: u32 = 4;
+
+/// What is wanted of a blob.
+#[derive(Clone, Copy, Debug)]
+pub enum Want {
+    /// Whether it is there, and its length.
+    Head,
+    /// All of it.
+    Whole,
+    /// A part.
+    Range(RangeRequest),
+}
+
+/// One request for a blob.
+struct Asked<'a> {
+    repository: &'a Repository,
+    digest: &'a Digest,
+    want: Want,
+    outlook: &'a Arc<Outlook>,
+    /// Whether a link of the repository vouches for the blob.
+    member: bool,
+}
+
+impl Cache {
+    /// The blob, or what is wanted of it.
+    pub async fn blob(&self, repository: &Repository, digest: &Digest, want: Want) -> Result<BlobAnswer, CacheError> {
+        let outlook = self.0.outlook(repository)?;
+        if outlook.is_withdrawn(repository) {
+            outlook.ask(Some(repository), outlook.upstream.head_blob(&repository.name, digest)).await?;
+        }
+        let mut tries = 0;
+        loop {
+            let member = self.0.holds_blob(repository, digest).await;
+            let asked = Asked { repository, digest, want, outlook, member };
+            if let Some(answer) = self.stored(&asked).await? {
+                return Ok(answer);
+            }
+            if let Some(Absence { code, message }) = self.0.negatives.recall(repository, &Reference::Digest(*digest)) {
+                return Err(CacheError::Absent { code, message });
+            }
+            if let Want::Head = want {
+                return self.head(&asked).await;
+            }
+            match self.filled(&asked).await {
+                // Another repository's failure is not this one's answer.
+                Err(CacheError::Aborted) if tries < TRIES => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    /// From the store, if the bytes are there and may answer for the repository.
+    async fn stored(&self, asked: &Asked<'_>) -> Result<Option<BlobAnswer>, CacheError> {
+        let blob = heard("open", asked.digest, self.0.store.blob(asked.digest).await).flatten();
+        let Some(blob) = blob else { return Ok(None) };
+        let status = if asked.member {
+            CacheStatus::Hit
+        } else {
+            self.decide(asked).await?;
+            CacheStatus::Revalidated
+        };
+        from_file(blob.file(), blob.len(), asked.want, Provenance::new(status)).map(Some)
+    }
+
+    /// Whether the repository has the blob: upstream's word, for bytes that came through another repository.
+    async fn decide(&self, asked: &Asked<'_>) -> Result<Option<u64>, CacheError> {
+        let length = self.upstream_head(asked).await?;
+        self.0.link_blob(asked.repository, asked.digest).await;
+        Ok(length)
+    }
+
+    /// One HEAD under way per blob and repository.
+    async fn upstream_head(&self, asked: &Asked<'_>) -> Result<Option<u64>, CacheError> {
+        let key = (asked.repository.clone(), *asked.digest);
+        let (inner, outlook) = (Arc::clone(&self.0), Arc::clone(asked.outlook));
+        let (repository, digest) = key.clone();
+        let seat = self.0.head_flights.board(key, &self.0.tasks, || async move {
+            let head = outlook.upstream.head_blob(&repository.name, &digest);
+            let result = outlook.ask(Some(&repository), head).await;
+            if let Err(error) = &result
+                && let ErrorKind::NotFound { code, message } = error.kind()
+            {
+                let absence = Absence { code: code.clone(), message: message.clone() };
+                inner.negatives.remember(&repository, &Reference::Digest(digest), absence);
+            }
+            result
+        });
+        Ok(seat.result().await.ok_or(CacheError::Aborted)??)
+    }
+
+    async fn head(&self, asked: &Asked<'_>) -> Result<BlobAnswer, CacheError> {
+        let opened = self.0.fills.running(asked.digest).and_then(|fill| fill.progress.borrow().opened.clone());
+        let (length, status) = match opened {
+            Some(opened) if asked.member => (Some(opened.length), CacheStatus::Coalesced),
+            _ => (self.upstream_head(asked).await?, CacheStatus::Miss),
+        };
+        let length = length.ok_or(CacheError::Aborted)?;
+        let mut provenance = Provenance::new(status);
+        provenance.stored = status == CacheStatus::Coalesced;
+        Ok(BlobAnswer { length, range: None, content: Content::Nothing, provenance })
+    }
+
+    /// By way of the one fill of this digest.
+    async fn filled(&self, asked: &Asked<'_>) -> Result<BlobAnswer, CacheError> {
+        let source = || Source { outlook: Arc::clone(asked.outlook), repository: asked.repository.clone() };
+        let (fill, first) = self.0.fills.join(&self.0, asked.digest, source)?;
+        if asked.member && !first {
+            fill.sources.add(source());
+        }
+        let progress = fill.opened().await;
+        // The upstream's answer to the fill is its answer to this repository, if it was asked for it.
+        if !asked.member && !fill.sources.is_proven(asked.repository) {
+            if let Some(refusal) = fill.sources.refusal(asked.repository) {
+                self.note_absence(asked, &refusal);
+                return Err(refusal.into());
+            }
+            self.decide(asked).await?;
+            fill.sources.add(source());
+        }
+        let status = if first { CacheStatus::Miss } else { CacheStatus::Coalesced };
+        match (progress.opened, progress.end) {
+            (_, Some(End::Bypassed(spare))) => {
+                let spare = spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+                self.bypass(asked, &fill, spare).await
+            }
+            (_, Some(End::Failed(error))) => Err(self.failure(asked, &fill, error)),
+            (Some(opened), Some(End::Verified)) => {
+                from_file(&opened.file, opened.length, asked.want, Provenance::new(status))
+            }
+            (Some(opened), None) => self.follow(asked, &fill, opened, Provenance::new(status)).await,
+            (None, _) => Err(CacheError::Aborted),
+        }
+    }
+
+    /// A fill that failed for others' reasons alone is to be tried anew.
+    fn failure(&self, asked: &Asked<'_>, fill: &Fill, error: CacheError) -> CacheError {
+        match fill.sources.refusal(asked.repository) {
+            Some(refusal) => {
+                self.note_absence(asked, &refusal);
+                refusal.into()
+            }
+            None if matches!(error, CacheError::Upstream(_)) && !fill.sources.is_proven(asked.repository) => {
+                CacheError::Aborted
+            }
+            None => error,
+        }
+    }
+
+    fn note_absence(&self, asked: &Asked<'_>, refusal: &UpstreamError) {
+        if let ErrorKind::NotFound { code, message } = refusal.kind() {
+            let absence = Absence { code: code.clone(), message: message.clone() };
+            self.0.negatives.remember(asked.repository, &Reference::Digest(*asked.digest), absence);
+        }
+    }
+
+    async fn follow(
+        &self,
+        asked: &Asked<'_>,
+        fill: &Arc<Fill>,
+        opened: Opened,
+        provenance: Provenance,
+    ) -> Result<BlobAnswer, CacheError> {
+        let Opened { file, length } = opened;
+        let range = resolve(asked.want, length)?;
+        let wanted = range.unwrap_or(ByteRange { start: 0, end: length });
+        if length <= HELD_BACK {
+            return match fill.ended().await {
+                End::Verified => from_file(&file, length, asked.want, provenance),
+                End::Failed(error) => Err(self.failure(asked, fill, error)),
+                End::Bypassed(_) => self.bypass(asked, fill, None).await,
+            };
+        }
+        let mut provenance = provenance;
+        if range.is_some() {
+            let reached = timeout(FOLLOW_WAIT, fill.reaches(wanted.start)).await.is_ok();
+            if length <= SMALL
+                && let Ok(End::Verified) = timeout(VERIFY_WAIT, fill.ended()).await
+            {
+                return from_file(&file, length, asked.want, provenance);
+            }
+            if !reached && let Ok(permit) = Arc::clone(&fill.beside).try_acquire_owned() {
+                let mut download = Download::of_range(*asked.digest, Arc::clone(&fill.sources), wanted);
+                download.open().await?;
+                let transfer = Transfer::of_range(download, wanted).holding(permit);
+                let provenance = Provenance::new(CacheStatus::Bypass).unverified();
+                return Ok(BlobAnswer { length, range, content: Content::Transfer(Box::new(transfer)), provenance });
+            }
+            if wanted.end <= length - HELD_BACK {
+                provenance = provenance.unverified();
+            }
+        }
+        let follower = Follower::new(fill.progress.subscribe(), file, length, wanted);
+        Ok(BlobAnswer { length, range, content: Content::Follow(Box::new(follower)), provenance })
+    }
+
+    /// A download for this reader alone. `spare` is the fill's own, at its first byte, if nobody has taken it.
+    async fn bypass(&self, asked: &Asked<'_>, fill: &Fill, spare: Option<Download>) -> Result<BlobAnswer, CacheError> {
+        let is_open = spare.is_some();
+        let mut download = spare.unwrap_or_else(|| Download::new(*asked.digest, Arc::clone(&fill.sources), 0));
+        if !is_open {
+            download.open().await?;
+        }
+        download.learn_length().await;
+        let length = download.length().ok_or_else(|| download.mismatch("no length, to HEAD and to GET"))?;
+        let range = resolve(asked.want, length)?;
+        let provenance = Provenance::new(CacheStatus::Bypass);
+        let (transfer, provenance) = match range {
+            None => {
+                let mut transfer = Transfer::verified(download, *asked.digest, ByteRange { start: 0, end: length });
+                if length <= HELD_BACK {
+                    let content = Content::Memory(transfer.collect().await?);
+                    return Ok(BlobAnswer { length, range, content, provenance });
+                }
+                (transfer, provenance)
+            }
+            Some(range) => {
+                let mut part = Download::of_range(*asked.digest, Arc::clone(&fill.sources), range);
+                part.open().await?;
+                (Transfer::of_range(part, range), provenance.unverified())
+            }
+        };
+        Ok(BlobAnswer { length, range, content: Content::Transfer(Box::new(transfer)), provenance })
+    }
+}
+
+impl Inner {
+    pub(super) async fn holds_blob(&self, repository: &Repository, digest: &Digest) -> bool {
+        let held = self.store.holds_blob(repository, digest).await;
+        heard("read the links of", digest, held).unwrap_or(false)
+    }
+
+    /// Notes that upstream has given the blob for `repository`, unless a manifest there names it anyway.
+    pub(super) async fn link_blob(&self, repository: &Repository, digest: &Digest) {
+        self.negatives.forget(repository, &Reference::Digest(*digest));
+        if !self.holds_blob(repository, digest).await {
+            heard("link", digest, self.store.link_blob(repository, digest).await);
+        }
+    }
+}
+
+fn resolve(want: Want, length: u64) -> Result<Option<ByteRange>, CacheError> {
+    match want {
+        Want::Range(range) => range.resolve(length).map(Some).map_err(|_| CacheError::Unsatisfiable { length }),
+        Want::Head | Want::Whole => Ok(None),
+    }
+}
+
+fn from_file(file: &BlobFile, length: u64, want: Want, provenance: Provenance) -> Result<BlobAnswer, CacheError> {
+    let range = resolve(want, length)?;
+    let content = match want {
+        Want::Head => Content::Nothing,
+        Want::Whole | Want::Range(_) => {
+            Content::File(file.clone(), range.unwrap_or(ByteRange { start: 0, end: length }))
+        }
+    };
+    Ok(BlobAnswer { length, range, content, provenance })
+}

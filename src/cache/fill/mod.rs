@@ -1,0 +1,147 @@
+//! Fills: one download from upstream into the store, and any number of readers that follow the growing file.
+//!
+//! There is at most one fill per digest in the process, whatever repository or tag led to it. It runs on a task of its own: no
+//! reader, the first included, can slow it down or end it. Readers learn of its progress through a watch channel and read the
+//! fill's own open file, below the mark of what is written. The last bytes of the content are released only when the digest of
+//! the whole holds; until then an answer cannot end cleanly.
+
+mod follower;
+mod run;
+
+pub use follower::Follower;
+
+use super::Inner;
+use super::answer::CacheError;
+use super::download::{Download, Source, Sources};
+use crate::oci::Digest;
+use crate::store::BlobFile;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+
+/// Bytes at the end of a content that nobody gets before the digest of the whole holds. A blob no longer than this is verified
+/// before its answer begins, so that a mismatch is a clean error.
+pub(super) const HELD_BACK: u64 = 64 << 10;
+
+/// Ranged requests of readers' own that may run beside one fill.
+const RANGES_BESIDE: usize = 8;
+
+/// What a reader can see of a fill.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    /// Set once upstream has answered and the store has made room.
+    pub(super) opened: Option<Opened>,
+    /// Bytes of the file that are written and never change any more.
+    pub(super) written: u64,
+    /// Set once, at the end.
+    pub(super) end: Option<End>,
+}
+
+/// The file that readers follow.
+#[derive(Clone, Debug)]
+pub(super) struct Opened {
+    pub(super) file: BlobFile,
+    /// Length of the content in bytes, as upstream announced it.
+    pub(super) length: u64,
+}
+
+/// How a fill ended.
+#[derive(Clone, Debug)]
+pub(super) enum End {
+    /// The digest holds: all of the file may be read.
+    Verified,
+    /// Upstream failed, or sent something else.
+    Failed(CacheError),
+    /// The store could not take it: every reader downloads for itself. The first one may have the answer that was already there.
+    Bypassed(Arc<Mutex<Option<Download>>>),
+}
+
+/// One fill, as its readers and its task share it.
+#[derive(Debug)]
+pub(super) struct Fill {
+    pub(super) digest: Digest,
+    pub(super) sources: Arc<Sources>,
+    pub(super) progress: watch::Sender<Progress>,
+    /// Bounds the ranged requests beside the fill.
+    pub(super) beside: Arc<Semaphore>,
+}
+
+impl Fill {
+    /// Waits until the fill is open or has ended.
+    pub(super) async fn opened(&self) -> Progress {
+        let mut progress = self.progress.subscribe();
+        let ready = progress.wait_for(|p| p.opened.is_some() || p.end.is_some()).await.map(|p| p.clone());
+        ready.unwrap_or(Progress { end: Some(End::Failed(CacheError::Aborted)), ..Progress::default() })
+    }
+
+    /// Waits until the content is verified or the fill has failed otherwise.
+    pub(super) async fn ended(&self) -> End {
+        let mut progress = self.progress.subscribe();
+        let end = progress.wait_for(|p| p.end.is_some()).await.ok().and_then(|p| p.end.clone());
+        end.unwrap_or(End::Failed(CacheError::Aborted))
+    }
+
+    /// Waits until `position` lies below the mark.
+    pub(super) async fn reaches(&self, position: u64) {
+        let mut progress = self.progress.subscribe();
+        // An error means that the fill is gone, and its end is to be seen in `progress`.
+        let _ = progress.wait_for(|p| p.written > position || p.end.is_some()).await;
+    }
+}
+
+/// The fills under way.
+#[derive(Debug)]
+pub(super) struct Fills {
+    running: Mutex<HashMap<Digest, Arc<Fill>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Fills {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { running: Mutex::default(), permits: Arc::new(Semaphore::new(limit)) }
+    }
+
+    /// The fill of `digest` that is under way.
+    pub(super) fn running(&self, digest: &Digest) -> Option<Arc<Fill>> {
+        self.lock().get(digest).cloned()
+    }
+
+    /// Joins the fill of `digest`, or begins it from `source`. The flag says that it was begun.
+    pub(super) fn join(
+        &self,
+        inner: &Arc<Inner>,
+        digest: &Digest,
+        source: impl FnOnce() -> Source,
+    ) -> Result<(Arc<Fill>, bool), CacheError> {
+        let mut running = self.lock();
+        if let Some(fill) = running.get(digest) {
+            return Ok((Arc::clone(fill), false));
+        }
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            return Err(CacheError::Busy { what: "downloads", retry: Duration::from_secs(5) });
+        };
+        let fill = Arc::new(Fill {
+            digest: *digest,
+            sources: Arc::new(Sources::of(source())),
+            progress: watch::Sender::new(Progress::default()),
+            beside: Arc::new(Semaphore::new(RANGES_BESIDE)),
+        });
+        running.insert(*digest, Arc::clone(&fill));
+        drop(running);
+        let (task_inner, task_fill) = (Arc::clone(inner), Arc::clone(&fill));
+        inner.tasks.spawn(async move {
+            run::run(&task_inner, &task_fill).await;
+            drop(permit);
+        });
+        Ok((fill, true))
+    }
+
+    fn remove(&self, digest: &Digest) {
+        self.lock().remove(digest);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Fill>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,191 @@
+use super::super::Inner;
+use super::super::answer::CacheError;
+use super::super::download::Download;
+use super::{End, Fill, Opened};
+use crate::store::{Ingest, IngestError, StoreError, VerifyError};
+use crate::upstream::ErrorKind;
+use bytes::{Bytes, BytesMut};
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
+
+/// Bytes that are gathered for one write: large enough that a write costs little, small enough to stay in the processor's cache
+/// between hashing and writing.
+const BATCH: usize = 512 << 10;
+/// Chunks (of up to 400 KiB, as hyper reads them) that may have arrived and not be written.
+const CHUNKS: usize = 4;
+
+/// Why a fill did not end in a verified blob.
+enum Problem {
+    Upstream(CacheError),
+    /// The store refused or failed; the download, where it can still be read from its first byte, goes to a reader.
+    Store(Option<Box<Download>>),
+}
+
+impl From<CacheError> for Problem {
+    fn from(error: CacheError) -> Self {
+        Self::Upstream(error)
+    }
+}
+
+/// Runs `fill` to its end and takes it off the list.
+pub(super) async fn run(inner: &Arc<Inner>, fill: &Arc<Fill>) {
+    let leave = Leave { inner, fill };
+    let inflight = inner.metrics.fills_inflight.with_label_values(&[] as &[&str]);
+    inflight.inc();
+    let (result, end) = match fill_up(inner, fill).await {
+        Ok(()) => ("stored", None),
+        Err(Problem::Upstream(error)) => {
+            let result = if matches!(error, CacheError::Mismatch { .. }) { "mismatch" } else { "failed" };
+            tracing::warn!(blob.digest = %fill.digest, %error, "a download ended without its blob");
+            (result, Some(End::Failed(error)))
+        }
+        Err(Problem::Store(download)) => {
+            ("bypassed", Some(End::Bypassed(Arc::new(Mutex::new(download.map(|download| *download))))))
+        }
+    };
+    inner.metrics.fills.with_label_values(&[result]).inc();
+    inflight.dec();
+    // Off the list before the end is told: who hears of a failure and tries again must not meet this fill.
+    drop(leave);
+    if let Some(end) = end {
+        fill.progress.send_modify(|progress| progress.end = Some(end));
+    }
+}
+
+/// Takes a fill off the list, also when its task is cut short.
+struct Leave<'a> {
+    inner: &'a Inner,
+    fill: &'a Fill,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.inner.fills.remove(&self.fill.digest);
+    }
+}
+
+async fn fill_up(inner: &Inner, fill: &Fill) -> Result<(), Problem> {
+    let (mut download, ingest) = open(inner, fill).await?;
+    let Some(mut ingest) = ingest else { return Err(Problem::Store(Some(Box::new(download)))) };
+    if let Err(problem) = copy(fill, &mut download, &mut ingest).await {
+        if let Problem::Upstream(CacheError::Mismatch { .. }) = problem {
+            ingest.discard().await;
+        }
+        return Err(problem);
+    }
+    let length = ingest.received();
+    let verified = match ingest.verify().await {
+        Ok(verified) => verified,
+        Err(VerifyError::Store(error)) => return Err(store_failed(fill, &error)),
+        Err(error) => return Err(download.mismatch(&error.to_string()).into()),
+    };
+    fill.progress.send_modify(|progress| {
+        // A content whose length upstream did not announce is opened only now that all of it is there.
+        progress.opened.get_or_insert_with(|| Opened { file: verified.file(), length });
+        progress.written = length;
+        progress.end = Some(End::Verified);
+    });
+    match verified.commit().await {
+        Ok(_) => {
+            for repository in fill.sources.proven() {
+                inner.link_blob(&repository, &fill.digest).await;
+            }
+        }
+        Err(error) => tracing::error!(blob.digest = %fill.digest, %error, "a verified blob could not be stored"),
+    }
+    Ok(())
+}
+
+/// Opens the download where a kept part of it ends, and the ingest. No ingest: the store has no room.
+async fn open(inner: &Inner, fill: &Fill) -> Result<(Download, Option<Ingest>), Problem> {
+    let mut ingest = begin(inner, fill).await;
+    let mut kept = ingest.as_ref().map_or(0, Ingest::received);
+    let mut download = Download::new(fill.digest, Arc::clone(&fill.sources), kept);
+    match download.open().await {
+        // The kept part is all that upstream has, or more: it is not to be gone on with.
+        Err(error) if kept > 0 && is_range_refused(&error) => {
+            if let Some(ingest) = ingest.take() {
+                ingest.discard().await;
+            }
+            ingest = begin(inner, fill).await;
+            kept = 0;
+            download = Download::new(fill.digest, Arc::clone(&fill.sources), 0);
+            download.open().await?;
+        }
+        result => result?,
+    }
+    download.learn_length().await;
+    let Some(length) = download.length() else { return Ok((download, ingest)) };
+    let Some(mut open) = ingest else { return Ok((download, None)) };
+    if let Err(error) = open.expect_length(length).await {
+        no_room(fill, &error);
+        open.discard().await;
+        // What was kept is gone: a reader must begin with the first byte.
+        if kept > 0 {
+            download = Download::new(fill.digest, Arc::clone(&fill.sources), 0);
+            download.open().await?;
+        }
+        return Ok((download, None));
+    }
+    let opened = Opened { file: open.file(), length };
+    fill.progress.send_modify(|progress| {
+        progress.opened = Some(opened);
+        progress.written = kept;
+    });
+    Ok((download, Some(open)))
+}
+
+async fn begin(inner: &Inner, fill: &Fill) -> Option<Ingest> {
+    inner.store.ingest(&fill.digest, None).await.inspect_err(|error| no_room(fill, error)).ok()
+}
+
+fn is_range_refused(error: &CacheError) -> bool {
+    matches!(error, CacheError::Upstream(error) if matches!(error.kind(), ErrorKind::Rejected { status: 416, .. }))
+}
+
+fn no_room(fill: &Fill, error: &IngestError) {
+    tracing::warn!(blob.digest = %fill.digest, %error, "the store takes no download: it passes through and is not kept");
+}
+
+/// Reads the download into the ingest: the next chunks arrive while the last ones are hashed and written. What has arrived and is
+/// not written is bounded by the channel, so upstream is read no faster than the disk takes.
+async fn copy(fill: &Fill, download: &mut Download, ingest: &mut Ingest) -> Result<(), Problem> {
+    let (sender, mut receiver) = mpsc::channel(CHUNKS);
+    let read = async move {
+        while let Some(chunk) = download.chunk().await? {
+            if sender.send(chunk).await.is_err() {
+                break;
+            }
+        }
+        Ok::<_, Problem>(())
+    };
+    let write = async {
+        while let Some(batch) = next_batch(&mut receiver).await {
+            let written = ingest.write(batch).await.map_err(|error| store_failed(fill, &error))?;
+            fill.progress.send_modify(|progress| progress.written = written);
+        }
+        Ok::<_, Problem>(())
+    };
+    tokio::try_join!(read, write)?;
+    Ok(())
+}
+
+/// What has arrived, without waiting for more than the first chunk of it.
+async fn next_batch(chunks: &mut mpsc::Receiver<Bytes>) -> Option<Bytes> {
+    let first = chunks.recv().await?;
+    let Ok(second) = chunks.try_recv() else { return Some(first) };
+    let mut batch = BytesMut::with_capacity(BATCH.max(first.len() + second.len()));
+    batch.extend_from_slice(&first);
+    batch.extend_from_slice(&second);
+    while batch.len() < BATCH
+        && let Ok(chunk) = chunks.try_recv()
+    {
+        batch.extend_from_slice(&chunk);
+    }
+    Some(batch.freeze())
+}
+
+fn store_failed(fill: &Fill, error: &StoreError) -> Problem {
+    tracing::error!(blob.digest = %fill.digest, %error, "the store failed in the middle of a download: it goes on without being kept");
+    Problem::Store(None)
+}

@@ -1,0 +1,171 @@
+use super::negative::is_fallback_tag;
+use crate::config::FreshnessSettings;
+use crate::oci::{Digest, Tag};
+use crate::store::TagLink;
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
+
+/// How long a failed revalidation of one tag or list keeps the next from being tried.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long lists of referrers and the tags that stand in for them are good, at most.
+const BRIEF_TTL: Duration = Duration::from_secs(10);
+
+/// Which tags may be served for how long without asking upstream.
+#[derive(Clone, Debug)]
+pub(super) struct Freshness {
+    /// Time for which a stored tag is good.
+    pub(super) ttl: Duration,
+    /// How long a request waits for news of an expired one.
+    pub(super) patience: Duration,
+    immutable: Vec<String>,
+}
+
+/// What is known of when a stored answer was last true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Age {
+    /// When upstream last said so, on this process's clock; `None` if that lies beyond what the clock can say.
+    checked: Option<Instant>,
+    /// Not to be asked again before.
+    retry: Option<Instant>,
+}
+
+impl Age {
+    /// Upstream has just said so.
+    pub(super) fn new() -> Self {
+        Self { checked: Some(Instant::now()), retry: None }
+    }
+
+    /// Upstream said so at `seen`, before this process perhaps. A time in the future (the clock was set back) proves nothing and
+    /// counts as long ago.
+    pub(super) fn since(seen: SystemTime) -> Self {
+        let age = SystemTime::now().duration_since(seen).ok();
+        Self { checked: age.and_then(|age| Instant::now().checked_sub(age)), retry: None }
+    }
+
+    /// The same age; upstream has just failed to say more, and is left alone for a moment.
+    pub(super) fn postponed(self) -> Self {
+        Self { retry: Some(Instant::now() + RETRY_PAUSE), ..self }
+    }
+
+    /// Seconds for which the answer is still good; negative once it is not.
+    pub(super) fn ttl(&self, ttl: Duration) -> i64 {
+        let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
+        match self.checked {
+            Some(checked) => seconds(ttl).saturating_sub(seconds(checked.elapsed())),
+            None => i64::MIN,
+        }
+    }
+
+    pub(super) fn is_fresh(&self, ttl: Duration) -> bool {
+        self.checked.is_some_and(|checked| checked.elapsed() < ttl)
+    }
+
+    /// Whether upstream may be asked again already.
+    pub(super) fn may_ask(&self) -> bool {
+        self.retry.is_none_or(|retry| retry <= Instant::now())
+    }
+}
+
+/// A tag as it is known here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TagState {
+    /// The manifest it named when it was last seen.
+    pub(super) digest: Digest,
+    /// When that was.
+    pub(super) age: Age,
+}
+
+impl From<TagLink> for TagState {
+    fn from(link: TagLink) -> Self {
+        Self { digest: link.digest, age: Age::since(link.seen) }
+    }
+}
+
+impl Freshness {
+    pub(super) fn new(settings: &FreshnessSettings) -> Self {
+        Self { ttl: settings.tag_ttl, patience: settings.revalidate_wait, immutable: settings.immutable_tags.clone() }
+    }
+
+    /// Time for which `tag` is good: a shorter one for the tags beside an image, where a missing signature is a failed deployment.
+    pub(super) fn ttl_of(&self, tag: &Tag) -> Duration {
+        if is_fallback_tag(tag.as_str()) { self.brief_ttl() } else { self.ttl }
+    }
+
+    /// Time for which a list of referrers is good.
+    pub(super) fn brief_ttl(&self) -> Duration {
+        self.ttl.min(BRIEF_TTL)
+    }
+
+    /// Whether `tag` is one that never moves.
+    pub(super) fn is_immutable(&self, tag: &Tag) -> bool {
+        self.immutable.iter().any(|pattern| matches(pattern.as_bytes(), tag.as_str().as_bytes()))
+    }
+
+    /// Whether a tag in `state` may be served without asking.
+    pub(super) fn is_fresh(&self, tag: &Tag, state: &TagState) -> bool {
+        state.age.is_fresh(self.ttl_of(tag)) || self.is_immutable(tag)
+    }
+}
+
+/// `*` stands for any characters. The pattern is the operator's; the work is bounded by the product of both lengths.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut resume = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            resume = Some((p, t));
+            p += 1;
+        } else if pattern.get(p) == Some(&text[t]) {
+            (p, t) = (p + 1, t + 1);
+        } else if let Some((star, from)) = resume {
+            // Let the last star swallow one character more.
+            resume = Some((star, from + 1));
+            (p, t) = (star + 1, from + 1);
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|b| *b == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, text, want) in [
+            ("v*", "v1.2", true),
+            ("v*", "nightly", false),
+            ("*", "x", true),
+            ("v1", "v1", true),
+            ("v1", "v12", false),
+            ("*-rc*", "v1-rc3", true),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXbYbZ", false),
+            ("", "", true),
+        ] {
+            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), want, "{pattern} {text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tag_is_fresh_for_its_ttl_and_a_clock_set_back_makes_it_old() {
+        let freshness = Freshness::new(&FreshnessSettings {
+            tag_ttl: Duration::from_secs(60),
+            immutable_tags: vec!["v*".into()],
+            ..FreshnessSettings::default()
+        });
+        let digest = Digest::of(crate::oci::Algorithm::Sha256, b"");
+        let (moving, fixed): (Tag, Tag) = ("latest".parse().unwrap(), "v1".parse().unwrap());
+        let state = TagState { digest, age: Age::new() };
+        assert!(freshness.is_fresh(&moving, &state));
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert!(!freshness.is_fresh(&moving, &state));
+        assert!(freshness.is_fresh(&fixed, &state));
+        assert!(state.age.ttl(freshness.ttl) < 0);
+        let future = TagState::from(TagLink { digest, seen: SystemTime::now() + Duration::from_secs(3600) });
+        assert!(!freshness.is_fresh(&moving, &future));
+    }
+}

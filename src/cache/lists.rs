@@ -1,0 +1,257 @@
+//! Lists: tags, catalogue, referrers. Fetched whole, kept with their time, and cut by whoever answers.
+
+use super::answer::{CacheError, ListAnswer, Provenance};
+use super::freshness::Age;
+use super::outlook::Outlook;
+use super::{Cache, Inner, heard};
+use crate::oci::{Name, Registry};
+use crate::store::{ListKey, StoredList};
+use crate::telemetry::CacheStatus;
+use crate::upstream::{ErrorKind, FetchedList, ListRequest, Page};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::time::timeout;
+
+/// A list as it is answered.
+#[derive(Clone, Debug)]
+pub enum List {
+    /// All of it.
+    Whole(Arc<Entries>),
+    /// Too long to be kept: one page, as upstream cut it, for this request's own query.
+    Page(Arc<FetchedList>),
+}
+
+/// All entries of a list, in upstream's order.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Entries {
+    /// Tags or repositories.
+    Names(Vec<String>),
+    /// Descriptors of referrers, byte for byte.
+    Descriptors(Vec<Box<RawValue>>),
+}
+
+/// A list as it is remembered.
+#[derive(Clone, Debug)]
+pub(super) struct ListState {
+    /// `None`: longer than is kept.
+    entries: Option<Arc<Entries>>,
+    age: Age,
+}
+
+#[derive(Deserialize)]
+struct TagsPage {
+    tags: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct CataloguePage {
+    repositories: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct ReferrersPage {
+    manifests: Option<Vec<Box<RawValue>>>,
+}
+
+impl Cache {
+    /// The list. `query` is the client's, used only where the list is too long to be kept.
+    pub async fn list(&self, key: &ListKey, query: &str, revalidate: bool) -> Result<ListAnswer, CacheError> {
+        let outlook = self.0.outlook_of(registry(key))?;
+        let ttl = ttl(key, &outlook.freshness);
+        let withdrawn = repository(key).is_some_and(|repository| outlook.is_withdrawn(repository));
+        let state = if withdrawn { None } else { self.0.list_state(key).await };
+        let answer = |state: ListState, status: CacheStatus| {
+            (state.entries, Provenance::new(status).with_ttl(state.age.ttl(ttl)))
+        };
+        let (entries, provenance) = match state {
+            Some(state) if state.age.is_fresh(ttl) && !revalidate => answer(state, CacheStatus::Hit),
+            Some(state) => match self.refreshed(key, outlook, &state).await {
+                Ok(Some((fresh, status))) => answer(fresh, status),
+                Ok(None) => {
+                    let (entries, provenance) = answer(state, CacheStatus::Stale);
+                    (entries, provenance.with_outage(None))
+                }
+                Err(error) if is_final(&error) => return Err(error),
+                Err(error) => {
+                    let (entries, provenance) = answer(state, CacheStatus::Stale);
+                    let upstream = if let CacheError::Upstream(error) = &error { Some(error) } else { None };
+                    (entries, provenance.with_outage(upstream))
+                }
+            },
+            None => {
+                let seat = self.fetch_list(key);
+                let status = if seat.first { CacheStatus::Miss } else { CacheStatus::Coalesced };
+                answer(seat.result().await.ok_or(CacheError::Aborted)??, status)
+            }
+        };
+        match entries {
+            Some(entries) => Ok(ListAnswer { list: List::Whole(entries), provenance }),
+            None => self.page(key, outlook, query).await,
+        }
+    }
+
+    /// News of a list that is out of date. `None`: not in time.
+    async fn refreshed(
+        &self,
+        key: &ListKey,
+        outlook: &Outlook,
+        state: &ListState,
+    ) -> Result<Option<(ListState, CacheStatus)>, CacheError> {
+        if !state.age.may_ask() {
+            return Ok(None);
+        }
+        let seat = self.fetch_list(key);
+        let status = if seat.first { CacheStatus::Miss } else { CacheStatus::Coalesced };
+        let Ok(result) = timeout(outlook.patience(), seat.result()).await else {
+            outlook.kept_waiting();
+            return Ok(None);
+        };
+        Ok(Some((result.ok_or(CacheError::Aborted)??, status)))
+    }
+
+    fn fetch_list(&self, key: &ListKey) -> super::flight::Seat<Result<ListState, CacheError>> {
+        let (inner, of) = (Arc::clone(&self.0), key.clone());
+        self.0.list_flights.board(key.clone(), &self.0.tasks, || async move { inner.fetch_list(&of).await })
+    }
+
+    async fn page(&self, key: &ListKey, outlook: &Outlook, query: &str) -> Result<ListAnswer, CacheError> {
+        let request = outlook.upstream.get_list(request(key, Page::Query(query.to_owned())));
+        let page = outlook.ask(repository(key), request).await?;
+        Ok(ListAnswer { list: List::Page(Arc::new(page)), provenance: Provenance::new(CacheStatus::Bypass) })
+    }
+}
+
+impl Inner {
+    async fn list_state(&self, key: &ListKey) -> Option<ListState> {
+        if let Some(state) = self.lists.get(key) {
+            return Some(state);
+        }
+        let stored = heard("read the list of", registry(key), self.store.list(key).await)??;
+        let entries = serde_json::from_slice(&stored.content).ok()?;
+        let state = ListState { entries: Some(Arc::new(entries)), age: Age::since(stored.fetched) };
+        self.lists.insert(key.clone(), state.clone());
+        Some(state)
+    }
+
+    /// Fetches all pages and keeps the list.
+    async fn fetch_list(&self, key: &ListKey) -> Result<ListState, CacheError> {
+        let entries = match self.fetch_pages(key).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.note_list_failure(key, &error).await;
+                return Err(error);
+            }
+        };
+        let state = ListState { entries: entries.map(Arc::new), age: Age::new() };
+        self.lists.insert(key.clone(), state.clone());
+        if let Some(content) = state.entries.as_ref().and_then(|entries| serde_json::to_vec(&**entries).ok()) {
+            let list = StoredList { fetched: SystemTime::now(), content: content.into() };
+            heard("keep the list of", registry(key), self.store.set_list(key, &list).await);
+        }
+        Ok(state)
+    }
+
+    async fn note_list_failure(&self, key: &ListKey, error: &CacheError) {
+        if is_final(error) {
+            self.lists.remove(key);
+            heard("forget the list of", registry(key), self.store.remove_list(key).await);
+        } else if let Some(state) = self.lists.get(key) {
+            self.lists.insert(key.clone(), ListState { age: state.age.postponed(), ..state });
+        }
+    }
+
+    /// `None`: there are more entries than are kept.
+    async fn fetch_pages(&self, key: &ListKey) -> Result<Option<Entries>, CacheError> {
+        let outlook = self.outlook_of(registry(key))?;
+        let mut all = match key {
+            ListKey::Referrers(..) => Entries::Descriptors(Vec::new()),
+            ListKey::Tags(_) | ListKey::Catalogue(_) => Entries::Names(Vec::new()),
+        };
+        let mut page = Page::First;
+        loop {
+            let fetched = outlook.ask(repository(key), outlook.upstream.get_list(request(key, page))).await?;
+            let added = all.add(key, &fetched)?;
+            match fetched.next {
+                // A page that brings nothing and names another one would go on for ever.
+                Some(next) if added > 0 && all.len() <= self.limits.list_entries => page = Page::Next(next),
+                _ => return Ok((all.len() <= self.limits.list_entries).then_some(all)),
+            }
+        }
+    }
+}
+
+impl Entries {
+    /// Number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Names(names) => names.len(),
+            Self::Descriptors(descriptors) => descriptors.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn add(&mut self, key: &ListKey, page: &FetchedList) -> Result<usize, CacheError> {
+        let before = self.len();
+        let read = match (&mut *self, key) {
+            (Self::Names(names), ListKey::Catalogue(_)) => serde_json::from_slice(&page.content)
+                .map(|page: CataloguePage| names.extend(page.repositories.unwrap_or_default())),
+            (Self::Names(names), _) => {
+                serde_json::from_slice(&page.content).map(|page: TagsPage| names.extend(page.tags.unwrap_or_default()))
+            }
+            (Self::Descriptors(descriptors), _) => serde_json::from_slice(&page.content)
+                .map(|page: ReferrersPage| descriptors.extend(page.manifests.unwrap_or_default())),
+        };
+        read.map_err(|error| CacheError::Unreadable {
+            upstream: registry(key).to_string(),
+            what: "list",
+            problem: error.to_string(),
+        })?;
+        Ok(self.len() - before)
+    }
+}
+
+/// Whether upstream has decided, so that a stored list must not stand in.
+fn is_final(error: &CacheError) -> bool {
+    let CacheError::Upstream(error) = error else { return false };
+    matches!(error.kind(), ErrorKind::NotFound { .. } | ErrorKind::RepositoryRefused { .. })
+}
+
+fn registry(key: &ListKey) -> &Registry {
+    match key {
+        ListKey::Catalogue(registry) => registry,
+        ListKey::Tags(repository) | ListKey::Referrers(repository, _) => &repository.registry,
+    }
+}
+
+fn repository(key: &ListKey) -> Option<&crate::oci::Repository> {
+    match key {
+        ListKey::Catalogue(_) => None,
+        ListKey::Tags(repository) | ListKey::Referrers(repository, _) => Some(repository),
+    }
+}
+
+fn ttl(key: &ListKey, freshness: &super::freshness::Freshness) -> Duration {
+    match key {
+        ListKey::Referrers(..) => freshness.brief_ttl(),
+        ListKey::Tags(_) | ListKey::Catalogue(_) => freshness.ttl,
+    }
+}
+
+fn request(key: &ListKey, page: Page) -> ListRequest {
+    let name = |repository: &crate::oci::Repository| -> Name { repository.name.clone() };
+    match key {
+        ListKey::Catalogue(_) => ListRequest::Catalogue { page },
+        ListKey::Tags(repository) => ListRequest::Tags { repository: name(repository), page },
+        ListKey::Referrers(repository, digest) => {
+            ListRequest::Referrers { repository: name(repository), digest: *digest, page }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Answers to requests for manifests: by digest, which never changes, and by tag, which may.
+
+use super::answer::{CacheError, ManifestAnswer, Provenance, StoredManifest};
+use super::freshness::{Age, TagState};
+use super::negative::Absence;
+use super::outlook::Outlook;
+use super::{Cache, Inner, heard};
+use crate::oci::{Accept, Algorithm, Digest, Manifest, Reference, Registry, Repository, Tag};
+use crate::store::TagLink;
+use crate::telemetry::CacheStatus;
+use crate::upstream::{ErrorKind, FetchedManifest, UpstreamError};
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::time::timeout;
+
+/// A request for a manifest.
+#[derive(Clone, Copy, Debug)]
+pub struct ManifestRequest<'a> {
+    /// The repository.
+    pub repository: &'a Repository,
+    /// Tag or digest.
+    pub reference: &'a Reference,
+    /// What the client can read.
+    pub accept: &'a Accept,
+    /// Whether a stored tag must be revalidated first (`Cache-Control: no-cache`).
+    pub revalidate: bool,
+}
+
+/// How a fetch or a revalidation ended.
+#[derive(Clone, Debug)]
+pub(super) struct Fetched {
+    manifest: Arc<StoredManifest>,
+    /// Whether upstream sent the document, rather than saying that the stored one holds.
+    sent: bool,
+    kept: bool,
+}
+
+impl Cache {
+    /// The manifest, from memory, disk or upstream. The answer to HEAD is the same.
+    pub async fn manifest(&self, request: ManifestRequest<'_>) -> Result<ManifestAnswer, CacheError> {
+        let ManifestRequest { repository, reference, accept, .. } = request;
+        let outlook = self.0.outlook(repository)?;
+        if outlook.is_withdrawn(repository) {
+            outlook.ask(Some(repository), outlook.upstream.head_manifest(&repository.name, reference)).await?;
+        }
+        let answer = match reference {
+            Reference::Digest(digest) => self.by_digest(request, outlook, digest).await?,
+            Reference::Tag(tag) => self.by_tag(request, outlook, tag).await?,
+        };
+        if accept.allows(&answer.manifest.media_type) {
+            return Ok(answer);
+        }
+        match outlook.ask(Some(repository), outlook.upstream.get_manifest(&repository.name, reference, accept)).await {
+            Ok(fetched) => {
+                let manifest = Arc::new(verified(&repository.registry, reference, fetched)?);
+                Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Bypass) })
+            }
+            Err(error) if error.is_outage() => Ok(answer),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn by_digest(
+        &self,
+        request: ManifestRequest<'_>,
+        outlook: &Outlook,
+        digest: &Digest,
+    ) -> Result<ManifestAnswer, CacheError> {
+        if let Some(manifest) = self.0.stored_manifest(request.repository, digest).await {
+            return Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Hit) });
+        }
+        self.cold(request, outlook).await
+    }
+
+    async fn by_tag(
+        &self,
+        request: ManifestRequest<'_>,
+        outlook: &Outlook,
+        tag: &Tag,
+    ) -> Result<ManifestAnswer, CacheError> {
+        let repository = request.repository;
+        let Some(state) = self.0.tag_state(repository, tag).await else {
+            return self.cold(request, outlook).await;
+        };
+        let Some(manifest) = self.0.stored_manifest(repository, &state.digest).await else {
+            return self.cold(request, outlook).await;
+        };
+        let ttl = state.age.ttl(outlook.freshness.ttl_of(tag));
+        if outlook.freshness.is_fresh(tag, &state) && !request.revalidate {
+            return Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Hit).with_ttl(ttl) });
+        }
+        let stand_in = |error: Option<&UpstreamError>| {
+            let provenance = Provenance::new(CacheStatus::Stale).with_ttl(ttl).with_outage(error);
+            Ok(ManifestAnswer { manifest: Arc::clone(&manifest), provenance })
+        };
+        if !state.age.may_ask() {
+            return stand_in(None);
+        }
+        let inner = Arc::clone(&self.0);
+        let key = (repository.clone(), request.reference.clone());
+        let (for_task, for_tag) = (repository.clone(), tag.clone());
+        let current = Arc::clone(&manifest);
+        let seat = self
+            .0
+            .manifest_flights
+            .board(key, &self.0.tasks, || async move { inner.revalidate(&for_task, &for_tag, state, current).await });
+        let first = seat.first;
+        match timeout(outlook.patience(), seat.result()).await {
+            Ok(Some(Ok(fetched))) => {
+                let ttl = Age::new().ttl(outlook.freshness.ttl_of(tag));
+                let provenance = Provenance::new(fetched.status(first)).with_ttl(ttl);
+                Ok(ManifestAnswer { manifest: fetched.manifest, provenance })
+            }
+            Ok(Some(Err(CacheError::Upstream(error)))) => match error.kind() {
+                ErrorKind::NotFound { .. } | ErrorKind::RepositoryRefused { .. } => Err(error.into()),
+                _ => stand_in(Some(&error)),
+            },
+            Ok(Some(Err(_)) | None) => stand_in(None),
+            Err(_) => {
+                outlook.kept_waiting();
+                stand_in(None)
+            }
+        }
+    }
+
+    /// Nothing is stored: upstream is asked, once for everybody who asks meanwhile.
+    async fn cold(&self, request: ManifestRequest<'_>, outlook: &Outlook) -> Result<ManifestAnswer, CacheError> {
+        let ManifestRequest { repository, reference, .. } = request;
+        if let Some(Absence { code, message }) = self.0.negatives.recall(repository, reference) {
+            return Err(CacheError::Absent { code, message });
+        }
+        let inner = Arc::clone(&self.0);
+        let key = (repository.clone(), reference.clone());
+        let (of, what) = key.clone();
+        let seat = self.0.manifest_flights.board(key, &self.0.tasks, || async move { inner.fetch(&of, &what).await });
+        let first = seat.first;
+        let fetched = seat.result().await.ok_or(CacheError::Aborted)??;
+        let mut provenance = Provenance::new(fetched.status(first));
+        provenance.stored = fetched.kept;
+        if let Reference::Tag(tag) = reference {
+            provenance = provenance.with_ttl(Age::new().ttl(outlook.freshness.ttl_of(tag)));
+        }
+        Ok(ManifestAnswer { manifest: fetched.manifest, provenance })
+    }
+}
+
+impl Fetched {
+    fn status(&self, first: bool) -> CacheStatus {
+        match (self.sent, first, self.kept) {
+            (false, ..) => CacheStatus::Revalidated,
+            (true, true, true) => CacheStatus::Miss,
+            (true, true, false) => CacheStatus::Bypass,
+            (true, false, _) => CacheStatus::Coalesced,
+        }
+    }
+}
+
+impl Inner {
+    /// The manifest, if it may answer for `repository`: memory first, then a link and the blob behind it.
+    async fn stored_manifest(&self, repository: &Repository, digest: &Digest) -> Option<Arc<StoredManifest>> {
+        if let Some(manifest) = self.memory.get(repository, digest) {
+            return Some(manifest);
+        }
+        let media_type = heard("read the link of", digest, self.store.manifest_type(repository, digest).await)??;
+        let content = heard("read", digest, self.store.read_small(digest).await)??;
+        let manifest = Arc::new(StoredManifest { content, digest: *digest, media_type });
+        self.memory.insert(repository, Arc::clone(&manifest));
+        Some(manifest)
+    }
+
+    async fn tag_state(&self, repository: &Repository, tag: &Tag) -> Option<TagState> {
+        let key = (repository.clone(), tag.clone());
+        if let Some(state) = self.tags.get(&key) {
+            return Some(state);
+        }
+        let link = heard("read the tag", tag, self.store.tag(repository, tag).await)??;
+        let state = TagState::from(link);
+        self.tags.insert(key, state);
+        Some(state)
+    }
+
+    /// Asks upstream whether `tag` still names `current`; a HEAD, and the document only if it moved.
+    async fn revalidate(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        state: TagState,
+        current: Arc<StoredManifest>,
+    ) -> Result<Fetched, CacheError> {
+        let outlook = self.outlook(repository)?;
+        let reference = Reference::Tag(tag.clone());
+        let head = outlook.ask(Some(repository), outlook.upstream.head_manifest(&repository.name, &reference)).await;
+        match head {
+            Ok(head) if head.digest == Some(state.digest) => {
+                self.keep_tag(repository, tag, state.digest).await;
+                Ok(Fetched { manifest: current, sent: false, kept: true })
+            }
+            Ok(_) => self.fetch(repository, &reference).await,
+            Err(error) => {
+                self.note_failure(repository, tag, state, &error).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn note_failure(&self, repository: &Repository, tag: &Tag, state: TagState, error: &UpstreamError) {
+        let key = (repository.clone(), tag.clone());
+        if let ErrorKind::NotFound { code, message } = error.kind() {
+            let absence = Absence { code: code.clone(), message: message.clone() };
+            self.negatives.remember(repository, &Reference::Tag(tag.clone()), absence);
+            self.tags.remove(&key);
+            heard("forget the tag", tag, self.store.remove_tag(repository, tag).await);
+        } else {
+            self.tags.insert(key, TagState { age: state.age.postponed(), ..state });
+        }
+    }
+
+    /// Gets the document from upstream, verifies it, keeps it and links it.
+    async fn fetch(&self, repository: &Repository, reference: &Reference) -> Result<Fetched, CacheError> {
+        let outlook = self.outlook(repository)?;
+        let everything = Accept::default();
+        let request = outlook.upstream.get_manifest(&repository.name, reference, &everything);
+        let fetched = match outlook.ask(Some(repository), request).await {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                if let ErrorKind::NotFound { code, message } = error.kind() {
+                    let absence = Absence { code: code.clone(), message: message.clone() };
+                    self.negatives.remember(repository, reference, absence);
+                }
+                return Err(error.into());
+            }
+        };
+        let manifest = match verified(&repository.registry, reference, fetched) {
+            Ok(manifest) => Arc::new(manifest),
+            Err(error) => {
+                self.metrics.digest_failures.with_label_values(&["fill"]).inc();
+                return Err(error);
+            }
+        };
+        self.negatives.forget(repository, reference);
+        let kept = self.keep_manifest(repository, &manifest).await;
+        if let Reference::Tag(tag) = reference
+            && kept
+        {
+            self.keep_tag(repository, tag, manifest.digest).await;
+        }
+        Ok(Fetched { manifest, sent: true, kept })
+    }
+
+    /// Bytes first, then the link that vouches for them. A store that fails makes the answer one that is not kept.
+    async fn keep_manifest(&self, repository: &Repository, manifest: &Arc<StoredManifest>) -> bool {
+        let StoredManifest { content, digest, media_type } = &**manifest;
+        let children = Manifest::parse(content).unwrap_or_default();
+        let kept = match self.store.put_small(digest, content.clone()).await {
+            Ok(()) => self.store.link_manifest(repository, digest, media_type, &children).await,
+            Err(error) => Err(error),
+        };
+        let kept = heard("keep the manifest", digest, kept).is_some();
+        if kept {
+            self.memory.insert(repository, Arc::clone(manifest));
+        }
+        kept
+    }
+
+    async fn keep_tag(&self, repository: &Repository, tag: &Tag, digest: Digest) {
+        let link = TagLink { digest, seen: SystemTime::now() };
+        heard("keep the tag", tag, self.store.set_tag(repository, tag, link).await);
+        self.tags.insert((repository.clone(), tag.clone()), TagState { digest, age: Age::new() });
+    }
+}
+
+/// The document, if it is what was asked for.
+fn verified(
+    registry: &Registry,
+    reference: &Reference,
+    fetched: FetchedManifest,
+) -> Result<StoredManifest, CacheError> {
+    let FetchedManifest { content, media_type, digest: announced } = fetched;
+    let digest = match reference {
+        Reference::Digest(digest) => *digest,
+        Reference::Tag(_) => announced.unwrap_or_else(|| Digest::of(Algorithm::Sha256, &content)),
+    };
+    if digest.matches(&content) {
+        return Ok(StoredManifest { content, digest, media_type });
+    }
+    let problem = format!("{} bytes with the digest {}", content.len(), Digest::of(digest.algorithm(), &content));
+    Err(CacheError::Mismatch { upstream: registry.to_string(), digest, problem })
+}

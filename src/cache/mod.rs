@@ -1,0 +1,109 @@
+//! The heart: decides whether what is stored may be the answer, and gets it from upstream if not.
+//!
+//! * A stored manifest or blob answers only for a repository whose links vouch for it; without one, upstream decides once.
+//! * Content that is asked for by many is fetched once: manifests and lists by flights, blobs by fills.
+//! * What never changes (digests) is never asked for again. What can (tags, lists) is served for its time, then revalidated; when
+//!   upstream fails or is slow, the stored answer goes out marked stale.
+//! * Nothing here knows HTTP: answers say what they are and why, and `server` turns them into responses.
+
+mod answer;
+mod blob;
+mod download;
+mod fill;
+mod flight;
+mod freshness;
+mod lists;
+mod manifest;
+mod memory;
+mod negative;
+mod outlook;
+mod tasks;
+mod transfer;
+
+pub use answer::{BlobAnswer, CacheError, Content, ListAnswer, ManifestAnswer, Provenance, StoredManifest};
+pub use blob::Want;
+pub use fill::Follower;
+pub use lists::{Entries, List};
+pub use manifest::ManifestRequest;
+pub use transfer::Transfer;
+
+use crate::config::{Limits, UpstreamSettings};
+use crate::oci::{Digest, Registry, Repository, Tag};
+use crate::store::{ListKey, Store, StoreError};
+use crate::telemetry::Metrics;
+use crate::upstream::{Upstream, UpstreamError};
+use flight::Flights;
+use freshness::TagState;
+use outlook::Outlook;
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::sync::Arc;
+
+/// Lists kept in memory at once.
+const LISTS: usize = 1024;
+
+/// The cache; a cheap clone.
+#[derive(Clone)]
+pub struct Cache(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    outlooks: HashMap<Registry, Arc<Outlook>>,
+    memory: memory::ManifestMemory,
+    tags: quick_cache::sync::Cache<(Repository, Tag), TagState>,
+    lists: quick_cache::sync::Cache<ListKey, lists::ListState>,
+    negatives: negative::Negatives,
+    manifest_flights: Flights<(Repository, crate::oci::Reference), Result<manifest::Fetched, CacheError>>,
+    head_flights: Flights<(Repository, Digest), Result<Option<u64>, UpstreamError>>,
+    list_flights: Flights<ListKey, Result<lists::ListState, CacheError>>,
+    fills: fill::Fills,
+    tasks: tasks::Tasks,
+}
+
+impl Cache {
+    /// Joins the store and the upstreams.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        upstreams: Vec<(UpstreamSettings, Upstream)>,
+        limits: &Limits,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let outlooks = upstreams.into_iter().map(|(settings, upstream)| {
+            (settings.name.clone(), Arc::new(Outlook::new(upstream, &settings, Arc::clone(&metrics))))
+        });
+        Self(Arc::new(Inner {
+            outlooks: outlooks.collect(),
+            memory: memory::ManifestMemory::new(limits.manifest_memory),
+            tags: quick_cache::sync::Cache::new(limits.tag_entries),
+            lists: quick_cache::sync::Cache::new(LISTS),
+            negatives: negative::Negatives::new(limits.negative_entries),
+            manifest_flights: Flights::default(),
+            head_flights: Flights::default(),
+            list_flights: Flights::default(),
+            fills: fill::Fills::new(limits.fills),
+            tasks: tasks::Tasks::default(),
+            limits: limits.clone(),
+            store,
+            metrics,
+        }))
+    }
+}
+
+impl Inner {
+    fn outlook(&self, repository: &Repository) -> Result<&Arc<Outlook>, CacheError> {
+        self.outlook_of(&repository.registry)
+    }
+
+    /// Every registry that a request can name is configured, since requests are resolved against the same list.
+    fn outlook_of(&self, registry: &Registry) -> Result<&Arc<Outlook>, CacheError> {
+        self.outlooks.get(registry).ok_or(CacheError::Aborted)
+    }
+}
+
+/// Logs a failure of the store, which never fails a pull: what cannot be read is absent, what cannot be kept is not kept.
+fn heard<T>(attempt: &str, what: impl Display, result: Result<T, StoreError>) -> Option<T> {
+    result.inspect_err(|error| tracing::error!(%error, "could not {attempt} {what}")).ok()
+}

@@ -1,0 +1,109 @@
+use crate::config::UpstreamSettings;
+use crate::oci::Repository;
+use crate::telemetry::Metrics;
+use crate::upstream::{ErrorKind, Upstream, UpstreamError};
+use std::collections::HashSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::freshness::Freshness;
+
+/// One upstream, with what the cache expects of it at the moment.
+#[derive(Debug)]
+pub(super) struct Outlook {
+    /// The connection to it.
+    pub(super) upstream: Upstream,
+    pub(super) metrics: Arc<Metrics>,
+    /// How long its tags are good.
+    pub(super) freshness: Freshness,
+    /// Whether it has lately kept a request waiting in vain: then nobody waits until it answers again.
+    slow: AtomicBool,
+    /// Repositories that a working token was refused for: their content is withheld until it works again.
+    withdrawn: Mutex<HashSet<Repository>>,
+}
+
+impl Outlook {
+    pub(super) fn new(upstream: Upstream, settings: &UpstreamSettings, metrics: Arc<Metrics>) -> Self {
+        Self {
+            upstream,
+            metrics,
+            freshness: Freshness::new(&settings.freshness),
+            slow: AtomicBool::new(false),
+            withdrawn: Mutex::default(),
+        }
+    }
+
+    /// How long a request that could be answered from the store waits for a fresher answer.
+    pub(super) fn patience(&self) -> Duration {
+        if self.slow.load(Ordering::Relaxed) { Duration::ZERO } else { self.freshness.patience }
+    }
+
+    /// A request waited in vain.
+    pub(super) fn kept_waiting(&self) {
+        if !self.slow.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                upstream = %self.upstream.name(),
+                "upstream does not answer in time: stored content goes out stale, at once, until it does"
+            );
+        }
+    }
+
+    /// Runs a request to this upstream about `repository` and draws the conclusions of how it ended.
+    ///
+    /// On the heap, since the state of a request upstream is large and would be a part of every caller's.
+    pub(super) fn ask<'a, T: Send + 'a>(
+        &'a self,
+        repository: Option<&'a Repository>,
+        request: impl Future<Output = Result<T, UpstreamError>> + Send + 'a,
+    ) -> Pin<Box<dyn Future<Output = Result<T, UpstreamError>> + Send + 'a>> {
+        Box::pin(async move {
+            request.await.inspect(|_| self.succeeded(repository)).inspect_err(|error| self.failed(repository, error))
+        })
+    }
+
+    fn succeeded(&self, repository: Option<&Repository>) {
+        self.answered();
+        if let Some(repository) = repository {
+            self.restore(repository);
+        }
+    }
+
+    fn failed(&self, repository: Option<&Repository>, error: &UpstreamError) {
+        match (error.kind(), repository) {
+            (ErrorKind::RepositoryRefused { .. }, Some(repository)) => self.withdraw(repository, error),
+            _ if error.is_outage() => {}
+            _ => self.answered(),
+        }
+    }
+
+    /// Whether `repository` was refused to a working token and has not been allowed since.
+    pub(super) fn is_withdrawn(&self, repository: &Repository) -> bool {
+        lock(&self.withdrawn).contains(repository)
+    }
+
+    fn answered(&self) {
+        if self.slow.load(Ordering::Relaxed) && self.slow.swap(false, Ordering::Relaxed) {
+            tracing::info!(upstream = %self.upstream.name(), "upstream answers again");
+        }
+    }
+
+    fn withdraw(&self, repository: &Repository, error: &UpstreamError) {
+        if lock(&self.withdrawn).insert(repository.clone()) {
+            tracing::warn!(repo.name = %repository, %error, "upstream refuses the repository: what is stored of it is withheld");
+        }
+    }
+
+    fn restore(&self, repository: &Repository) {
+        let mut withdrawn = lock(&self.withdrawn);
+        if !withdrawn.is_empty() && withdrawn.remove(repository) {
+            tracing::info!(repo.name = %repository, "upstream allows the repository again");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

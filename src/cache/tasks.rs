@@ -1,0 +1,18 @@
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use tokio::task::JoinSet;
+
+/// The owner of the cache's background work: fills, revalidations, fetches that outlive the request that began them.
+///
+/// Dropping it ends them all. An ingest that is cut short so is resumed by the next process.
+#[derive(Debug, Default)]
+pub(super) struct Tasks(Mutex<JoinSet<()>>);
+
+impl Tasks {
+    /// Runs `work` to its end, whoever waits for it or leaves.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while running.try_join_next().is_some() {}
+        running.spawn(work);
+    }
+}

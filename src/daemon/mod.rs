@@ -1,0 +1,120 @@
+//! Puts every room together, once, in the order of a request's way; then waits for the signal to stop.
+
+mod announce;
+mod signals;
+
+use crate::access::Access;
+use crate::admin::Admin;
+use crate::cache::Cache;
+use crate::config::{Listen, Settings};
+use crate::server::{Drain, DrainTrigger, Registry, Routes, Server};
+use crate::store::{RealDisk, Store};
+use crate::telemetry::{Log, Metrics};
+use crate::upstream::Upstream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Tasks that a worker runs before it looks for what has arrived on its sockets. tokio's 61 keeps a small request waiting behind
+/// large downloads for tens of milliseconds; at 4 it is a few, and no cost can be measured.
+const EVENT_INTERVAL: u32 = 4;
+/// How long the store may take to write what it holds in memory, at the end.
+const CLOSE: Duration = Duration::from_secs(10);
+
+/// Why the daemon did not start or ended early: the text says what to do.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs until a signal ends it.
+#[must_use]
+pub fn run(settings: Settings, log: Log) -> ExitCode {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().event_interval(EVENT_INTERVAL).thread_name("larder").build();
+    let result = runtime.map_err(Failure::from).and_then(|runtime| {
+        let result = runtime.block_on(serve(settings, log));
+        // What still runs has had its time to end.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("larder stops: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
+    let signals = signals::Signals::listen()?;
+    let metrics = Arc::new(Metrics::new());
+    note_process(&metrics);
+    // Sockets first: a port that is taken must not cost the opening of a store.
+    let server = Server::bind(&settings.server.listen, &settings.server.limits).await?;
+    let admin_server = Server::bind(&[Listen::Tcp(settings.admin.listen)], &settings.server.limits).await?;
+    let disk = Arc::new(RealDisk::new(&settings.store.path));
+    let store = Store::open(&settings.store, disk, Arc::clone(&metrics)).await?;
+    let mut routes = Routes::default();
+    let mut upstreams = Vec::new();
+    for upstream in &settings.upstreams {
+        routes.add(&upstream.name, upstream.aliases.iter().map(String::as_str), upstream.default);
+        let connection = Upstream::new(upstream, &settings.server.limits, Arc::clone(&metrics))?;
+        upstreams.push((upstream.clone(), connection));
+    }
+    announce::start(&settings, &server.addresses(), &admin_server.addresses(), &store, &upstreams).await;
+
+    let names = settings.server.names.iter().cloned();
+    let names = names.chain(settings.upstreams.iter().map(|upstream| upstream.name.to_string()));
+    let access = Access::new(&settings.access, names);
+    let cache = Cache::new(store.clone(), upstreams, &settings.server.limits, Arc::clone(&metrics));
+    let registry = Registry::new(routes, access, cache, Arc::clone(&metrics), log);
+    let admin = Admin::new(metrics, store.clone());
+
+    let (trigger, drain) = Drain::new();
+    // The admin listener goes on answering while the registry drains, so that what still runs can be seen.
+    let (admin_trigger, admin_drain) = Drain::new();
+    let admin_task = tokio::spawn(admin_server.serve(admin.clone(), admin_drain));
+    admin.set_ready(true);
+    notify(&[sd_notify::NotifyState::Ready]);
+    tokio::join!(server.serve(registry, drain), stop(signals, &trigger, settings.server.drain, &admin));
+    admin_trigger.cut();
+    let _ = admin_task.await;
+    if tokio::time::timeout(CLOSE, store.close()).await.is_err() {
+        tracing::warn!(
+            "the store took too long to write its last use of blobs; the next start reads it from the files"
+        );
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The first signal drains, the second ends everything at once.
+async fn stop(mut signals: signals::Signals, trigger: &DrainTrigger, within: Duration, admin: &Admin) {
+    let name = signals.next().await;
+    tracing::info!(
+        drain_s = within.as_secs(),
+        "{name}: no new connections; running downloads may finish, a second signal stops at once"
+    );
+    admin.set_ready(false);
+    notify(&[sd_notify::NotifyState::Stopping]);
+    trigger.begin(within);
+    tokio::select! {
+        name = signals.next() => {
+            tracing::warn!("{name} again: stopping at once");
+            trigger.cut();
+        }
+        () = trigger.finished() => {}
+    }
+}
+
+fn note_process(metrics: &Metrics) {
+    metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    metrics.process_start_time.with_label_values(&[] as &[&str]).set(i64::try_from(now).unwrap_or(i64::MAX));
+}
+
+/// Tells systemd, where it asked to be told (`Type=notify`).
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd could not be told");
+    }
+}

@@ -1,0 +1,128 @@
+//! The one place where errors become status codes, OCI error codes and texts.
+
+use super::request::RequestError;
+use crate::access::Refusal;
+use crate::cache::CacheError;
+use crate::oci::{Code, InvalidDigest};
+use crate::upstream::{ErrorKind, UpstreamError};
+use http::StatusCode;
+use std::time::Duration;
+
+/// What a client is told when there is no answer.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    pub(super) code: String,
+    pub(super) message: String,
+    /// When to try again, for 429.
+    pub(super) retry_after: Option<Duration>,
+    /// Length of the content, for 416.
+    pub(super) length: Option<u64>,
+    /// Whether this was remembered rather than asked.
+    pub(super) negative: bool,
+}
+
+/// How long a client is asked to wait when upstream throttles and does not say for how long.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: Code, message: &(impl ToString + ?Sized)) -> Self {
+        let (code, message) = (code.as_str().to_owned(), message.to_string());
+        Self { status, code, message, retry_after: None, length: None, negative: false }
+    }
+
+    fn after(self, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..self }
+    }
+
+    /// Whether larder itself is at fault: the client then gets the request's number instead of inner details.
+    pub(super) fn is_ours(&self) -> bool {
+        self.status == StatusCode::INTERNAL_SERVER_ERROR
+    }
+
+    /// For referrers. oras-go takes `NAME_UNKNOWN` there for an error, and any other 404 for "fall back to the tag schema".
+    pub(super) fn of_referrers(self) -> Self {
+        if self.code == Code::NameUnknown.as_str() {
+            return Self { code: Code::ManifestUnknown.as_str().to_owned(), ..self };
+        }
+        self
+    }
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Self {
+        let (status, code) = match &error {
+            RequestError::NoRoute => (StatusCode::NOT_FOUND, Code::Unsupported),
+            RequestError::Name(_) => (StatusCode::BAD_REQUEST, Code::NameInvalid),
+            RequestError::Digest(InvalidDigest::Malformed(_)) => (StatusCode::BAD_REQUEST, Code::DigestInvalid),
+            RequestError::Digest(InvalidDigest::Unsupported(_)) => (StatusCode::BAD_REQUEST, Code::Unsupported),
+            RequestError::Tag(_) => (StatusCode::NOT_FOUND, Code::ManifestUnknown),
+            RequestError::UnknownUpstream { .. } | RequestError::NoDefault { .. } => {
+                (StatusCode::NOT_FOUND, Code::NameUnknown)
+            }
+        };
+        Self::new(status, code, &error)
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal {
+            Refusal::Host(_) => StatusCode::MISDIRECTED_REQUEST,
+            Refusal::Network(_) | Refusal::Write => StatusCode::FORBIDDEN,
+        };
+        Self::new(status, Code::Denied, &refusal)
+    }
+}
+
+impl From<CacheError> for Problem {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::Upstream(error) => Self::of_upstream(&error),
+            CacheError::Absent { code, message } => {
+                Self { code, negative: true, ..Self::new(StatusCode::NOT_FOUND, Code::Unknown, &message) }
+            }
+            CacheError::Unsatisfiable { length } => {
+                Self { length: Some(length), ..Self::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::Unknown, &error) }
+            }
+            CacheError::Busy { retry, .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, &error).after(retry)
+            }
+            CacheError::Mismatch { .. } | CacheError::Unreadable { .. } | CacheError::Aborted => {
+                Self::new(StatusCode::BAD_GATEWAY, Code::Unknown, &error)
+            }
+            CacheError::Store(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, &error),
+        }
+    }
+}
+
+impl Problem {
+    /// Connection trouble is 502 or 504, never 404 (containerd goes on to its next host, oras and regctl try again) and never 401
+    /// (which would send clients looking for a login that is larder's to have).
+    fn of_upstream(error: &UpstreamError) -> Self {
+        let as_is = |status, code| Self::new(status, code, error);
+        match error.kind() {
+            ErrorKind::NotFound { code, message } => {
+                Self { code: code.clone(), ..Self::new(StatusCode::NOT_FOUND, Code::Unknown, message) }
+            }
+            ErrorKind::Unreachable | ErrorKind::Timeout => as_is(StatusCode::GATEWAY_TIMEOUT, Code::Unknown),
+            ErrorKind::Tls
+            | ErrorKind::ServerError(_)
+            | ErrorKind::Foreign
+            | ErrorKind::TooLarge
+            | ErrorKind::Interrupted => as_is(StatusCode::BAD_GATEWAY, Code::Unknown),
+            ErrorKind::Throttled { retry_after } => {
+                as_is(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests).after(retry_after.unwrap_or(RETRY_AFTER))
+            }
+            ErrorKind::Firewall { .. } | ErrorKind::CredentialRefused { .. } | ErrorKind::RepositoryRefused { .. } => {
+                as_is(StatusCode::FORBIDDEN, Code::Denied)
+            }
+            ErrorKind::Rejected { status, code, .. } => {
+                let status = StatusCode::from_u16(*status).ok().filter(StatusCode::is_client_error);
+                let status = status.filter(|status| *status != StatusCode::UNAUTHORIZED);
+                let problem = as_is(status.unwrap_or(StatusCode::FORBIDDEN), Code::Unknown);
+                if code.is_empty() { problem } else { Self { code: code.clone(), ..problem } }
+            }
+        }
+    }
+}
