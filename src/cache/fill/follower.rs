@@ -1,7 +1,7 @@
-use super::super::answer::CacheError;
 use super::super::download::Download;
+use super::super::error::CacheError;
 use super::super::transfer::Transfer;
-use super::{End, Fill, HELD_BACK, Progress};
+use super::{End, Fill, HELD_BACK, Opened, Progress};
 use crate::oci::ByteRange;
 use crate::store::BlobFile;
 use std::ops::Range;
@@ -29,7 +29,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub(in super::super) fn new(fill: &Arc<Fill>, file: BlobFile, length: u64, range: ByteRange) -> Self {
+    pub(in super::super) fn new(fill: &Arc<Fill>, opened: Opened, range: ByteRange) -> Self {
+        let Opened { file, length } = opened;
         let progress = fill.progress.subscribe();
         Self { fill: Arc::clone(fill), progress, file, length, range, position: range.start }
     }
