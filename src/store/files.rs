@@ -70,6 +70,12 @@ impl Files {
         result
     }
 
+    /// Promises a file that is there already: the process that renamed it may have been killed before it could sync.
+    pub(super) fn keep(&self, path: &Path) -> Result<(), StoreError> {
+        self.make_folder(parent(path))?;
+        self.sync_folder(parent(path))
+    }
+
     /// Removes a file; whether there was one.
     pub(super) fn remove(&self, path: &Path) -> Result<bool, StoreError> {
         let removed = self.counting(path, || {
@@ -78,7 +84,13 @@ impl Files {
             Ok((length, 0))
         });
         match removed {
-            Err(error) if is_absent(&error) => return Ok(false),
+            // Perhaps by a process that was killed before it could sync.
+            Err(error) if is_absent(&error) => {
+                return match self.sync_folder(parent(path)) {
+                    Err(StoreError::Io { source, .. }) if is_absent(&source) => Ok(false),
+                    other => other.map(|()| false),
+                };
+            }
             other => other.map_err(StoreError::io("remove", path))?,
         }
         self.sync_folder(parent(path))?;
