@@ -199,7 +199,7 @@ impl Inner {
             if let Some(entry) = self.catalogue.get(digest) {
                 entry.set_manifest();
             }
-            return Ok(());
+            return self.files.keep(&layout::blob(digest));
         }
         let mut reservation = self.reserve(content.len() as u64)?;
         let temporary = self.files.temporary();

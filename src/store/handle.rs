@@ -209,3 +209,9 @@ impl Store {
         self.0.general.run(move || job(&inner)).await
     }
 }
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Store").field(&self.usage()).finish()
+    }
+}

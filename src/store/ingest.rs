@@ -14,6 +14,8 @@ use super::partials::Claim;
 use super::space::Reservation;
 use crate::oci::{Digest, Hasher};
 use bytes::Bytes;
+use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -198,7 +200,7 @@ impl State {
     fn allocate(&mut self, missing: u64) -> Result<(), StoreError> {
         if let Some(length) = self.length
             && missing >= WORTH_ALLOCATING
-            && self.file.disk_file().allocate(length).map_err(StoreError::io("allocate space for", &self.path))?
+            && self.inner.allocate(&self.file, length, missing, &self.path)?
         {
             self.reservation.set_allocated();
             self.claim.allocated = true;
@@ -299,6 +301,16 @@ impl State {
 }
 
 impl Inner {
+    /// Allocates a file's space; no room for it is a refusal, not a failure.
+    fn allocate(&self, file: &BlobFile, length: u64, missing: u64, path: &std::path::Path) -> Result<bool, StoreError> {
+        match file.disk_file().allocate(length) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                Err(self.space.refusal(missing, self.files.disk.free().unwrap_or_default()).into())
+            }
+            other => other.map_err(StoreError::io("allocate space for", path)),
+        }
+    }
+
     /// Gives back what is allocated behind the end of ingests that nobody is writing.
     pub(super) fn tidy_ingests(&self) {
         for digest in self.partials.untidy() {
@@ -329,5 +341,17 @@ impl Verified {
     pub async fn commit(self) -> Result<Blob, StoreError> {
         let Self { mut state, inner } = self;
         inner.writers.run(move || state.commit()).await
+    }
+}
+
+impl fmt::Debug for Ingest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ingest").field("received", &self.received).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Verified").field(&self.state.digest).finish()
     }
 }

@@ -1,7 +1,7 @@
 //! The seam between the store and the file system.
 //!
 //! Every path is relative to the store's folder. Everything here blocks and is called on the store's own threads only. There
-//! are two disks: [`RealDisk`] and, for tests, [`SimDisk`], which loses, tears and reorders whatever was not synced.
+//! are two disks: [`RealDisk`] and, for tests, [`sim::SimDisk`], which loses, tears and reorders whatever was not synced.
 
 mod real;
 #[doc(hidden)]

@@ -20,6 +20,8 @@ const QUEUE: usize = 1024;
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How long one call, or opening, may take before the engine is given up.
 const STALL: Duration = Duration::from_secs(30);
+/// How long after its start an engine that has ended is tried again: not at every tick on a disk that takes no writes.
+const RETRY: Duration = Duration::from_secs(60);
 /// Entries to one batch.
 const BATCH: usize = 512;
 /// sled does not shrink: a larger folder is made anew from the files.
@@ -117,7 +119,8 @@ impl Index {
     pub(in crate::store) fn watch(&self) {
         let Some(guard) = &self.0 else { return };
         let mut runner = lock(&guard.runner);
-        if !runner.health.is_stalled() && !runner.health.ended.load(Ordering::Acquire) {
+        let ended = runner.health.ended.load(Ordering::Acquire) && runner.health.started.elapsed() > RETRY;
+        if !ended && !runner.health.is_stalled() {
             return;
         }
         runner.health.abandoned.store(true, Ordering::Release);
@@ -127,6 +130,9 @@ impl Index {
 
     /// Flushes and closes it, waiting no longer than a bound.
     pub(in crate::store) fn close(&self) {
+        if !self.0.as_ref().is_some_and(|guard| lock(&guard.runner).health.serving.load(Ordering::Acquire)) {
+            return;
+        }
         let (reply, closed) = mpsc::sync_channel(1);
         if self.send(Command::Close(reply)).is_ok() {
             let _ = closed.recv_timeout(CLOSING);
