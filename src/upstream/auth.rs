@@ -115,7 +115,16 @@ impl Session {
         // An ACR has tokens whether it says so or not; whoever wants its password in its name stands in between.
         let has_tokens =
             matches!(*locked(&self.scheme), Some(Scheme::Bearer(_))) || credential::is_acr(&self.granter.origin.host);
-        if found.iter().any(|challenge| challenge.scheme == "basic") && !has_tokens {
+        let wants_password = found.iter().any(|challenge| challenge.scheme == "basic");
+        if wants_password && has_tokens {
+            let reason = format!(
+                "{} asks for a password although it has tokens, and was not given it; {}",
+                answer.origin,
+                classify::LOOK
+            );
+            return Err(Failure::foreign(reason));
+        }
+        if wants_password {
             return self.respond_to_basic(answer, pass).await;
         }
         Err(self.refused(answer, pass))
