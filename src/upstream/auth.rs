@@ -2,7 +2,7 @@
 
 use super::challenge::{self, Challenge};
 use super::classify::{self, Said};
-use super::credential::{Grant, Material};
+use super::credential::{self, Grant, Material};
 use super::error::{ErrorKind, Failure};
 use super::grant::{Granter, Service};
 use super::locked;
@@ -112,8 +112,19 @@ impl Session {
         if let Some(bearer) = found.iter().find(|challenge| challenge.scheme == "bearer") {
             return self.respond_to_bearer(answer, bearer, scope, pass).await;
         }
-        let has_tokens = matches!(*locked(&self.scheme), Some(Scheme::Bearer(_)));
-        if found.iter().any(|challenge| challenge.scheme == "basic") && !has_tokens {
+        // An ACR has tokens whether it says so or not; whoever wants its password in its name stands in between.
+        let has_tokens =
+            matches!(*locked(&self.scheme), Some(Scheme::Bearer(_))) || credential::is_acr(&self.granter.origin.host);
+        let wants_password = found.iter().any(|challenge| challenge.scheme == "basic");
+        if wants_password && has_tokens {
+            let reason = format!(
+                "{} asks for a password although it has tokens, and was not given it; {}",
+                answer.origin,
+                classify::LOOK
+            );
+            return Err(Failure::foreign(reason));
+        }
+        if wants_password {
             return self.respond_to_basic(answer, pass).await;
         }
         Err(self.refused(answer, pass))
@@ -195,10 +206,7 @@ impl Session {
                 if let Some(withheld) = &token.withheld {
                     return Failure::credential("anonymous", format!("{origin} wants a login"), withheld);
                 }
-                let reason = format!(
-                    "{origin} refuses it to {}{said}{correlation}; grant that login the right to pull from it",
-                    token.identity
-                );
+                let reason = classify::refusal(origin, &token.identity, &format!("{said}{correlation}"));
                 Failure::new(ErrorKind::RepositoryRefused { message }, reason)
             }
         }

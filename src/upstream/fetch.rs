@@ -2,7 +2,7 @@
 
 use super::auth::{Pass, Session};
 use super::classify;
-use super::error::Failure;
+use super::error::{ErrorKind, Failure};
 use super::op::Op;
 use super::origin::{self, Origin};
 use super::pool::Outgoing;
@@ -39,11 +39,14 @@ impl Session {
             self.wire.retried("redirect");
             arrived = self.arrive(ask).await?;
         }
-        let Arrived { answer, pass, .. } = arrived;
+        let Arrived { answer, pass, redirected } = arrived;
         if matches!(answer.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
             return as_content(ask.op, answer);
         }
-        Err(classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await)
+        let failure = classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await;
+        // Whoever the upstream leads to has not seen the login, and so has not judged it.
+        let misled = redirected && matches!(failure.kind, ErrorKind::RepositoryRefused { .. });
+        Err(if misled { Failure::foreign(failure.reason) } else { failure })
     }
 
     /// Asks for a head. One that fails without saying who speaks, or why, is confirmed by a GET, which has a body.

@@ -103,7 +103,10 @@ impl Upstream {
     ) -> Result<Self, SetupError> {
         let name = settings.name.clone();
         let Some(origin) = Origin::of(&settings.url) else {
-            return Err(SetupError::Address { upstream: name.to_string(), url: settings.url.to_string() });
+            // Without a user's part, which may hold a password.
+            let url = settings.url.to_string();
+            let url = url.split_once('@').map_or(url.clone(), |(_, rest)| format!("…@{rest}"));
+            return Err(SetupError::Address { upstream: name.to_string(), url });
         };
         let ca_file = settings.ca_file.as_deref();
         let connector = Connector::new(name.as_str(), ca_file, environment, settings.connect_timeout)?;

@@ -266,6 +266,21 @@ async fn a_burst_of_repositories_runs_one_helper() {
 }
 
 #[tokio::test]
+async fn an_acr_that_asks_for_a_password_itself_does_not_get_it() {
+    // A forward proxy stands for the ACR, whose name leads nowhere here.
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|_| reply(401, &[("www-authenticate", "Basic realm=\"x\"")], "")).await;
+    let environment = crate::upstream::testing::environment().with("HTTP_PROXY", server.url());
+    let settings = settings("http://myacr.azurecr.io", password(folder.path(), "pw"));
+    let (upstream, _) = crate::upstream::testing::upstream_in(&settings, &environment);
+    for _ in 0..2 {
+        let error = manifest(&upstream, "a").await.unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Foreign, "{error}");
+    }
+    assert!(server.asked().iter().all(|asked| asked.header("authorization").is_none()));
+}
+
+#[tokio::test]
 async fn a_missing_secret_is_an_outage_that_names_the_file() {
     let server = registry(None).await;
     let password_file = "/nowhere/password".into();

@@ -120,8 +120,10 @@ async fn an_expired_address_is_resolved_once_more() {
 
 #[tokio::test]
 async fn storage_that_refuses_for_good_is_no_not_found() {
-    for status in [400, 403, 404] {
-        let target = Server::start(move |_| bare(status, &[("content-type", "application/xml")], "<Error/>")).await;
+    for (status, body) in
+        [(400, "<Error/>"), (403, "<Error/>"), (404, "<Error/>"), (401, "{\"errors\":[{\"code\":\"DENIED\"}]}")]
+    {
+        let target = Server::start(move |_| bare(status, &[("content-type", "application/xml")], body)).await;
         let server = Server::start(login_server(target.url())).await;
         let (upstream, _) = upstream(&settings(&server.url(), CredentialSettings::Anonymous));
         let error = upstream.get_blob(&name("a"), &blob(CONTENT), None).await.unwrap_err();
