@@ -119,7 +119,7 @@ async fn what_the_file_will_not_have_comes_from_elsewhere() {
     let (bytes, ends) = collect(Body::extents(file.clone(), 0..900_000, extents)).await;
     assert_eq!(bytes.unwrap(), file.bytes);
     assert_eq!(ends, [BodyEnd { bytes: 900_000, outcome: BodyOutcome::Complete }]);
-    let mut extents = list([0..10]);
+    let mut extents = list(std::iter::once(0..10));
     extents.0.push_back(Ok(Extent::Rest(Box::new(pieces(&["too short"])))));
     let (bytes, _) = collect(Body::extents(file, 0..900_000, extents)).await;
     assert!(bytes.is_err());
