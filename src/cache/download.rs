@@ -1,6 +1,6 @@
 //! One content being read from upstream: in order, from any offset, over as many connections and sources as it takes.
 
-use super::answer::CacheError;
+use super::error::CacheError;
 use super::outlook::Outlook;
 use crate::oci::{ByteRange, Digest, Repository};
 use crate::upstream::{ErrorKind, FetchedBlob, UpstreamBody, UpstreamError};

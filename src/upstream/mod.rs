@@ -27,6 +27,7 @@ mod origin;
 mod pool;
 mod process;
 mod registry;
+mod scope;
 mod secret;
 mod tls;
 mod tokens;

@@ -1,13 +1,16 @@
 //! As whom larder asks: sources of logins, each behind one trait.
 //!
-//! A source is asked every time a token has to be fetched, and reads its file or runs its program then; nothing is remembered
-//! longer than seconds, so that a secret rotates without a restart.
+//! A source reads its file or runs its program every time it is asked. [`Memo`] asks it once for all who wait and remembers the
+//! login for seconds, so that a secret rotates without a restart.
 
 mod auto;
 mod azure_cli;
 mod docker;
 mod file;
 mod helper;
+mod memo;
+
+pub(super) use memo::Memo;
 
 use super::environment::Environment;
 use super::error::Failure;
