@@ -104,11 +104,8 @@ impl Call {
             let response = sender.send_request(self.request).await.map_err(std::io::Error::other)?;
             Ok::<_, std::io::Error>((response, connection))
         });
-        let (response, connection) = match opened.await {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(error)) => panic!("{what}: no answer: {error:?}"),
-            Err(_) => panic!("{what}: no answer within {PATIENCE:?}"),
-        };
+        let opened = opened.await.unwrap_or_else(|_| panic!("{what}: no answer within {PATIENCE:?}"));
+        let (response, connection) = opened.unwrap_or_else(|error| panic!("{what}: no answer: {error:?}"));
         let (head, body) = response.into_parts();
         Streaming { status: head.status, headers: head.headers, method, body, connection }
     }
@@ -155,13 +152,11 @@ impl Streaming {
             }
         }
         let answer = Answer { status: self.status, headers: self.headers.clone(), body: bytes.freeze() };
-        match error {
-            Some(error) => Err(Broken { answer, error }),
-            None => {
-                answer.verify(&self.method);
-                Ok(answer)
-            }
+        if let Some(error) = error {
+            return Err(Broken { answer, error });
         }
+        answer.verify(&self.method);
+        Ok(answer)
     }
 }
 

@@ -45,6 +45,7 @@ pub use process::Process;
 pub use setup::{ALIAS, OTHER, OTHER_ALIAS, Setup, UPSTREAM};
 
 use sha2::Digest as _;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// Long enough for anything that is to happen at all on a busy machine.
@@ -70,5 +71,9 @@ pub fn sha512(content: &[u8]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
