@@ -23,6 +23,8 @@ const END_WAIT: Duration = Duration::from_millis(500);
 pub(super) struct Source {
     pub(super) outlook: Arc<Outlook>,
     pub(super) repository: Repository,
+    /// Whether a link of the repository vouches for the content.
+    pub(super) member: bool,
 }
 
 /// The sources of one content, shared by its readers and its download.
@@ -147,6 +149,30 @@ impl Download {
                 Err(error) => self.sources.close(&source.repository, &error),
             }
         }
+    }
+
+    /// Waits until a source may have the content, all of which is here already.
+    pub(super) async fn confirm(&mut self) -> Result<(), CacheError> {
+        loop {
+            let Some(source) = self.sources.choose(0) else {
+                return Err(self.no_source());
+            };
+            let answer = if source.member { Ok(()) } else { self.ask_whether(&source).await };
+            match answer {
+                Ok(()) => {
+                    self.sources.prove(&source.repository);
+                    self.length = Some(self.offset);
+                    self.from = Some(source);
+                    return Ok(());
+                }
+                Err(error) => self.sources.close(&source.repository, &error),
+            }
+        }
+    }
+
+    async fn ask_whether(&self, source: &Source) -> Result<(), UpstreamError> {
+        let head = source.outlook.upstream.head_blob(&source.repository.name, &self.digest);
+        source.outlook.ask(Some(&source.repository), head).await.map(drop)
     }
 
     /// Asks for the length if the answer did not say it (a chunked body).
