@@ -77,6 +77,7 @@ async fn demonstrate(keep: bool) -> Result<()> {
 async fn pulled(how: &str, registry: &Registry, servers: &[&Process]) -> Result<Pull> {
     let words = || servers.iter().map(|server| server.last_words()).collect::<String>();
     let pull = registry.pull(REPOSITORY, TAG).await.map_err(|error| format!("{error}\n{}", words()))?;
+    registry.settles().await?;
     let (seconds, bytes) = (pull.took.as_secs_f64(), mib(pull.from_upstream));
     println!("{how:<27} {seconds:>7.3} s   {bytes:>9}   {:<33} {}", pull.manifest_status, pull.blob_status);
     Ok(pull)
