@@ -1,7 +1,8 @@
 //! Answers to requests for blobs: from the store, from a fill under way, or from upstream.
 
-use super::answer::{BlobAnswer, CacheError, Content, Provenance};
+use super::answer::{BlobAnswer, Content, Provenance};
 use super::download::{Download, Source};
+use super::error::CacheError;
 use super::fill::{End, Fill, Follower, HELD_BACK, Opened};
 use super::negative::Absence;
 use super::outlook::Outlook;
@@ -126,7 +127,8 @@ impl Cache {
 
     /// By way of the one fill of this digest.
     async fn filled(&self, asked: &Asked<'_>) -> Result<BlobAnswer, CacheError> {
-        let source = || Source { outlook: Arc::clone(asked.outlook), repository: asked.repository.clone() };
+        let (outlook, member) = (asked.outlook, asked.member);
+        let source = || Source { outlook: Arc::clone(outlook), repository: asked.repository.clone(), member };
         let (fill, first) = self.0.fills.join(&self.0, asked.digest, source)?;
         if asked.member && !first {
             fill.sources.add(source());
@@ -213,7 +215,7 @@ impl Cache {
                 provenance = provenance.unverified();
             }
         }
-        let follower = Follower::new(fill.progress.subscribe(), file, length, wanted);
+        let follower = Follower::new(fill, Opened { file, length }, wanted);
         Ok(BlobAnswer { length, range, content: Content::Follow(Box::new(follower)), provenance })
     }
 

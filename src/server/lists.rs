@@ -92,9 +92,13 @@ pub(super) fn tags(cut: &Cut<'_>, naming: &Naming, name: &Name, tags: &[String])
 
 /// `_catalog`, each repository named as the client would ask for it.
 pub(super) fn catalogue(cut: &Cut<'_>, naming: &Naming, repositories: &[String]) -> Page {
-    let (page, more) = cut.of(repositories);
-    let link = page.last().filter(|_| more).map(|last| cut.link(&naming.path("_catalog"), last));
-    Page { body: json(&Catalogue { repositories: page.to_vec() }), link, filtered: false }
+    let prefix = naming.component.as_ref().map_or_else(String::new, |component| format!("{component}/"));
+    // A client goes on after a name as it has seen it.
+    let last = cut.last.as_deref().map(|last| last.strip_prefix(&prefix).unwrap_or(last).to_owned());
+    let (page, more) = Cut { last, ..*cut }.of(repositories);
+    let named: Vec<String> = page.iter().map(|name| format!("{prefix}{name}")).collect();
+    let link = named.last().filter(|_| more).map(|last| cut.link(&naming.path("_catalog"), last));
+    Page { body: json(&Catalogue { repositories: named }), link, filtered: false }
 }
 
 #[derive(Serialize)]
@@ -169,6 +173,22 @@ mod tests {
         assert!(body.contains(r#"["v2","v3"]"#), "a last that is gone is placed by comparison");
         assert_eq!(page("n=0", &all), (r#"{"name":"acr/samples/config","tags":[]}"#.into(), None));
         assert!(Cut::parse("n=many").is_err());
+    }
+
+    #[test]
+    fn repositories_are_named_as_the_client_would_ask_for_them_and_it_may_go_on_after_such_a_name() {
+        let naming = Naming { component: Some("acr".into()), ..Naming::default() };
+        let all = names(&["a/b", "c", "d"]);
+        let page = |query: &str| {
+            let page = catalogue(&Cut::parse(query).unwrap(), &naming, &all);
+            (String::from_utf8(page.body).unwrap(), page.link)
+        };
+        let (body, link) = page("n=1");
+        assert_eq!(body, r#"{"repositories":["acr/a/b"]}"#);
+        assert_eq!(link.unwrap(), "</v2/acr/_catalog?last=acr%2Fa%2Fb&n=1>; rel=\"next\"");
+        for last in ["acr%2Fa%2Fb", "acr/a/b", "a/b"] {
+            assert_eq!(page(&format!("last={last}")).0, r#"{"repositories":["acr/c","acr/d"]}"#, "{last}");
+        }
     }
 
     #[test]
