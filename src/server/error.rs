@@ -102,6 +102,10 @@ impl Problem {
     fn of_upstream(error: &UpstreamError) -> Self {
         let as_is = |status, code| Self::new(status, code, error);
         match error.kind() {
+            // An answer to HEAD has no words of its own.
+            ErrorKind::NotFound { code, message } if message.is_empty() => {
+                Self { code: code.clone(), ..as_is(StatusCode::NOT_FOUND, Code::Unknown) }
+            }
             ErrorKind::NotFound { code, message } => {
                 Self { code: code.clone(), ..Self::new(StatusCode::NOT_FOUND, Code::Unknown, message) }
             }
