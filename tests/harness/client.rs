@@ -39,6 +39,8 @@ pub struct Streaming {
     pub headers: HeaderMap,
     method: http::Method,
     body: Incoming,
+    /// What has come of the body.
+    seen: BytesMut,
     connection: tokio::task::JoinHandle<()>,
 }
 
@@ -107,7 +109,7 @@ impl Call {
         let opened = opened.await.unwrap_or_else(|_| panic!("{what}: no answer within {PATIENCE:?}"));
         let (response, connection) = opened.unwrap_or_else(|error| panic!("{what}: no answer: {error:?}"));
         let (head, body) = response.into_parts();
-        Streaming { status: head.status, headers: head.headers, method, body, connection }
+        Streaming { status: head.status, headers: head.headers, method, body, seen: BytesMut::new(), connection }
     }
 }
 
@@ -118,7 +120,10 @@ impl Streaming {
             let frame = timeout(PATIENCE, self.body.frame()).await.expect("the body goes on")?;
             match frame {
                 Ok(frame) => match frame.into_data() {
-                    Ok(data) if !data.is_empty() => return Some(Ok(data)),
+                    Ok(data) if !data.is_empty() => {
+                        self.seen.extend_from_slice(&data);
+                        return Some(Ok(data));
+                    }
                     _ => {}
                 },
                 Err(error) => return Some(Err(format!("{error:?}"))),
@@ -126,32 +131,28 @@ impl Streaming {
         }
     }
 
-    /// At least so many bytes, of a body that has them.
+    /// Waits for the body to have come to so many bytes, of a body that has them; gives all that has come.
     pub async fn at_least(&mut self, count: usize) -> Bytes {
-        let mut bytes = BytesMut::new();
-        while bytes.len() < count {
+        while self.seen.len() < count {
             match self.chunk().await {
-                Some(Ok(chunk)) => bytes.extend_from_slice(&chunk),
-                other => panic!("{} of {count} bytes came, then {other:?}", bytes.len()),
+                Some(Ok(_)) => {}
+                other => panic!("{} of {count} bytes came, then {other:?}", self.seen.len()),
             }
         }
-        bytes.freeze()
+        Bytes::copy_from_slice(&self.seen)
     }
 
-    /// Everything that is left.
+    /// The whole answer, with what had come of it before.
     pub async fn rest(mut self) -> Result<Answer, Broken> {
-        let mut bytes = BytesMut::new();
         let mut error = None;
         while let Some(chunk) = self.chunk().await {
-            match chunk {
-                Ok(chunk) => bytes.extend_from_slice(&chunk),
-                Err(problem) => {
-                    error = Some(problem);
-                    break;
-                }
+            if let Err(problem) = chunk {
+                error = Some(problem);
+                break;
             }
         }
-        let answer = Answer { status: self.status, headers: self.headers.clone(), body: bytes.freeze() };
+        let body = std::mem::take(&mut self.seen).freeze();
+        let answer = Answer { status: self.status, headers: self.headers.clone(), body };
         if let Some(error) = error {
             return Err(Broken { answer, error });
         }

@@ -132,7 +132,7 @@ async fn trap_23_large_headers_are_borne_and_larger_ones_refused_without_harm() 
     let target = crate::blob(REPOSITORY, &artifact.layers[0]);
     // containers/image asks for up to 1024 ranges at once; the whole content is an answer that it takes, 416 is not.
     let ranges: Vec<String> =
-        (0..1024).map(|number| format!("{}-{}", number * 1_000_000_000, number * 1_000_000_000 + 9)).collect();
+        (0..1024_u64).map(|number| format!("{}-{}", number * 1_000_000_000, number * 1_000_000_000 + 9)).collect();
     let ranges = format!("bytes={}", ranges.join(","));
     assert!(ranges.len() > 18_000, "{}", ranges.len());
     let answer = larder.call("GET", &target).range(&ranges).send().await;
@@ -141,7 +141,7 @@ async fn trap_23_large_headers_are_borne_and_larger_ones_refused_without_harm() 
     assert_eq!(answer.status, 200, "a cookie jar's worth");
     let (ninety, many) = ((0..90).fold(larder.call("GET", &target), |call, n| call.line(&format!("x-{n}"), "y")), 120);
     assert_eq!(ninety.send().await.status, 200);
-    let lines: String = (0..many).map(|n| format!("x-{n}: y\r\n")).collect();
+    let lines = (0..many).map(|n| format!("x-{n}: y\r\n")).collect::<Vec<_>>().concat();
     let heads = raw::heads(
         &raw::talk(larder.address, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")).await,
     );
@@ -174,9 +174,15 @@ async fn connections_beyond_the_limit_wait_instead_of_failing() {
     let acr = Acr::start(Options::public()).await;
     seed(&acr);
     let larder = Setup::of(&acr).with(|settings| settings.server.limits.connections = 2).start().await;
-    let held = [raw::send(larder.address, "GET").await, raw::send(larder.address, "GET").await];
-    tokio::time::sleep(Duration::from_millis(50)).await;
     let target = manifest(REPOSITORY, "v1");
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut socket = raw::send(larder.address, "GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let mut answered = [0; 12];
+        socket.read_exact(&mut answered).await.unwrap();
+        assert_eq!(&answered, b"HTTP/1.1 200");
+        held.push(socket);
+    }
     let waiting = tokio::spawn(larder.call("GET", &target).send());
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!waiting.is_finished());
@@ -246,6 +252,8 @@ async fn the_second_listener_says_whether_it_lives_and_serves_whatever_upstream_
     let acr = Acr::start(Options::public()).await;
     let larder = Setup::of(&acr).start().await;
     acr.stop_listening();
+    assert_eq!(larder.get("/v2/").await.status, 200);
+    larder.requests_when(1).await;
     for (path, text) in [("/healthz", "ok\n"), ("/readyz", "ready\n")] {
         let answer = larder.admin_get(path).await;
         assert_eq!((answer.status.as_u16(), answer.text()), (200, text));
