@@ -121,7 +121,8 @@ impl Cache {
 
     /// By way of the one fill of this digest.
     async fn filled(&self, asked: &Asked<'_>) -> Result<BlobAnswer, CacheError> {
-        let source = || Source { outlook: Arc::clone(asked.outlook), repository: asked.repository.clone() };
+        let (outlook, member) = (asked.outlook, asked.member);
+        let source = || Source { outlook: Arc::clone(outlook), repository: asked.repository.clone(), member };
         let (fill, first) = self.0.fills.join(&self.0, asked.digest, source)?;
         if asked.member && !first {
             fill.sources.add(source());

@@ -74,6 +74,7 @@ impl Cache {
         metrics: Arc<Metrics>,
     ) -> Self {
         let outlooks = upstreams.into_iter().map(|(settings, upstream)| {
+            metrics.expect_upstream(settings.name.as_str());
             (settings.name.clone(), Arc::new(Outlook::new(upstream, &settings, Arc::clone(&metrics))))
         });
         Self(Arc::new(Inner {

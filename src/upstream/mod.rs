@@ -15,7 +15,6 @@ mod challenge;
 mod classify;
 mod connect;
 mod credential;
-mod environment;
 mod error;
 mod fetch;
 mod grant;
@@ -39,7 +38,6 @@ mod testing;
 mod tests;
 
 pub use body::UpstreamBody;
-pub use environment::Environment;
 pub use error::{ErrorKind, SetupError, UpstreamError};
 pub use list::{FetchedList, ListRequest, Page};
 pub use registry::{FetchedBlob, FetchedManifest, Login, ManifestHead, Upstream};

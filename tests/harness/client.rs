@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use sha2::Digest as _;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -39,8 +40,8 @@ pub struct Streaming {
     pub headers: HeaderMap,
     method: http::Method,
     body: Incoming,
-    /// What has come of the body.
-    seen: BytesMut,
+    /// All that came so far.
+    taken: BytesMut,
     connection: tokio::task::JoinHandle<()>,
 }
 
@@ -109,7 +110,7 @@ impl Call {
         let opened = opened.await.unwrap_or_else(|_| panic!("{what}: no answer within {PATIENCE:?}"));
         let (response, connection) = opened.unwrap_or_else(|error| panic!("{what}: no answer: {error:?}"));
         let (head, body) = response.into_parts();
-        Streaming { status: head.status, headers: head.headers, method, body, seen: BytesMut::new(), connection }
+        Streaming { status: head.status, headers: head.headers, method, body, taken: BytesMut::new(), connection }
     }
 }
 
@@ -121,7 +122,7 @@ impl Streaming {
             match frame {
                 Ok(frame) => match frame.into_data() {
                     Ok(data) if !data.is_empty() => {
-                        self.seen.extend_from_slice(&data);
+                        self.taken.extend_from_slice(&data);
                         return Some(Ok(data));
                     }
                     _ => {}
@@ -131,18 +132,37 @@ impl Streaming {
         }
     }
 
-    /// Waits for the body to have come to so many bytes, of a body that has them; gives all that has come.
-    pub async fn at_least(&mut self, count: usize) -> Bytes {
-        while self.seen.len() < count {
-            match self.chunk().await {
-                Some(Ok(_)) => {}
-                other => panic!("{} of {count} bytes came, then {other:?}", self.seen.len()),
-            }
+    /// Reads to the end and keeps nothing: how many bytes came, their digest, and whether the end was a clean one.
+    pub async fn hashed(mut self) -> (u64, String, Result<(), String>) {
+        let mut count = self.taken.len() as u64;
+        let mut hasher = sha2::Sha256::new_with_prefix(std::mem::take(&mut self.taken));
+        loop {
+            let chunk = self.chunk().await;
+            hasher.update(&self.taken);
+            count += self.taken.len() as u64;
+            self.taken.clear();
+            let end = match chunk {
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => Err(error),
+                None => Ok(()),
+            };
+            return (count, format!("sha256:{}", super::hex(&hasher.finalize())), end);
         }
-        Bytes::copy_from_slice(&self.seen)
     }
 
-    /// The whole answer, with what had come of it before.
+    /// At least so many bytes, of a body that has them.
+    pub async fn at_least(&mut self, count: usize) -> Bytes {
+        let mut bytes = BytesMut::new();
+        while bytes.len() < count {
+            match self.chunk().await {
+                Some(Ok(chunk)) => bytes.extend_from_slice(&chunk),
+                other => panic!("{} of {count} bytes came, then {other:?}", bytes.len()),
+            }
+        }
+        bytes.freeze()
+    }
+
+    /// The whole answer, what was read of it before included.
     pub async fn rest(mut self) -> Result<Answer, Broken> {
         let mut error = None;
         while let Some(chunk) = self.chunk().await {
@@ -151,7 +171,7 @@ impl Streaming {
                 break;
             }
         }
-        let body = std::mem::take(&mut self.seen).freeze();
+        let body = std::mem::take(&mut self.taken).freeze();
         let answer = Answer { status: self.status, headers: self.headers.clone(), body };
         if let Some(error) = error {
             return Err(Broken { answer, error });

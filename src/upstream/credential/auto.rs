@@ -1,7 +1,7 @@
 use super::azure_cli::AzureCli;
 use super::docker::DockerConfig;
 use super::{Credential, Material, Pending, is_acr};
-use crate::upstream::environment::Environment;
+use crate::config::Environment;
 use crate::upstream::error::Failure;
 use crate::upstream::locked;
 use crate::upstream::origin::Origin;

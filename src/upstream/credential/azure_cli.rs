@@ -1,5 +1,5 @@
 use super::{Credential, Grant, Material, Pending};
-use crate::upstream::environment::Environment;
+use crate::config::Environment;
 use crate::upstream::error::Failure;
 use crate::upstream::jwt::Claims;
 use crate::upstream::process;

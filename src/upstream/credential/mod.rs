@@ -12,11 +12,11 @@ mod memo;
 
 pub(super) use memo::Memo;
 
-use super::environment::Environment;
 use super::error::Failure;
 use super::origin::Origin;
 use super::secret::Secret;
 use crate::config::CredentialSettings;
+use crate::config::Environment;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::SystemTime;
@@ -95,10 +95,10 @@ pub(super) fn source(
     match settings {
         CredentialSettings::Anonymous => Box::new(Anonymous),
         CredentialSettings::Password { username, password_file } => {
-            Box::new(file::Password { username: username.clone(), file: password_file.clone(), environment })
+            Box::new(file::Password { username: username.clone(), file: password_file.clone() })
         }
         CredentialSettings::RefreshToken { token_file } => {
-            Box::new(file::RefreshToken { file: token_file.clone(), environment, registry: origin.host.clone() })
+            Box::new(file::RefreshToken { file: token_file.clone(), registry: origin.host.clone() })
         }
         CredentialSettings::DockerConfig { file } => {
             Box::new(docker::DockerConfig::new(file.clone(), name, origin, environment))
