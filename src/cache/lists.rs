@@ -81,15 +81,14 @@ impl Cache {
             Some(state) if state.age.is_fresh(ttl) && !revalidate => answer(state, CacheStatus::Hit),
             Some(state) => match self.refreshed(key, outlook, &state).await {
                 Ok(Some((fresh, status))) => answer(fresh, status),
+                Err(error) if is_final(&error) => return Err(error),
                 Ok(None) => {
                     let (entries, provenance) = answer(state, CacheStatus::Stale);
-                    (entries, provenance.with_outage(None))
+                    (entries, provenance.with_outage(outlook.outage()))
                 }
-                Err(error) if is_final(&error) => return Err(error),
                 Err(error) => {
                     let (entries, provenance) = answer(state, CacheStatus::Stale);
-                    let upstream = if let CacheError::Upstream(error) = &error { Some(error) } else { None };
-                    (entries, provenance.with_outage(upstream))
+                    (entries, provenance.with_outage(error.to_string().into()))
                 }
             },
             None => {

@@ -90,12 +90,12 @@ impl Cache {
         if outlook.freshness.is_fresh(tag, &state) && !request.revalidate {
             return Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Hit).with_ttl(ttl) });
         }
-        let stand_in = |error: Option<&UpstreamError>| {
-            let provenance = Provenance::new(CacheStatus::Stale).with_ttl(ttl).with_outage(error);
+        let stand_in = |why: Arc<str>| {
+            let provenance = Provenance::new(CacheStatus::Stale).with_ttl(ttl).with_outage(why);
             Ok(ManifestAnswer { manifest: Arc::clone(&manifest), provenance })
         };
         if !state.age.may_ask() {
-            return stand_in(None);
+            return stand_in(outlook.outage());
         }
         let inner = Arc::clone(&self.0);
         let key = (repository.clone(), request.reference.clone());
@@ -114,12 +114,13 @@ impl Cache {
             }
             Ok(Some(Err(CacheError::Upstream(error)))) => match error.kind() {
                 ErrorKind::NotFound { .. } | ErrorKind::RepositoryRefused { .. } => Err(error.into()),
-                _ => stand_in(Some(&error)),
+                _ => stand_in(error.to_string().into()),
             },
-            Ok(Some(Err(_)) | None) => stand_in(None),
+            Ok(Some(Err(error))) => stand_in(error.to_string().into()),
+            Ok(None) => stand_in(outlook.outage()),
             Err(_) => {
                 outlook.kept_waiting();
-                stand_in(None)
+                stand_in(outlook.outage())
             }
         }
     }

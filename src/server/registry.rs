@@ -11,7 +11,7 @@ use crate::access::{Access, Caller, Refusal};
 use crate::cache::{BlobAnswer, Cache, List, ListAnswer, ManifestAnswer, ManifestRequest, Provenance, Want};
 use crate::oci::{Accept, ByteRange, Code, Digest, ErrorBody, MediaType, Reference, Repository};
 use crate::store::ListKey;
-use crate::telemetry::{CacheStatus, Log, Metrics};
+use crate::telemetry::{Log, Metrics};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -263,7 +263,7 @@ fn problem_reply(problem: &Problem, request_id: &str) -> Reply {
     if let Some(length) = problem.length {
         headers.insert(header::CONTENT_RANGE, value(&format!("bytes */{length}")));
     }
-    let provenance = problem.negative.then(|| Provenance::new(CacheStatus::Negative));
+    let provenance = problem.origin.map(|origin| Provenance { stored: false, ..Provenance::new(origin) });
     Reply { response, provenance, detail: Some(problem.message.clone()) }
 }
 
