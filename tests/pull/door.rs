@@ -266,3 +266,57 @@ async fn the_second_listener_says_whether_it_lives_and_serves_whatever_upstream_
     assert_eq!(client.call("POST", "/metrics").send().await.status, 405);
     assert_eq!(larder.get("/metrics").await.status, 404, "and metrics not here");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_beyond_the_limit_are_told_when_to_come_back() {
+    let acr = Acr::start(Options::public()).await;
+    let (first, content) = crate::large(&acr, REPOSITORY, 4 << 20);
+    let second = acr.push_blob(REPOSITORY, "another");
+    acr.knobs().turn(|k| k.total_rate = Some(512 << 10));
+    let larder = Setup::of(&acr).with(|settings| settings.server.limits.fills = 1).start().await;
+    let mut running = larder.call("GET", &crate::blob(REPOSITORY, &first)).open().await;
+    running.at_least(1).await;
+    let busy = larder.get(&crate::blob(REPOSITORY, &second)).await;
+    assert_eq!((busy.error().0, &*busy.error().1), (429, "TOOMANYREQUESTS"));
+    let seconds: u64 = busy.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=10).contains(&seconds), "{seconds}");
+    acr.knobs().turn(|k| k.total_rate = None);
+    assert!(running.rest().await.unwrap().body == content);
+    crate::harness::until("the download has ended", || larder.stores(&first)).await;
+    assert_eq!(larder.get(&crate::blob(REPOSITORY, &second)).await.text(), "another");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_accepts_nothing_is_hung_up_on_after_its_time() {
+    let acr = Acr::start(Options::public()).await;
+    let (digest, _) = crate::large(&acr, REPOSITORY, 32 << 20);
+    let limits =
+        |settings: &mut larder::config::Settings| settings.server.limits.stall_timeout = Duration::from_millis(400);
+    let larder = Setup::of(&acr).with(limits).start().await;
+    larder.get(&crate::blob(REPOSITORY, &digest)).await;
+    crate::harness::until("the blob is stored", || larder.stores(&digest)).await;
+    let target = crate::blob(REPOSITORY, &digest);
+    let socket = raw::send(larder.address, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+    let lines = larder.requests_when(2).await;
+    assert!(lines[1]["bytes"].as_u64().unwrap() < 32 << 20, "{}", lines[1]);
+    drop(socket);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_on_the_wire_ends_its_own_connection_and_nothing_else() {
+    let acr = Acr::start(Options::public()).await;
+    seed(&acr);
+    let larder = Setup::of(&acr).start().await;
+    for nonsense in [
+        &b"\x00\x00\x00\x00\r\n\r\n"[..],
+        b"GET\r\n\r\n",
+        b"GET /v2/ HTTP/9.9\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        b"POST /v2/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+    ] {
+        let answered = raw::talk(larder.address, nonsense).await;
+        assert!(!raw::heads(&answered).iter().any(|head| head.contains(" 200 ")), "{:?}", String::from_utf8_lossy(nonsense));
+    }
+    assert_eq!(larder.get(&manifest(REPOSITORY, "v1")).await.status, 200);
+}

@@ -17,6 +17,7 @@ mod explain;
 mod lists;
 mod membership;
 mod naming;
+mod strange;
 mod traps;
 
 use bytes::Bytes;
