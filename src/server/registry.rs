@@ -99,10 +99,12 @@ impl Inner {
             query: query.unwrap_or(""),
             naming: &naming,
         };
-        let mut reply = self.target(&target, &asked).await.map_err(|problem| match target {
+        let result = self.target(&target, &asked).await.map_err(|problem| match target {
             Target::Referrers(..) => problem.of_referrers(),
             _ => problem,
-        })?;
+        });
+        // An error, too, is scoped by the namespace.
+        let mut reply = result.unwrap_or_else(|problem| problem_reply(&problem, &record.request_id()));
         if let Some(ns) = naming.ns.as_deref().and_then(|ns| HeaderValue::from_str(ns).ok()) {
             reply.response.headers_mut().insert(NAMESPACE, ns);
         }

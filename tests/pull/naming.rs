@@ -114,6 +114,8 @@ async fn every_way_of_naming_answers_every_kind_of_request_with_get_and_head() {
                     assert_eq!(head.header(header), got.header(header), "{what}: {header} of HEAD and GET");
                 }
             }
+            let absent = ask(&larder, "GET", &way, &format!("{REPOSITORY}/manifests/v0")).await;
+            assert_eq!((absent.status.as_u16(), absent.header("oci-namespace")), (404, way.ns), "{word} {}", way.name);
             // Lists speak in the names that the client used.
             let name = format!("{}/{REPOSITORY}", way.component).trim_start_matches('/').to_owned();
             let tags = ask(&larder, "GET", &way, &format!("{REPOSITORY}/tags/list")).await.json();
