@@ -26,7 +26,7 @@ pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, Provenance, St
 pub use blob::Want;
 pub use error::CacheError;
 pub use fill::{Follower, Step};
-pub use lists::{Entries, List};
+pub use lists::{Entries, List, ListPage};
 pub use manifest::ManifestRequest;
 pub use purge::{Purge, Purged};
 pub use transfer::Transfer;
