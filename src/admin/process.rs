@@ -16,14 +16,12 @@ pub(super) fn observe(metrics: &Metrics) {
 }
 
 /// The second field of `/proc/self/statm`, in pages (Linux).
-#[expect(clippy::disallowed_methods, reason = "a file of the kernel, not of the store: it never waits for a disk")]
 fn resident_bytes() -> Option<i64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: i64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     pages.checked_mul(i64::try_from(rustix::param::page_size()).ok()?)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a folder of the kernel, not of the store: it never waits for a disk")]
 fn open_descriptors() -> Option<i64> {
     i64::try_from(std::fs::read_dir("/proc/self/fd").ok()?.count()).ok()
 }

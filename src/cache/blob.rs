@@ -1,7 +1,8 @@
 //! Answers to requests for blobs: from the store, from a fill under way, or from upstream.
 
-use super::answer::{BlobAnswer, CacheError, Content, Provenance};
+use super::answer::{BlobAnswer, Content, Provenance};
 use super::download::{Download, Source};
+use super::error::CacheError;
 use super::fill::{End, Fill, Follower, HELD_BACK, Opened};
 use super::negative::Absence;
 use super::outlook::Outlook;
@@ -205,7 +206,7 @@ impl Cache {
                 provenance = provenance.unverified();
             }
         }
-        let follower = Follower::new(fill.progress.subscribe(), file, length, wanted);
+        let follower = Follower::new(fill, Opened { file, length }, wanted);
         Ok(BlobAnswer { length, range, content: Content::Follow(Box::new(follower)), provenance })
     }
 

@@ -1,18 +1,22 @@
 //! One content being read from upstream: in order, from any offset, over as many connections and sources as it takes.
 
-use super::answer::CacheError;
+use super::error::CacheError;
 use super::outlook::Outlook;
 use crate::oci::{ByteRange, Digest, Repository};
 use crate::upstream::{ErrorKind, FetchedBlob, UpstreamBody, UpstreamError};
 use bytes::{Buf, Bytes};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// Attempts in a row that bring no byte before a download is given up.
 const ATTEMPTS: u32 = 6;
 /// Pause before the second attempt without progress; it doubles from there (3 s in all).
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a body that has brought everything may take to say that it ends. What it then still says is of no use: the digest
+/// decides.
+const END_WAIT: Duration = Duration::from_millis(500);
 
 /// A way to a content through which an allowed reader came.
 #[derive(Clone, Debug)]
@@ -207,7 +211,7 @@ impl Download {
     async fn at_end(&mut self) -> Result<Option<Bytes>, CacheError> {
         if self.end.is_none()
             && let Some(body) = &mut self.body
-            && let Ok(Some(chunk)) = body.chunk().await
+            && let Ok(Ok(Some(chunk))) = timeout(END_WAIT, body.chunk()).await
             && !chunk.is_empty()
         {
             return Err(self.mismatch("more bytes than it announced"));

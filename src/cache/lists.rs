@@ -1,6 +1,7 @@
 //! Lists: tags, catalogue, referrers. Fetched whole, kept with their time, and cut by whoever answers.
 
-use super::answer::{CacheError, ListAnswer, Provenance};
+use super::answer::{ListAnswer, Provenance};
+use super::error::CacheError;
 use super::freshness::Age;
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};

@@ -1,6 +1,7 @@
 //! Answers to requests for manifests: by digest, which never changes, and by tag, which may.
 
-use super::answer::{CacheError, ManifestAnswer, Provenance, StoredManifest};
+use super::answer::{ManifestAnswer, Provenance, StoredManifest};
+use super::error::CacheError;
 use super::freshness::{Age, TagState};
 use super::negative::Absence;
 use super::outlook::Outlook;

@@ -9,6 +9,7 @@
 mod answer;
 mod blob;
 mod download;
+mod error;
 mod fill;
 mod flight;
 mod freshness;
@@ -20,9 +21,10 @@ mod outlook;
 mod tasks;
 mod transfer;
 
-pub use answer::{BlobAnswer, CacheError, Content, ListAnswer, ManifestAnswer, Provenance, StoredManifest};
+pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, Provenance, StoredManifest};
 pub use blob::Want;
-pub use fill::Follower;
+pub use error::CacheError;
+pub use fill::{Follower, Step};
 pub use lists::{Entries, List};
 pub use manifest::ManifestRequest;
 pub use transfer::Transfer;
@@ -72,6 +74,7 @@ impl Cache {
         metrics: Arc<Metrics>,
     ) -> Self {
         let outlooks = upstreams.into_iter().map(|(settings, upstream)| {
+            metrics.expect_upstream(settings.name.as_str());
             (settings.name.clone(), Arc::new(Outlook::new(upstream, &settings, Arc::clone(&metrics))))
         });
         Self(Arc::new(Inner {

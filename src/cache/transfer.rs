@@ -1,5 +1,5 @@
-use super::answer::CacheError;
 use super::download::Download;
+use super::error::CacheError;
 use crate::oci::{ByteRange, Digest, Hasher};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;

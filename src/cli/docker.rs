@@ -2,18 +2,12 @@
 
 use crate::config::Environment;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 /// The registries that Docker is logged in to, as names for `--upstream`; Azure's first.
 pub(super) fn registries(environment: &Environment) -> Vec<String> {
-    let Some(file) = config_file(environment) else { return Vec::new() };
+    let Some(file) = environment.docker_config() else { return Vec::new() };
     let parsed = std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     parsed.map_or_else(Vec::new, |config: serde_json::Value| names(&config))
-}
-
-fn config_file(environment: &Environment) -> Option<PathBuf> {
-    let folder = environment.path("DOCKER_CONFIG").or_else(|| Some(environment.home()?.join(".docker")))?;
-    Some(folder.join("config.json"))
 }
 
 fn names(config: &serde_json::Value) -> Vec<String> {

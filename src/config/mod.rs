@@ -24,7 +24,7 @@ pub use load::{Loaded, Sources, load};
 pub use origin::{ConfigError, ConfigErrors, Origin};
 pub use overlay::{Flags, Login};
 pub use reader::Effective;
-pub use secret::{SecretError, read_secret, secret_path};
+pub use secret::{SecretError, read_private, read_secret, secret_path};
 pub use settings::{
     AccessSettings, AdminSettings, CredentialSettings, FreshnessSettings, Limits, Listen, ServerSettings, Settings,
     StoreSettings, Sync, UpstreamSettings,

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// No secret is longer (tokens of cloud identities stay below 16 KiB).
+/// No secret is longer (tokens of cloud identities stay below 16 KiB), nor a file of logins (Docker's).
 const MAX_SECRET: usize = 64 << 10;
 
 /// Why a secret could not be had.
@@ -56,6 +56,16 @@ pub fn secret_path(path: &Path, environment: &Environment, base: &Path) -> PathB
 
 /// Reads a secret; one line end at its end is not part of it.
 pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretError> {
+    let text = read_private(path)?;
+    let secret = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    if secret.is_empty() {
+        return Err(SecretError::Unusable { path: path.to_owned(), problem: "is empty: write the secret into it" });
+    }
+    Ok(Zeroizing::new(secret.to_owned()))
+}
+
+/// Reads all of a text file that holds secrets.
+pub fn read_private(path: &Path) -> Result<Zeroizing<String>, SecretError> {
     use io::Read as _;
     let failed = |source: io::Error| explain(path, source);
     let unusable = |problem| SecretError::Unusable { path: path.to_owned(), problem };
@@ -73,10 +83,6 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretError> {
         return Err(unusable("is larger than 64 KiB: it is no secret file"));
     }
     let text = std::str::from_utf8(&bytes).map_err(|_| unusable("is not text: write the secret as UTF-8"))?;
-    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
-    if text.is_empty() {
-        return Err(unusable("is empty: write the secret into it"));
-    }
     Ok(Zeroizing::new(text.to_owned()))
 }
 

@@ -5,14 +5,16 @@ use crate::store::Store;
 use crate::upstream::{Login, Upstream};
 use bytesize::ByteSize;
 use std::time::SystemTime;
+use tokio::task::JoinSet;
 
-pub(super) async fn start(
+/// The tasks that ask for the logins are the caller's to keep.
+pub(super) fn start(
     settings: &Settings,
     registry: &[Listen],
     admin: &[Listen],
     store: &Store,
     upstreams: &[(UpstreamSettings, Upstream)],
-) {
+) -> JoinSet<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "larder starts");
     for listen in registry {
         tracing::info!("registry API on {}", place(listen));
@@ -22,11 +24,12 @@ pub(super) async fn start(
     }
     tracing::info!("let in without a credential: {}", who(&settings.access));
     // Logins can ask a helper or the Azure CLI, which take their time: side by side, and never in the way of the first request.
+    let mut logins = JoinSet::new();
     for (upstream, connection) in upstreams {
         let (name, url) = (upstream.name.clone(), upstream.url.clone());
         let default = if upstream.default { ", the default" } else { "" };
         let connection = connection.clone();
-        tokio::spawn(async move {
+        logins.spawn(async move {
             let login = connection.describe_login().await;
             tracing::info!("upstream {name} at {url}{default}: {}", as_whom(&login));
         });
@@ -35,6 +38,7 @@ pub(super) async fn start(
     let (used, limit) = (ByteSize(usage.bytes), ByteSize(usage.limit));
     let counting = if usage.exact { "" } else { " (still counting)" };
     tracing::info!("store {}: {used} of {limit} used{counting}", settings.store.path.display());
+    logins
 }
 
 fn place(listen: &Listen) -> String {

@@ -60,7 +60,7 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
         let connection = Upstream::new(upstream, &settings.server.limits, Arc::clone(&metrics))?;
         upstreams.push((upstream.clone(), connection));
     }
-    announce::start(&settings, &server.addresses(), &admin_server.addresses(), &store, &upstreams).await;
+    let _logins = announce::start(&settings, &server.addresses(), &admin_server.addresses(), &store, &upstreams);
 
     let names = settings.server.names.iter().cloned();
     let names = names.chain(settings.upstreams.iter().map(|upstream| upstream.name.to_string()));

@@ -29,7 +29,15 @@ pub trait FileBytes: Send + Sync + 'static {
 /// The parts of a file that may be sent now, in order: for a growing file they become ready one after another.
 pub trait Extents: Send + 'static {
     /// The next part; it begins where the one before ended. `None`: there is no more.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Range<u64>, BodyError>>>;
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Extent, BodyError>>>;
+}
+
+/// What comes next of a file.
+pub enum Extent {
+    /// These bytes of it.
+    Part(Range<u64>),
+    /// Nothing more of the file: everything that is still due comes from here.
+    Rest(Box<dyn Chunks>),
 }
 
 /// Bytes that come one piece after another.
@@ -206,7 +214,14 @@ impl Source {
                 *self = Self::Ended;
                 Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)))
             }
-            Self::File(file) => file.poll_next(cx),
+            Self::File(file) => {
+                let piece = ready!(file.poll_next(cx));
+                if let Some(rest) = file.take_rest() {
+                    *self = Self::Stream(rest);
+                    return self.poll_next(cx);
+                }
+                Poll::Ready(piece)
+            }
             Self::Stream(chunks) => chunks.poll_next(cx),
         }
     }

@@ -4,7 +4,7 @@
 //! threads otherwise), so that sending it never waits for a disk. Reading keeps one piece ahead of the connection. Small files are
 //! read at once: that is cheaper than mapping them.
 
-use super::body::{BodyError, Extents, FileBytes, ReadFuture};
+use super::body::{BodyError, Chunks, Extent, Extents, FileBytes, ReadFuture};
 use super::sendfile::{Live, Residency, read_now, residency};
 use bytes::Bytes;
 use std::ops::Range;
@@ -24,6 +24,8 @@ pub(super) struct FileSource {
     /// End of what may be sent now.
     released: u64,
     extents: Option<Box<dyn Extents>>,
+    /// Set when the file is given up for another source.
+    rest: Option<Box<dyn Chunks>>,
     live: Option<Arc<Live>>,
     way: Way,
 }
@@ -46,7 +48,7 @@ type Piece = Poll<Option<Result<Bytes, BodyError>>>;
 impl FileSource {
     pub(super) fn new(file: Arc<dyn FileBytes>, total: Range<u64>, extents: Option<Box<dyn Extents>>) -> Self {
         let released = if extents.is_some() { total.start } else { total.end };
-        Self { file, total, released, extents, live: None, way: Way::Undecided }
+        Self { file, total, released, extents, rest: None, live: None, way: Way::Undecided }
     }
 
     pub(super) fn send_by(&mut self, live: Arc<Live>) {
@@ -173,15 +175,27 @@ impl FileSource {
         while self.released <= self.total.start {
             let Some(extents) = &mut self.extents else { return Poll::Ready(Err(self.short())) };
             match ready!(extents.poll_next(cx)) {
-                Some(Ok(extent)) if extent.start == self.released && extent.end <= self.total.end => {
-                    self.released = self.released.max(extent.end);
+                Some(Ok(Extent::Part(part))) if part.start == self.released && part.end <= self.total.end => {
+                    self.released = self.released.max(part.end);
                 }
-                Some(Ok(got)) => return Poll::Ready(Err(BodyError::OutOfOrder { expected: self.released, got })),
+                Some(Ok(Extent::Part(got))) => {
+                    return Poll::Ready(Err(BodyError::OutOfOrder { expected: self.released, got }));
+                }
+                Some(Ok(Extent::Rest(rest))) => {
+                    self.rest = Some(rest);
+                    return Poll::Ready(Err(self.short()));
+                }
                 Some(Err(error)) => return Poll::Ready(Err(error)),
                 None => return Poll::Ready(Err(self.short())),
             }
         }
         Poll::Ready(Ok(self.total.start..self.released.min(self.total.start + most)))
+    }
+
+    /// Where the bytes come from that the file will not have. To be asked after each piece: the piece itself is then an error.
+    pub(super) fn take_rest(&mut self) -> Option<Box<dyn Chunks>> {
+        // A read ahead may have met it while a piece was still to be sent.
+        if matches!(self.way, Way::Read(Ahead::Done(_))) { None } else { self.rest.take() }
     }
 
     fn short(&self) -> BodyError {

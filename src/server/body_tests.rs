@@ -1,6 +1,6 @@
 //! What holds for every body, whatever carries it.
 
-use super::{Body, BodyEnd, BodyError, BodyOutcome, Chunks, Extents, FileBytes, ReadFuture};
+use super::{Body, BodyEnd, BodyError, BodyOutcome, Chunks, Extent, Extents, FileBytes, ReadFuture};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use std::collections::VecDeque;
@@ -41,16 +41,16 @@ impl FileBytes for Memory {
     }
 }
 
-struct List(VecDeque<Result<Range<u64>, BodyError>>);
+struct List(VecDeque<Result<Extent, BodyError>>);
 
 impl Extents for List {
-    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Range<u64>, BodyError>>> {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Extent, BodyError>>> {
         Poll::Ready(self.0.pop_front())
     }
 }
 
 fn list(extents: impl IntoIterator<Item = Range<u64>>) -> List {
-    List(extents.into_iter().map(Ok).collect())
+    List(extents.into_iter().map(|part| Ok(Extent::Part(part))).collect())
 }
 
 struct Pieces(VecDeque<Result<Bytes, BodyError>>);
@@ -112,6 +112,20 @@ async fn extents_are_followed_and_never_overtaken() {
 }
 
 #[tokio::test]
+async fn what_the_file_will_not_have_comes_from_elsewhere() {
+    let file = Memory::new(900_000, 1 << 20);
+    let mut extents = list([0..300_000, 300_000..700_000]);
+    extents.0.push_back(Ok(Extent::Rest(Box::new(Pieces(VecDeque::from([Ok(file.bytes.slice(700_000..))]))))));
+    let (bytes, ends) = collect(Body::extents(file.clone(), 0..900_000, extents)).await;
+    assert_eq!(bytes.unwrap(), file.bytes);
+    assert_eq!(ends, [BodyEnd { bytes: 900_000, outcome: BodyOutcome::Complete }]);
+    let mut extents = list(std::iter::once(0..10));
+    extents.0.push_back(Ok(Extent::Rest(Box::new(pieces(&["too short"])))));
+    let (bytes, _) = collect(Body::extents(file, 0..900_000, extents)).await;
+    assert!(bytes.is_err());
+}
+
+#[tokio::test]
 async fn extents_that_jump_overshoot_or_end_early_break_the_body() {
     let file = Memory::new(900, 900);
     let (bytes, _) = collect(Body::extents(file.clone(), 0..900, list([0..10, 11..900]))).await;
@@ -121,7 +135,7 @@ async fn extents_that_jump_overshoot_or_end_early_break_the_body() {
     let (bytes, ends) = collect(Body::extents(file.clone(), 0..900, list(std::iter::once(0..899)))).await;
     assert!(matches!(bytes, Err(BodyError::Short { missing: 1 })), "{bytes:?}");
     assert_eq!(ends, [BodyEnd { bytes: 899, outcome: BodyOutcome::Failed }]);
-    let failing = List(VecDeque::from([Ok(0..5), Err(BodyError::Source("the fill failed".into()))]));
+    let failing = List(VecDeque::from([Ok(Extent::Part(0..5)), Err(BodyError::Source("the fill failed".into()))]));
     let (bytes, _) = collect(Body::extents(file, 0..900, failing)).await;
     assert_eq!(bytes.unwrap_err().to_string(), "the fill failed");
 }

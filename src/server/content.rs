@@ -1,11 +1,10 @@
 //! The cache's content as bodies: what is a file goes out as a file, what grows is followed, what passes through is streamed.
 
-use super::body::{Body, BodyError, Chunks, Extents, FileBytes, ReadFuture};
-use crate::cache::{CacheError, Content, Follower, Transfer};
+use super::body::{Body, BodyError, Chunks, Extent, Extents, FileBytes, ReadFuture};
+use crate::cache::{CacheError, Content, Follower, Step, Transfer};
 use crate::store::BlobFile;
 use bytes::Bytes;
 use std::future::Future;
-use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -60,7 +59,7 @@ impl<S, T> Asked<S, T> {
     }
 }
 
-struct Following(Asked<Box<Follower>, Range<u64>>);
+struct Following(Asked<Box<Follower>, Step>);
 
 impl Following {
     fn new(follower: Box<Follower>) -> Self {
@@ -69,11 +68,17 @@ impl Following {
 }
 
 impl Extents for Following {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Range<u64>, BodyError>>> {
-        self.0.poll(cx, |mut follower| async move {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Extent, BodyError>>> {
+        let step = ready!(self.0.poll(cx, |mut follower| async move {
             let next = follower.next().await;
             (follower, next)
-        })
+        }));
+        Poll::Ready(step.map(|step| {
+            step.map(|step| match step {
+                Step::Part(part) => Extent::Part(part),
+                Step::Rest(transfer) => Extent::Rest(Box::new(Passing::new(transfer))),
+            })
+        }))
     }
 }
 

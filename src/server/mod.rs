@@ -37,7 +37,7 @@ mod listen_tests;
 #[cfg(target_os = "linux")]
 mod sendfile_tests;
 
-pub use body::{Body, BodyEnd, BodyError, BodyOutcome, Chunks, Extents, FileBytes, ReadFuture};
+pub use body::{Body, BodyEnd, BodyError, BodyOutcome, Chunks, Extent, Extents, FileBytes, ReadFuture};
 pub use connection::{Handler, Peer, Server};
 pub use drain::{Drain, DrainTrigger};
 pub use listen::BindError;

@@ -2,7 +2,7 @@
 
 use super::connection_tests::{Running, answer, start};
 use super::sendfile::{Residency, residency};
-use super::{Body, BodyEnd, BodyError, BodyOutcome, Extents, FileBytes, ReadFuture};
+use super::{Body, BodyEnd, BodyError, BodyOutcome, Extent, Extents, FileBytes, ReadFuture};
 use crate::config::Limits;
 use bytes::Bytes;
 use http::Request;
@@ -162,11 +162,11 @@ struct Behind {
 }
 
 impl Extents for Behind {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Range<u64>, BodyError>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Extent, BodyError>>> {
         Poll::Ready(ready!(self.changes.poll_recv(cx)).map(|mark| {
             let extent = self.at..mark;
             self.at = mark;
-            Ok(extent)
+            Ok(Extent::Part(extent))
         }))
     }
 }

@@ -4,7 +4,7 @@
 
 use super::blob::{Blob, BlobFile};
 use super::catalogue::Entry;
-use super::disk::{Access, read_exact_at};
+use super::disk::{Access, DiskFile, read_exact_at};
 use super::error::StoreError;
 use super::files::{is_absent, lock, parent};
 use super::inner::Inner;
@@ -12,6 +12,7 @@ use super::layout;
 use crate::oci::{Digest, Hasher, MAX_MANIFEST};
 use bytes::Bytes;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -56,12 +57,18 @@ impl Inner {
             Some(entry) if entry.len == len => entry,
             _ => self.found(*digest, len, SystemTime::now()),
         };
+        if !self.is_sound(&*file, digest, &entry)? {
+            drop(file);
+            self.set_aside(digest)?;
+            return Ok(None);
+        }
         Ok(Some(self.opened(*digest, BlobFile::new(file, self.general.clone()), entry)))
     }
 
     /// Enters a blob that was found on disk.
     pub(super) fn found(&self, digest: Digest, len: u64, last_use: SystemTime) -> Arc<Entry> {
         let entry = Arc::new(Entry::new(len, last_use, false));
+        entry.set_checked(!self.suspect.load(Ordering::Acquire));
         self.space.add(len);
         if let Some(old) = self.catalogue.insert(digest, Arc::clone(&entry)) {
             self.space.sub(old.len);
@@ -75,6 +82,41 @@ impl Inner {
         let blob = Blob::new(digest, entry.len, file);
         self.catalogue.keep_open(&blob, entry);
         blob
+    }
+
+    /// Whether a blob found after an unsynced stop has its digest; asked once. It is synced on the way, so that it is no
+    /// question for the next process.
+    fn is_sound(&self, file: &dyn DiskFile, digest: &Digest, entry: &Entry) -> Result<bool, StoreError> {
+        if entry.is_checked() {
+            return Ok(true);
+        }
+        let path = layout::blob(digest);
+        let mut hasher = Hasher::new(digest.algorithm());
+        let mut piece = vec![0; 1 << 20];
+        let mut offset = 0;
+        while offset < entry.len {
+            let length = usize::try_from(entry.len - offset).unwrap_or(usize::MAX).min(piece.len());
+            read_exact_at(file, &mut piece[..length], offset).map_err(StoreError::io("read", &path))?;
+            hasher.update(&piece[..length]);
+            offset += length as u64;
+        }
+        let sound = hasher.finish() == *digest;
+        if sound && self.files.durable() {
+            file.sync_data().map_err(StoreError::io("sync", &path))?;
+        }
+        entry.set_checked(sound);
+        Ok(sound)
+    }
+
+    /// Checks a blob that nobody has asked for yet.
+    pub(super) fn check_blob(&self, digest: &Digest, entry: &Entry) -> Result<(), StoreError> {
+        let _guard = self.digest_locks.lock(digest);
+        let path = layout::blob(digest);
+        let file = match self.files.disk.open(&path, Access::Read) {
+            Err(error) if is_absent(&error) => return Ok(()),
+            other => other.map_err(StoreError::io("open", &path))?,
+        };
+        if self.is_sound(&*file, digest, entry)? { Ok(()) } else { self.set_aside(digest) }
     }
 
     /// The last steps of every commit before the rename: nobody may write any more, and what was written survives a crash.
@@ -121,14 +163,14 @@ impl Inner {
             _ => {}
         }
         drop(blob);
-        self.metrics.digest_failures.with_label_values(&["read"]).inc();
-        self.quarantine(digest)?;
+        let _guard = self.digest_locks.lock(digest);
+        self.set_aside(digest)?;
         Ok(None)
     }
 
-    /// Sets a damaged blob aside, so that it is fetched again and a person can look at it.
-    fn quarantine(&self, digest: &Digest) -> Result<(), StoreError> {
-        let _guard = self.digest_locks.lock(digest);
+    /// Moves a damaged blob to the quarantine, so that it is fetched again and a person can look at it. Its digest is locked.
+    fn set_aside(&self, digest: &Digest) -> Result<(), StoreError> {
+        self.metrics.digest_failures.with_label_values(&["read"]).inc();
         let number = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let (path, aside) = (layout::blob(digest), layout::quarantined(digest, number));
         match self.files.disk.rename(&path, &aside) {
@@ -151,13 +193,13 @@ impl Inner {
         let actual = hasher.finish();
         if actual != *digest {
             self.metrics.digest_failures.with_label_values(&["fill"]).inc();
-            return Err(StoreError::Mismatch { expected: *digest, actual });
+            return Err(StoreError::Mismatch { expected: *digest, actual: actual.into() });
         }
         if self.read_small(digest)?.is_some() {
             if let Some(entry) = self.catalogue.get(digest) {
                 entry.set_manifest();
             }
-            return Ok(());
+            return self.files.keep(&layout::blob(digest));
         }
         let mut reservation = self.reserve(content.len() as u64)?;
         let temporary = self.files.temporary();

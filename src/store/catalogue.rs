@@ -23,6 +23,8 @@ pub(super) struct Entry {
     /// Whether `last_use` is newer than the file's time.
     unwritten: AtomicBool,
     manifest: AtomicBool,
+    /// Whether this process has written it, has hashed it, or need not.
+    checked: AtomicBool,
     file: Mutex<Observer>,
 }
 
@@ -34,6 +36,7 @@ impl Entry {
             last_use: AtomicU64::new(u64::try_from(since.as_millis()).unwrap_or_default()),
             unwritten: AtomicBool::new(false),
             manifest: AtomicBool::new(manifest),
+            checked: AtomicBool::new(true),
             file: Mutex::default(),
         }
     }
@@ -60,6 +63,14 @@ impl Entry {
 
     pub(super) fn set_manifest(&self) {
         self.manifest.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_checked(&self) -> bool {
+        self.checked.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_checked(&self, checked: bool) {
+        self.checked.store(checked, Ordering::Release);
     }
 
     /// The file, if somebody has it open.

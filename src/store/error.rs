@@ -21,7 +21,7 @@ pub enum StoreError {
         /// The digest under which it was offered.
         expected: Digest,
         /// The digest that it has.
-        actual: Digest,
+        actual: Box<Digest>,
     },
     /// There is no room.
     #[error(transparent)]
@@ -77,6 +77,9 @@ pub enum Refusal {
         /// Bytes that the store may hold.
         limit: u64,
     },
+    /// The disk has not finished a write for long.
+    #[error("the disk has been busy with one write for over 10 seconds; nothing new is stored until it is done")]
+    Slow,
     /// The file system has too little left.
     #[error("no room for {needed} bytes: the disk has {free} free, of which [store] min_free keeps {min_free}")]
     Disk {
@@ -131,7 +134,7 @@ pub enum VerifyError {
         /// What was asked for.
         expected: Digest,
         /// What came.
-        actual: Digest,
+        actual: Box<Digest>,
     },
     /// The disk failed.
     #[error(transparent)]
@@ -162,8 +165,8 @@ pub enum OpenError {
     },
     /// The folder could not be made, read or written.
     #[error(
-        "cannot {action} the store {}: {source}; it must be a folder that the user larder runs as can write: correct its owner, or choose another one with --store",
-        .path.display()
+        "cannot {action} the store {}: {source}; it must be a folder that the user larder runs as can write: correct its owner, or choose another one with --store (under systemd, 'systemctl edit larder' and write: [Service] ReadWritePaths={})",
+        .path.display(), .path.display()
     )]
     Io {
         /// What was attempted, as a verb.

@@ -9,6 +9,7 @@ use super::layout;
 use super::space::Space;
 use crate::config::Sync;
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,8 @@ pub(super) struct Files {
     known: Mutex<HashSet<PathBuf>>,
     /// Folders that the walk has counted so far; `None` once it has ended.
     counted: Mutex<Option<HashSet<PathBuf>>>,
+    /// One at a time changes a file, so that the bytes before and after are those that it found and left.
+    changing: [Mutex<()>; 64],
     next_temporary: AtomicU64,
 }
 
@@ -36,7 +39,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Files {
     pub(super) fn new(disk: Arc<dyn Disk>, sync: Sync, space: Arc<Space>) -> Self {
         let (known, counted) = (Mutex::default(), Mutex::new(Some(HashSet::new())));
-        Self { disk, sync, space, known, counted, next_temporary: AtomicU64::new(0) }
+        let changing = std::array::from_fn(|_| Mutex::new(()));
+        Self { disk, sync, space, known, counted, changing, next_temporary: AtomicU64::new(0) }
     }
 
     pub(super) fn durable(&self) -> bool {
@@ -70,19 +74,31 @@ impl Files {
         result
     }
 
-    /// Removes a file; whether there was one.
+    /// Promises a file that is there already: the process that renamed it may have been killed before it could sync.
+    pub(super) fn keep(&self, path: &Path) -> Result<(), StoreError> {
+        self.make_folder(parent(path))?;
+        self.sync_folder(parent(path))
+    }
+
+    /// Removes a file; whether there was one that had been counted.
     pub(super) fn remove(&self, path: &Path) -> Result<bool, StoreError> {
         let removed = self.counting(path, || {
             let length = self.disk.metadata(path).map(|metadata| metadata.len)?;
             self.disk.remove(path)?;
             Ok((length, 0))
         });
-        match removed {
-            Err(error) if is_absent(&error) => return Ok(false),
+        let counted = match removed {
+            // Perhaps by a process that was killed before it could sync.
+            Err(error) if is_absent(&error) => {
+                return match self.sync_folder(parent(path)) {
+                    Err(StoreError::Io { source, .. }) if is_absent(&source) => Ok(false),
+                    other => other.map(|()| false),
+                };
+            }
             other => other.map_err(StoreError::io("remove", path))?,
         };
         self.sync_folder(parent(path))?;
-        Ok(true)
+        Ok(counted)
     }
 
     pub(super) fn temporary(&self) -> PathBuf {
@@ -178,13 +194,17 @@ impl Files {
             self.make_folder(folder)?;
             renamed = rename();
         }
-        renamed.map_err(StoreError::io("replace", path))?;
+        let counted = renamed.map_err(StoreError::io("replace", path))?;
         self.sync_folder(folder)?;
-        Ok(if existed { Replaced::Old } else { Replaced::Nothing })
+        Ok(if counted && !existed { Replaced::Nothing } else { Replaced::Old })
     }
 
-    /// Runs `change`, which tells the bytes before and after, and accounts for them unless the walk is still to count the folder.
-    fn counting(&self, path: &Path, change: impl FnOnce() -> io::Result<(u64, u64)>) -> io::Result<()> {
+    /// Runs `change`, which tells the bytes before and after, and accounts for them unless the walk is still to count the
+    /// folder. Whether it has.
+    fn counting(&self, path: &Path, change: impl FnOnce() -> io::Result<(u64, u64)>) -> io::Result<bool> {
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        let _one = lock(&self.changing[usize::from(hasher.finish().to_le_bytes()[0]) % self.changing.len()]);
         let counted = lock(&self.counted);
         let is_counted = match &*counted {
             Some(folders) => folders.contains(parent(path)),
@@ -203,11 +223,11 @@ impl Files {
             self.space.sub(old);
         }
         drop(held);
-        Ok(())
+        Ok(is_counted)
     }
 }
 
-/// What a new file took the place of.
+/// What a new file took the place of, as far as counts go: one that the walk will count is none that is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Replaced {
     Nothing,

@@ -42,7 +42,7 @@ impl Store {
         let (theirs, path) = (settings.clone(), settings.path.clone());
         let failed = move |source| OpenError::Io { action: "open", path, source };
         let spawned = std::thread::Builder::new().name("larder-open".into()).spawn(move || {
-            let _ = sender.send(super::open::open(&theirs, disk, metrics));
+            let _ = sender.send(super::open::open(&theirs, &disk, metrics));
         });
         match spawned {
             Ok(_) => opened
@@ -62,10 +62,14 @@ impl Store {
             upkeep.stop().await;
         }
         self.0.writers.stop().await;
+        self.0.walker.stop().await;
         let _ = self
             .run(|inner| {
                 inner.write_last_use();
                 inner.index.close();
+                if !inner.files.durable() && !inner.suspect.load(Ordering::Acquire) {
+                    inner.settle();
+                }
                 Ok(())
             })
             .await;
@@ -166,7 +170,11 @@ impl Store {
             return Ok(answer);
         }
         let (repository, digest) = (repository.clone(), *digest);
-        self.run(move |inner| inner.holds_blob(&repository, &digest)).await
+        let (theirs, inner) = (repository.clone(), Arc::clone(&self.0));
+        if self.run(move |inner| inner.finds_blob(&theirs, &digest)).await? {
+            return Ok(true);
+        }
+        self.0.walker.run(move || inner.holds_blob(&repository, &digest)).await
     }
 
     /// Says that the repository has a blob: upstream said so, or it was pushed there.
@@ -199,5 +207,11 @@ impl Store {
     ) -> Result<T, StoreError> {
         let inner = Arc::clone(&self.0);
         self.0.general.run(move || job(&inner)).await
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Store").field(&self.usage()).finish()
     }
 }

@@ -6,7 +6,7 @@
 
 use super::blob::{Blob, BlobFile};
 use super::disk::{Access, read_exact_at};
-use super::error::{IngestError, StoreError, VerifyError};
+use super::error::{IngestError, Refusal, StoreError, VerifyError};
 use super::files::is_absent;
 use super::inner::Inner;
 use super::layout;
@@ -14,8 +14,11 @@ use super::partials::Claim;
 use super::space::Reservation;
 use crate::oci::{Digest, Hasher};
 use bytes::Bytes;
+use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 /// Content of unknown length is reserved in such steps.
@@ -55,6 +58,9 @@ struct State {
 
 impl Ingest {
     pub(super) async fn begin(inner: &Arc<Inner>, digest: Digest, length: Option<u64>) -> Result<Self, IngestError> {
+        if inner.slow.load(Ordering::Acquire) {
+            return Err(Refusal::Slow.into());
+        }
         let claim = inner.partials.claim(digest).ok_or(IngestError::Busy(digest))?;
         let owner = Arc::clone(inner);
         let (state, kept) = inner.writers.run(move || State::open(owner, claim, digest, length)).await?;
@@ -96,6 +102,8 @@ impl Ingest {
     }
 
     /// Writes and hashes a batch; 256 KiB to 1 MiB is a good size. Returns the new [`received`](Self::received).
+    ///
+    /// Whoever leaves before it returns finds out with an empty batch how far the ingest has come.
     ///
     /// # Errors
     /// If the disk or the account has no room, if the disk fails, or if more comes than was announced. Nothing of the batch
@@ -198,7 +206,7 @@ impl State {
     fn allocate(&mut self, missing: u64) -> Result<(), StoreError> {
         if let Some(length) = self.length
             && missing >= WORTH_ALLOCATING
-            && self.file.disk_file().allocate(length).map_err(StoreError::io("allocate space for", &self.path))?
+            && self.inner.allocate(&self.file, length, missing, &self.path)?
         {
             self.reservation.set_allocated();
             self.claim.allocated = true;
@@ -274,7 +282,7 @@ impl State {
             return Err(VerifyError::Length { digest, expected, received });
         }
         let actual = self.hasher.clone().finish();
-        if actual == digest { Ok(()) } else { Err(VerifyError::Digest { expected: digest, actual }) }
+        if actual == digest { Ok(()) } else { Err(VerifyError::Digest { expected: digest, actual: actual.into() }) }
     }
 
     fn remove(&mut self) -> Result<(), StoreError> {
@@ -299,6 +307,16 @@ impl State {
 }
 
 impl Inner {
+    /// Allocates a file's space; no room for it is a refusal, not a failure.
+    fn allocate(&self, file: &BlobFile, length: u64, missing: u64, path: &std::path::Path) -> Result<bool, StoreError> {
+        match file.disk_file().allocate(length) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                Err(self.space.refusal(missing, self.files.disk.free().unwrap_or_default()).into())
+            }
+            other => other.map_err(StoreError::io("allocate space for", path)),
+        }
+    }
+
     /// Gives back what is allocated behind the end of ingests that nobody is writing.
     pub(super) fn tidy_ingests(&self) {
         for digest in self.partials.untidy() {
@@ -329,5 +347,17 @@ impl Verified {
     pub async fn commit(self) -> Result<Blob, StoreError> {
         let Self { mut state, inner } = self;
         inner.writers.run(move || state.commit()).await
+    }
+}
+
+impl fmt::Debug for Ingest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ingest").field("received", &self.received).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Verified").field(&self.state.digest).finish()
     }
 }

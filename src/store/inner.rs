@@ -11,6 +11,7 @@ use super::upkeep::Upkeep;
 use super::workers::Workers;
 use crate::telemetry::Metrics;
 use prometheus::IntGauge;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -33,8 +34,14 @@ pub(super) struct Inner {
     pub(super) general: Workers,
     /// Ingests: a disk that is slow to write delays no reader of what the page cache holds.
     pub(super) writers: Workers,
+    /// One thread that reads all links of a repository where nothing shorter tells what it has.
+    pub(super) walker: Workers,
     pub(super) evicting: Mutex<()>,
     pub(super) walked: AtomicBool,
+    /// Whether an earlier process stopped without having synced what it stored: blobs found on disk are hashed before use.
+    pub(super) suspect: AtomicBool,
+    /// Whether the disk takes so long to write that nothing new should be stored.
+    pub(super) slow: AtomicBool,
     pub(super) closing: AtomicBool,
     pub(super) lock: Mutex<Option<Lock>>,
     pub(super) upkeep: Mutex<Option<Upkeep>>,
@@ -48,6 +55,13 @@ impl Inner {
                 // What cannot be written only blurs what goes first when room is needed.
                 let _ = self.files.disk.touch(&layout::blob(&digest), time);
             }
+        }
+    }
+
+    /// Everything that is stored is sound: once it is also synced, the next process may trust it.
+    pub(super) fn settle(&self) {
+        if matches!(self.files.disk.sync_all(), Ok(true)) {
+            let _ = self.files.disk.remove(Path::new(layout::UNSYNCED));
         }
     }
 

@@ -4,13 +4,12 @@
 //! memory, within a bound, so that neither a yes nor a no is looked for twice.
 
 use super::error::StoreError;
-use super::files::lock;
 use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
 use super::links::{BLOB, MANIFEST};
 use crate::oci::{Digest, Manifest, Repository};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 /// Digests remembered, all repositories together: some 20 MiB.
 const REMEMBERED: usize = 200_000;
@@ -19,8 +18,6 @@ const REMEMBERED: usize = 200_000;
 #[derive(Default)]
 pub(super) struct Members {
     known: RwLock<Known>,
-    /// One walk over a repository's links at a time: a second asker finds the first one's result.
-    walking: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -92,16 +89,19 @@ impl Known {
 }
 
 impl Inner {
-    pub(super) fn holds_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
-        if let Some(answer) = self.members.get(repository, digest) {
-            return Ok(answer);
-        }
+    /// Whether a short look finds that the repository has the blob. `false` says nothing.
+    pub(super) fn finds_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
         let generation = self.members.generation();
-        if self.is_linked_here(repository, digest)? {
+        let found = self.is_linked_here(repository, digest)?;
+        if found {
             self.members.learn(repository, &[*digest], generation, false);
-            return Ok(true);
         }
-        let _one = lock(&self.members.walking);
+        Ok(found)
+    }
+
+    /// Whether the repository has the blob, by all of its links. Only the walker calls it: the second of two who ask at the
+    /// same time finds the first one's result.
+    pub(super) fn holds_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
         if let Some(answer) = self.members.get(repository, digest) {
             return Ok(answer);
         }

@@ -16,7 +16,7 @@ use super::record::Record;
 use super::space::Space;
 use super::upkeep::Upkeep;
 use super::workers::Workers;
-use crate::config::StoreSettings;
+use crate::config::{StoreSettings, Sync};
 use crate::telemetry::Metrics;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,16 +31,17 @@ const QUEUE: usize = 1024;
 
 pub(super) fn open(
     settings: &StoreSettings,
-    disk: Arc<dyn Disk>,
+    disk: &Arc<dyn Disk>,
     metrics: Arc<Metrics>,
 ) -> Result<Arc<Inner>, OpenError> {
     let at = Opening { path: settings.path.clone() };
     disk.prepare().map_err(|source| at.io("make the folder of", source))?;
-    let lock = at.lock(&*disk)?;
+    let lock = at.lock(&**disk)?;
     let kind = |kind: &str| metrics.store_objects.with_label_values(&[kind]);
     let bytes = metrics.store_bytes.with_label_values(&[] as &[&str]);
-    // Files that are needed to find out the limit, and whether this is a store at all, are not counted.
-    let first = Files::new(Arc::clone(&disk), settings.sync, Arc::new(Space::new(u64::MAX, 0, bytes.clone())));
+    // These few files are synced whatever the setting, since nothing works without them, and they are not counted:
+    // they are needed to find out the limit, and whether this is a store at all.
+    let first = Files::new(Arc::clone(disk), Sync::Commit, Arc::new(Space::new(u64::MAX, 0, bytes.clone())));
     at.check_version(&first)?;
     for folder in layout::FOLDERS.into_iter().rev() {
         first.make_folder(Path::new(folder)).map_err(|error| at.failed("make a folder of", error))?;
@@ -49,30 +50,34 @@ pub(super) fn open(
     for algorithm in ALGORITHMS {
         first.sync_folder(&layout::blobs(algorithm)).map_err(|error| at.failed("sync", error))?;
     }
-    at.remove_temporary(&*disk)?;
+    at.remove_temporary(&**disk)?;
     at.write_version(&first)?;
+    let suspect = at.mark_unsynced(settings.sync, &first)?;
     let limit = at.limit(settings, &first)?;
     metrics.store_limit_bytes.with_label_values(&[] as &[&str]).set(i64::try_from(limit).unwrap_or(i64::MAX));
     let space = Arc::new(Space::new(limit, settings.min_free, bytes));
     let partials = Partials::new(kind("ingest"));
-    at.count_ingests(&*disk, &space, &partials);
-    at.count_quarantine(&*disk, &space, &metrics);
+    Opening::count_ingests(&**disk, &space, &partials);
+    Opening::count_quarantine(&**disk, &space, &metrics);
     let workers = |name, threads| Workers::start(name, threads, QUEUE).map_err(|e| at.io("start the threads of", e));
     let inner = Arc::new(Inner {
-        files: Files::new(Arc::clone(&disk), settings.sync, Arc::clone(&space)),
+        files: Files::new(Arc::clone(disk), settings.sync, Arc::clone(&space)),
         space,
         catalogue: Catalogue::new(kind("blob")),
         digest_locks: DigestLocks::new(),
         partials,
         members: Members::default(),
-        index: Index::start(&disk, &metrics),
+        index: Index::start(disk, &metrics),
         tags: kind("tag"),
         manifests: kind("manifest"),
         metrics,
         general: workers("larder-disk", GENERAL_THREADS)?,
         writers: workers("larder-ingest", WRITER_THREADS)?,
+        walker: workers("larder-walker", 1)?,
         evicting: Mutex::new(()),
         walked: AtomicBool::new(false),
+        suspect: AtomicBool::new(suspect),
+        slow: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         lock: Mutex::new(Some(lock)),
         upkeep: Mutex::new(None),
@@ -124,6 +129,17 @@ impl Opening {
         Ok(())
     }
 
+    /// Whether an earlier process, stopped before it could sync, may have left blobs that are not what they seem. If this one
+    /// is not to sync, either, it says so before it stores anything.
+    fn mark_unsynced(&self, sync: Sync, files: &Files) -> Result<bool, OpenError> {
+        let path = Path::new(layout::UNSYNCED);
+        let suspect = files.read(path).map_err(|error| self.failed("read", error))?.is_some();
+        if sync == Sync::None && !suspect {
+            files.replace(path, b"").map_err(|error| self.failed("write to", error))?;
+        }
+        Ok(suspect)
+    }
+
     /// The operator's limit, else the one chosen at the first start: what was free then is not what is free now.
     fn limit(&self, settings: &StoreSettings, files: &Files) -> Result<u64, OpenError> {
         const KIND: &str = "default-size";
@@ -138,12 +154,12 @@ impl Opening {
         }
         let free = files.disk.free().map_err(|error| self.io("tell what is free at", error))?;
         let limit = LARGEST_DEFAULT.min(free / 2);
-        let record = Record::new().with("bytes", limit);
+        let record = Record::new().with("bytes", &limit);
         files.replace(path, &record.to_bytes(KIND)).map_err(|error| self.failed("write the size of", error))?;
         Ok(limit)
     }
 
-    fn count_ingests(&self, disk: &dyn Disk, space: &Space, partials: &Partials) {
+    fn count_ingests(disk: &dyn Disk, space: &Space, partials: &Partials) {
         for algorithm in ALGORITHMS {
             let folder = Path::new(layout::INGEST).join(algorithm.as_str());
             for entry in disk.list(&folder).unwrap_or_default() {
@@ -156,7 +172,7 @@ impl Opening {
         }
     }
 
-    fn count_quarantine(&self, disk: &dyn Disk, space: &Space, metrics: &Metrics) {
+    fn count_quarantine(disk: &dyn Disk, space: &Space, metrics: &Metrics) {
         let folder = Path::new(layout::QUARANTINE);
         let entries = disk.list(folder).unwrap_or_default();
         let files = entries.iter().filter(|entry| !entry.is_dir);

@@ -19,7 +19,7 @@ impl Record {
     }
 
     /// Adds a line. No value that the store writes holds a line end: all of them are parsed names, numbers and digests.
-    pub(super) fn with(mut self, key: &str, value: impl ToString) -> Self {
+    pub(super) fn with(mut self, key: &str, value: &(impl ToString + ?Sized)) -> Self {
         self.fields.push((key.to_owned(), value.to_string().replace(['\n', '\r'], " ")));
         self
     }
@@ -30,7 +30,7 @@ impl Record {
 
     pub(super) fn with_time(self, key: &str, time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.with(key, format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
+        self.with(key, &format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
     }
 
     pub(super) fn with_body(mut self, body: &[u8]) -> Self {

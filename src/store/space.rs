@@ -90,6 +90,11 @@ impl Space {
         Err(Shortage { must: over.max(missing), goal, refusal })
     }
 
+    /// The disk itself has said that it has no room.
+    pub(super) fn refusal(&self, needed: u64, free: u64) -> Refusal {
+        Refusal::Disk { needed, free, min_free: self.min_free }
+    }
+
     fn change(&self, change: impl FnOnce(&mut Counts)) {
         let mut counts = lock(&self.counts);
         change(&mut counts);

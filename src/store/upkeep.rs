@@ -1,5 +1,6 @@
 //! The store's own housekeeping, on one thread: first the walk that counts what is there, then, every minute, last use into
-//! file times, the index watched and filled where needed, and the limit kept.
+//! file times and the limit kept. Every two seconds it looks whether the disk still takes writes and the index answers, and
+//! fills the index where needed.
 //!
 //! The store serves from the first moment; the walk only makes its numbers exact. The thread never keeps a store alive.
 
@@ -15,16 +16,17 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
-const EVERY: Duration = Duration::from_secs(60);
-/// While the index is being opened or has just been set aside, it is looked at more often.
-const SOON: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_secs(2);
+const TICKS_PER_ROUND: u64 = 30;
+/// A write that is seen under way for so many ticks, more than 10 s, makes the store refuse new ingests.
+const SLOW_TICKS: u32 = 5;
 /// Entries handled before asking whether the store is still there.
 const SOME: usize = 256;
 
 /// The thread, as its owner sees it.
 pub(super) struct Upkeep {
     /// Dropped to end the thread.
-    _running: mpsc::Sender<()>,
+    running: mpsc::Sender<()>,
     ended: tokio::sync::oneshot::Receiver<()>,
 }
 
@@ -37,42 +39,57 @@ impl Upkeep {
             keep_up(&weak, &told);
             let _ = end.send(());
         })?;
-        Ok(Self { _running: running, ended })
+        Ok(Self { running, ended })
     }
 
     pub(super) async fn stop(self) {
-        drop(self._running);
+        drop(self.running);
         let _ = self.ended.await;
     }
 }
 
 fn keep_up(weak: &Weak<Inner>, told: &mpsc::Receiver<()>) {
-    if walk(weak).is_none() {
+    if walk(weak).is_none() || check_suspects(weak).is_none() {
         return;
     }
-    let mut rounds = 0_u32;
-    loop {
-        let wait = if rounds < 30 { SOON } else { EVERY };
-        if !matches!(told.recv_timeout(wait), Err(mpsc::RecvTimeoutError::Timeout)) {
+    let mut watch = SlowWatch::default();
+    for tick in 1_u64.. {
+        if !matches!(told.recv_timeout(TICK), Err(mpsc::RecvTimeoutError::Timeout)) {
             return;
         }
         let Some(inner) = alive(weak) else { return };
+        inner.slow.store(watch.is_slow(inner.writers.running()), Ordering::Release);
         inner.index.watch();
         inner.space.set_index(inner.index.bytes());
-        if rounds >= 30 {
+        let incomplete = inner.index.is_incomplete();
+        if tick % TICKS_PER_ROUND == 0 {
             inner.write_last_use();
             inner.tidy_ingests();
             inner.trim();
         }
-        rounds = rounds.saturating_add(1);
-        let incomplete = inner.index.is_incomplete();
         drop(inner);
-        if incomplete {
-            rounds = 0;
-            if rebuild(weak).is_none() {
-                return;
-            }
+        if incomplete && rebuild(weak).is_none() {
+            return;
         }
+    }
+}
+
+/// Sees a job that does not end.
+#[derive(Default)]
+struct SlowWatch {
+    running: Vec<u64>,
+    ticks: Vec<u32>,
+}
+
+impl SlowWatch {
+    fn is_slow(&mut self, running: Vec<u64>) -> bool {
+        self.ticks.resize(running.len(), 0);
+        for (thread, job) in running.iter().enumerate() {
+            let same = *job != 0 && self.running.get(thread) == Some(job);
+            self.ticks[thread] = if same { self.ticks[thread] + 1 } else { 0 };
+        }
+        self.running = running;
+        self.ticks.iter().any(|ticks| *ticks >= SLOW_TICKS)
     }
 }
 
@@ -103,6 +120,30 @@ fn walk(weak: &Weak<Inner>) -> Option<()> {
     inner.files.all_counted();
     inner.walked.store(true, Ordering::Release);
     inner.trim();
+    Some(())
+}
+
+/// Hashes what an earlier process stored without syncing it. `None`: the store is gone.
+fn check_suspects(weak: &Weak<Inner>) -> Option<()> {
+    if !alive(weak)?.suspect.load(Ordering::Acquire) {
+        return Some(());
+    }
+    let mut all_sound = true;
+    for (digest, entry) in alive(weak)?.catalogue.all() {
+        if !entry.is_checked()
+            && let Err(error) = alive(weak)?.check_blob(&digest, &entry)
+        {
+            all_sound = false;
+            tracing::warn!(blob.digest = %digest, %error, "cannot check a blob; it is checked again at the next start");
+        }
+    }
+    let inner = alive(weak)?;
+    if all_sound {
+        inner.suspect.store(false, Ordering::Release);
+        if inner.files.durable() {
+            inner.settle();
+        }
+    }
     Some(())
 }
 

@@ -7,6 +7,7 @@
 use super::error::StoreError;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,6 +21,8 @@ struct Shared {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     /// Each thread holds a sender: the channel closes when the last one has ended.
     ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
+    /// Per thread, the number of the job under way; 0 for none.
+    running: Arc<[AtomicU64]>,
 }
 
 impl Workers {
@@ -27,14 +30,15 @@ impl Workers {
         let (sender, receiver) = mpsc::channel(queue);
         let (alive, ended) = mpsc::channel(1);
         let receiver = Arc::new(Mutex::new(receiver));
+        let running: Arc<[AtomicU64]> = (0..threads).map(|_| AtomicU64::new(0)).collect();
         for number in 0..threads {
-            let (receiver, alive) = (Arc::clone(&receiver), alive.clone());
+            let (receiver, alive, running) = (Arc::clone(&receiver), alive.clone(), Arc::clone(&running));
             std::thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
                 let _alive = alive;
-                work(&receiver);
+                work(&receiver, &running[number]);
             })?;
         }
-        Ok(Self(Arc::new(Shared { jobs: Mutex::new(Some(sender)), ended: tokio::sync::Mutex::new(ended) })))
+        Ok(Self(Arc::new(Shared { jobs: Mutex::new(Some(sender)), ended: tokio::sync::Mutex::new(ended), running })))
     }
 
     /// Waits for a place in the queue. Nothing is lost if the caller goes away while it waits.
@@ -50,6 +54,11 @@ impl Workers {
         job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.place().await?.start(job).await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// The numbers of the jobs under way, by thread. Who finds the same number again later knows a job that takes long.
+    pub(super) fn running(&self) -> Vec<u64> {
+        self.0.running.iter().map(|job| job.load(Ordering::Relaxed)).collect()
     }
 
     /// Takes no more jobs, finishes those in the queue and ends the threads.
@@ -73,19 +82,23 @@ impl Place {
     }
 }
 
-fn work(receiver: &Mutex<mpsc::Receiver<Job>>) {
+fn work(receiver: &Mutex<mpsc::Receiver<Job>>, running: &AtomicU64) {
+    let mut number = 0;
     loop {
         let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         let Some(job) = job else { return };
+        number += 1;
+        running.store(number, Ordering::Relaxed);
         // The panic hook has told where; the caller sees its channel closed.
         let _ = catch_unwind(AssertUnwindSafe(job));
+        running.store(0, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     #[tokio::test]
     async fn a_caller_that_leaves_cancels_nothing_and_stop_waits_for_the_rest() {

@@ -2,39 +2,19 @@
 
 use super::challenge::{self, Challenge};
 use super::classify::{self, Said};
-use super::credential::{Grant, Material};
+use super::credential::{self, Grant, Material};
 use super::error::{ErrorKind, Failure};
 use super::grant::{Granter, Service};
 use super::locked;
 use super::op::Op;
 use super::pool::Outgoing;
+use super::scope::{Learned, Scope};
 use super::secret;
 use super::tokens::{Key, Token, Tokens};
 use super::wire::{Answer, Wire};
-use crate::oci::Name;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-
-/// What a request needs the right to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
-    /// The registry as such.
-    Registry,
-    Catalogue,
-    Pull(Name),
-    Tags(Name),
-    Referrers(Name),
-}
-
-/// Requests whose right no document names: it is learned from the first challenge.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Topic {
-    Catalogue,
-    Tags,
-    Referrers,
-}
 
 /// How the upstream wants to be asked, once it has said so.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,7 +55,7 @@ pub(super) struct Session {
     pub(super) wire: Arc<Wire>,
     pub(super) granter: Granter,
     scheme: Mutex<Option<Scheme>>,
-    learned: Mutex<HashMap<Topic, String>>,
+    learned: Mutex<Learned>,
     tokens: Tokens,
 }
 
@@ -112,13 +92,13 @@ impl Session {
         let scheme = locked(&self.scheme).clone();
         match scheme {
             None => Ok(None),
-            Some(Scheme::Basic) => Ok(password(self.granter.credential.material().await?)),
+            Some(Scheme::Basic) => Ok(password(self.granter.login.material().await?)),
             Some(Scheme::Bearer(service)) => {
                 let wanted = scope.expected(&locked(&self.learned));
                 let Some(wanted) = wanted else { return Ok(None) };
                 let pass = self.token(&service, &wanted).await;
-                if pass.is_err() {
-                    // The token service may have moved: the next challenge says where to.
+                if pass.as_ref().is_err_and(may_have_moved) {
+                    // The next challenge says where to.
                     *locked(&self.scheme) = None;
                 }
                 pass.map(Some)
@@ -132,16 +112,20 @@ impl Session {
         if let Some(bearer) = found.iter().find(|challenge| challenge.scheme == "bearer") {
             return self.respond_to_bearer(answer, bearer, scope, pass).await;
         }
-        let has_tokens = matches!(*locked(&self.scheme), Some(Scheme::Bearer(_)));
-        if found.iter().any(|challenge| challenge.scheme == "basic") && !has_tokens {
-            return self.respond_to_basic(answer, pass).await;
-        }
-        if !classify::is_speaker(&answer.headers) && pass.is_none() {
+        // An ACR has tokens whether it says so or not; whoever wants its password in its name stands in between.
+        let has_tokens =
+            matches!(*locked(&self.scheme), Some(Scheme::Bearer(_))) || credential::is_acr(&self.granter.origin.host);
+        let wants_password = found.iter().any(|challenge| challenge.scheme == "basic");
+        if wants_password && has_tokens {
             let reason = format!(
-                "{} answered 401 without a challenge that a registry makes; look for a portal, a filter or a wrong address",
-                answer.origin
+                "{} asks for a password although it has tokens, and was not given it; {}",
+                answer.origin,
+                classify::LOOK
             );
             return Err(Failure::foreign(reason));
+        }
+        if wants_password {
+            return self.respond_to_basic(answer, pass).await;
         }
         Err(self.refused(answer, pass))
     }
@@ -176,9 +160,9 @@ impl Session {
             _ => None,
         };
         if sent.is_some() {
-            self.granter.credential.refused();
+            self.granter.login.refused();
         }
-        let material = self.granter.credential.material().await?;
+        let material = self.granter.login.material().await?;
         if sent.as_ref() == Some(&material.grant) {
             return Err(material.refused(&answer.origin));
         }
@@ -204,6 +188,10 @@ impl Session {
     fn refused(&self, answer: &Refusal, pass: Option<Pass>) -> Failure {
         let Refusal { origin, headers, said } = answer;
         let correlation = classify::correlation(headers);
+        if said.is_none() && !classify::is_speaker(headers) && challenge::challenges(headers).is_empty() {
+            let reason = format!("{origin} answered 401, but not as a registry does; {}", classify::LOOK);
+            return Failure::foreign(reason);
+        }
         let said = said.as_ref().map(|said| format!(" ({}: {})", said.code, said.message)).unwrap_or_default();
         let message = answer.said.as_ref().map(|said| said.message.clone()).unwrap_or_default();
         let Some(pass) = pass else {
@@ -218,10 +206,7 @@ impl Session {
                 if let Some(withheld) = &token.withheld {
                     return Failure::credential("anonymous", format!("{origin} wants a login"), withheld);
                 }
-                let reason = format!(
-                    "{origin} refuses it to {}{said}{correlation}; grant that login the right to pull from it",
-                    token.identity
-                );
+                let reason = classify::refusal(origin, &token.identity, &format!("{said}{correlation}"));
                 Failure::new(ErrorKind::RepositoryRefused { message }, reason)
             }
         }
@@ -244,6 +229,14 @@ impl Pass {
     }
 }
 
+/// Whether a failure to get a token may mean that the service is no longer there, or no longer the one to ask.
+fn may_have_moved(failure: &Failure) -> bool {
+    matches!(
+        failure.kind,
+        ErrorKind::Unreachable | ErrorKind::Tls | ErrorKind::Foreign | ErrorKind::CredentialRefused { .. }
+    )
+}
+
 fn with(outgoing: &Outgoing, pass: Option<&Pass>) -> Outgoing {
     let mut outgoing = outgoing.clone();
     if let Some(pass) = pass {
@@ -256,97 +249,4 @@ fn password(material: Material) -> Option<Pass> {
     let Grant::Password { username, password } = &material.grant else { return None };
     let header = secret::basic(username, password)?;
     Some(Pass { header, identity: material.identity.clone(), via: Via::Password(material) })
-}
-
-impl Scope {
-    fn topic(&self) -> Option<Topic> {
-        match self {
-            Self::Catalogue => Some(Topic::Catalogue),
-            Self::Tags(_) => Some(Topic::Tags),
-            Self::Referrers(_) => Some(Topic::Referrers),
-            Self::Registry | Self::Pull(_) => None,
-        }
-    }
-
-    fn repository(&self) -> Option<&Name> {
-        match self {
-            Self::Pull(name) | Self::Tags(name) | Self::Referrers(name) => Some(name),
-            Self::Registry | Self::Catalogue => None,
-        }
-    }
-
-    /// The scope to ask for without having been challenged.
-    fn expected(&self, learned: &HashMap<Topic, String>) -> Option<String> {
-        match (self, self.topic().map(|topic| learned.get(&topic))) {
-            (Self::Registry, _) => Some(String::new()),
-            (Self::Pull(name), _) => Some(format!("repository:{name}:pull")),
-            (Self::Catalogue, Some(scope)) => scope.cloned(),
-            (Self::Tags(name) | Self::Referrers(name), Some(actions)) => {
-                Some(format!("repository:{name}:{}", actions?))
-            }
-            (_, None) => None,
-        }
-    }
-
-    /// The scope to ask for after a challenge: the challenge's own as far as it is about what was asked, and only to read.
-    fn challenged(&self, scope: Option<&str>) -> String {
-        let scopes = scope.unwrap_or_default().split_whitespace();
-        match self.repository() {
-            None if *self == Self::Catalogue => {
-                let own = scopes.into_iter().find(|scope| scope.starts_with("registry:catalog:"));
-                own.unwrap_or("registry:catalog:*").to_owned()
-            }
-            None => String::new(),
-            Some(name) => {
-                let prefix = format!("repository:{name}:");
-                let actions: Vec<_> = scopes
-                    .filter_map(|scope| scope.strip_prefix(&prefix))
-                    .flat_map(|actions| actions.split(','))
-                    .filter(|action| !action.is_empty() && !["push", "delete", "*", "metadata_write"].contains(action))
-                    .collect();
-                if actions.is_empty() { format!("{prefix}pull") } else { format!("{prefix}{}", actions.join(",")) }
-            }
-        }
-    }
-
-    fn learn(&self, wanted: &str, learned: &mut HashMap<Topic, String>) {
-        let Some(topic) = self.topic() else { return };
-        let prefix = self.repository().map(|name| format!("repository:{name}:"));
-        let part = prefix.and_then(|prefix| wanted.strip_prefix(&prefix)).unwrap_or(wanted);
-        learned.insert(topic, part.to_owned());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_own_repository_is_asked_for_and_only_to_read() {
-        let pull = Scope::Pull("a/b".parse().unwrap());
-        for (challenge, want) in [
-            (Some("repository:a/b:pull"), "repository:a/b:pull"),
-            (Some("repository:a/b:pull,push"), "repository:a/b:pull"),
-            (Some("repository:c:pull repository:a/b:metadata_read"), "repository:a/b:metadata_read"),
-            (Some("repository:*:*"), "repository:a/b:pull"),
-            (Some("repository:a/b:*"), "repository:a/b:pull"),
-            (Some("registry:catalog:*"), "repository:a/b:pull"),
-            (None, "repository:a/b:pull"),
-        ] {
-            assert_eq!(pull.challenged(challenge), want);
-        }
-        assert_eq!(Scope::Registry.challenged(Some("repository:x:pull")), "");
-        assert_eq!(Scope::Catalogue.challenged(Some("registry:catalog:*")), "registry:catalog:*");
-    }
-
-    #[test]
-    fn what_one_repository_taught_holds_for_the_next() {
-        let mut learned = HashMap::new();
-        let first = Scope::Tags("a".parse().unwrap());
-        assert_eq!(first.expected(&learned), None);
-        first.learn("repository:a:metadata_read", &mut learned);
-        let second = Scope::Tags("b/c".parse().unwrap());
-        assert_eq!(second.expected(&learned).unwrap(), "repository:b/c:metadata_read");
-        assert_eq!(Scope::Referrers("a".parse().unwrap()).expected(&learned), None);
-    }
 }

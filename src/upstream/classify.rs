@@ -89,7 +89,7 @@ pub(super) async fn failure(op: Op, answer: Answer, identity: Option<&str>) -> F
     spoken(status, &origin, said, &words, identity)
 }
 
-const LOOK: &str = "look for a portal, a filter or a wrong address in between";
+pub(super) const LOOK: &str = "look for a portal, a filter or a wrong address in between";
 
 /// A refusal by a speaker of the protocol.
 fn spoken(status: StatusCode, origin: &str, said: Said, words: &str, identity: Option<&str>) -> Failure {
@@ -104,14 +104,22 @@ fn spoken(status: StatusCode, origin: &str, said: Said, words: &str, identity: O
             Failure::new(ErrorKind::Firewall { message: said.message }, reason)
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            let reason = format!("{origin} refuses it to {who}{words}; grant that login the right to pull from it");
-            Failure::new(ErrorKind::RepositoryRefused { message: said.message }, reason)
+            Failure::new(ErrorKind::RepositoryRefused { message: said.message }, refusal(origin, who, words))
         }
         _ => Failure::new(
             ErrorKind::Rejected { status: status.as_u16(), code: said.code, message: said.message },
             format!("{origin} answered {status}{words}"),
         ),
     }
+}
+
+/// The sentence for a login without the right to a repository; `words` are the registry's own.
+pub(super) fn refusal(origin: &str, who: &str, words: &str) -> String {
+    let remedy = match who {
+        "anonymous" => "configure a login that may pull from it ([upstream.credential], or --login)",
+        _ => "grant that login the right to pull from it",
+    };
+    format!("{origin} refuses it to {who}{words}; {remedy}")
 }
 
 /// The code that the specification has for such an answer, where the registry gave none.

@@ -1,9 +1,9 @@
 //! Opens connections: straight, through a forward proxy, or through its tunnel; with TLS where the address says so.
 
-use super::environment::Environment;
 use super::error::{ErrorKind, Failure, SetupError};
 use super::origin::Origin;
 use super::tls;
+use crate::config::Environment;
 use http::{HeaderValue, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
@@ -120,7 +120,7 @@ async fn handshake(tls: &Arc<ClientConfig>, host: &str, io: Box<dyn Io>) -> std:
 }
 
 fn proxies(upstream: &str, environment: &Environment) -> Result<Matcher, SetupError> {
-    let text = |upper: &str, lower: &str| environment.text(&[upper, lower]).unwrap_or_default().to_owned();
+    let text = |upper: &str, lower: &str| environment.first(&[upper, lower]).unwrap_or_default().to_owned();
     let matcher = Matcher::builder()
         .all(text("ALL_PROXY", "all_proxy"))
         .http(text("HTTP_PROXY", "http_proxy"))

@@ -1,11 +1,12 @@
 //! One question to the upstream: authorized, redirected as storage wants it, and told apart from what a portal says.
 
-use super::auth::{Pass, Scope, Session};
+use super::auth::{Pass, Session};
 use super::classify;
-use super::error::Failure;
+use super::error::{ErrorKind, Failure};
 use super::op::Op;
 use super::origin::{self, Origin};
 use super::pool::Outgoing;
+use super::scope::Scope;
 use super::wire::Answer;
 use http::header::{LOCATION, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
@@ -38,11 +39,14 @@ impl Session {
             self.wire.retried("redirect");
             arrived = self.arrive(ask).await?;
         }
-        let Arrived { answer, pass, .. } = arrived;
+        let Arrived { answer, pass, redirected } = arrived;
         if matches!(answer.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
-            return as_content(answer);
+            return as_content(ask.op, answer);
         }
-        Err(classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await)
+        let failure = classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await;
+        // Whoever the upstream leads to has not seen the login, and so has not judged it.
+        let misled = redirected && matches!(failure.kind, ErrorKind::RepositoryRefused { .. });
+        Err(if misled { Failure::foreign(failure.reason) } else { failure })
     }
 
     /// Asks for a head. One that fails without saying who speaks, or why, is confirmed by a GET, which has a body.
@@ -126,15 +130,14 @@ fn is_refused_address(status: StatusCode) -> bool {
 }
 
 /// A success that is no content: a page for people, or bytes that something has encoded on the way.
-fn as_content(answer: Answer) -> Result<Answer, Failure> {
+fn as_content(op: Op, answer: Answer) -> Result<Answer, Failure> {
     let origin = &answer.origin;
     if classify::is_page(&answer.headers) {
-        return Err(Failure::foreign(format!(
-            "{origin} answered with a web page; look for a portal, a filter or a wrong address in between"
-        )));
+        return Err(Failure::foreign(format!("{origin} answered with a web page; {}", classify::LOOK)));
     }
+    // Of a blob's bytes the digest decides: some storage hands out a label of the upload here.
     let encoding = answer.header(http::header::CONTENT_ENCODING).unwrap_or("identity");
-    if !encoding.eq_ignore_ascii_case("identity") {
+    if !encoding.eq_ignore_ascii_case("identity") && !op.is_bulk() {
         return Err(Failure::foreign(format!("{origin} answered with content encoded as {encoding}, unasked")));
     }
     Ok(answer)

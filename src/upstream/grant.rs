@@ -1,7 +1,7 @@
 //! Gets tokens from a token service: Docker's protocol, OAuth2's, and ACR's exchange, whichever the login needs.
 
 use super::classify;
-use super::credential::{Credential, Grant, Material};
+use super::credential::{Grant, Material, Memo};
 use super::error::{ErrorKind, Failure};
 use super::op::Op;
 use super::origin::Origin;
@@ -62,7 +62,7 @@ pub(super) struct Granter {
     pub(super) name: Registry,
     pub(super) origin: Origin,
     pub(super) token_realms: Vec<String>,
-    pub(super) credential: Box<dyn Credential>,
+    pub(super) login: Memo,
     pub(super) wire: Arc<Wire>,
     pub(super) metrics: Arc<Metrics>,
     /// ACR refresh tokens that an Entra token was exchanged for.
@@ -87,14 +87,14 @@ impl Granter {
                 outcome => return outcome,
             }
         }
-        let material = self.credential.material().await?;
+        let material = self.login.material().await?;
         if material.grant != Grant::Anonymous && !self.origin.trusts(&service.origin, &self.token_realms) {
             return self.without_login(service, scope, &material).await;
         }
         match self.redeem(service, scope, &material).await {
             Err(failure) if failure.is_credential() => {
-                self.credential.refused();
-                let again = self.credential.material().await?;
+                self.login.refused();
+                let again = self.login.material().await?;
                 if again.grant == material.grant { Err(failure) } else { self.redeem(service, scope, &again).await }
             }
             outcome => outcome,
@@ -184,7 +184,7 @@ impl Granter {
         let exchange = || async {
             match material {
                 Some(material) => self.exchange(service, material).await,
-                None => self.exchange(service, &self.credential.material().await?).await,
+                None => self.exchange(service, &self.login.material().await?).await,
             }
         };
         let (refresh, _) = self.exchanged.get(&service.key(""), exchange).await?;

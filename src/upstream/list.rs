@@ -1,9 +1,9 @@
-use super::auth::Scope;
 use super::error::{ErrorKind, Failure};
 use super::fetch::Ask;
 use super::link::{self, Next};
 use super::op::Op;
 use super::registry::media_type_of;
+use super::scope::Scope;
 use super::wire::Answer;
 use crate::oci::{Digest, MediaType, Name};
 use bytes::Bytes;

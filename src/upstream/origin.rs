@@ -82,7 +82,9 @@ pub(super) fn resolve(base: &Uri, location: &str) -> Option<Uri> {
     let location = location.split('#').next().unwrap_or_default();
     let scheme = base.scheme_str()?;
     let authority = base.authority()?;
-    if location.contains("://") && location.find("://") < location.find(['/', '?']).map(|at| at + 1) {
+    let is_scheme =
+        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    if location.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme)) {
         return location.parse().ok();
     }
     let path = if location.starts_with("//") {

@@ -42,6 +42,7 @@ pub(super) struct Pool {
     connector: Connector,
     hosts: Mutex<HashMap<Origin, Arc<Host>>>,
     limit: usize,
+    wait: Duration,
     first_byte: Duration,
 }
 
@@ -91,7 +92,7 @@ pub(super) struct Head {
 
 impl Pool {
     pub(super) fn new(connector: Connector, limit: usize, first_byte: Duration) -> Self {
-        Self { connector, hosts: Mutex::default(), limit: limit.max(1), first_byte }
+        Self { connector, hosts: Mutex::default(), limit: limit.max(1), wait: WAIT, first_byte }
     }
 
     /// Sends the request and waits for the head of its answer.
@@ -143,10 +144,10 @@ impl Pool {
             let bulk = if bulk { Some(Arc::clone(&host.bulk).acquire_owned().await.ok()?) } else { None };
             Some((Arc::clone(&host.all).acquire_owned().await.ok()?, bulk))
         };
-        match tokio::time::timeout(WAIT, wanted).await {
+        match tokio::time::timeout(self.wait, wanted).await {
             Ok(Some(permits)) => Ok(permits),
             Ok(None) | Err(_) => Err(Failure::new(
-                ErrorKind::Throttled { retry_after: Some(WAIT) },
+                ErrorKind::Throttled { retry_after: Some(self.wait) },
                 format!(
                     "all {} connections that larder may have to {origin} are in use (upstream_connections)",
                     self.limit
@@ -245,5 +246,42 @@ impl Host {
         let mut idle = locked(&self.idle);
         idle.retain(|(connection, since)| since.elapsed() < IDLE && !connection.sender.is_closed());
         idle.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::testing::{Server, environment, reply};
+    use http_body_util::BodyExt as _;
+
+    #[tokio::test]
+    async fn a_full_host_says_when_to_come_back_and_recovers() {
+        let server = Server::start(|_| reply(200, &[], "0123")).await;
+        let connector = Connector::new("test", None, &environment(), Duration::from_secs(5)).unwrap();
+        let mut pool = Pool::new(connector, 1, Duration::from_secs(5));
+        pool.wait = Duration::from_millis(50);
+        let url: Uri = format!("{}/x", server.url()).parse().unwrap();
+        let origin = Origin::of(&url).unwrap();
+        let outgoing = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() };
+        let held = pool.send(&outgoing, &origin, true).await.unwrap();
+        for bulk in [true, false] {
+            let failure = pool.send(&outgoing, &origin, bulk).await.err().unwrap();
+            assert_eq!(failure.kind, ErrorKind::Throttled { retry_after: Some(pool.wait) });
+            assert!(failure.reason.contains("upstream_connections"), "{}", failure.reason);
+        }
+        held.response.into_body().collect().await.unwrap();
+        held.lease.give_back();
+        assert!(!pool.send(&outgoing, &origin, false).await.unwrap().replaced);
+    }
+
+    #[tokio::test]
+    async fn storage_hosts_that_came_and_went_are_forgotten() {
+        let connector = Connector::new("test", None, &environment(), Duration::from_secs(5)).unwrap();
+        let pool = Pool::new(connector, 1, Duration::from_secs(5));
+        for number in 0..1000 {
+            pool.host(&Origin { https: true, host: format!("s{number}.invalid"), port: 443 });
+        }
+        assert!(locked(&pool.hosts).len() <= HOSTS);
     }
 }

@@ -1,17 +1,18 @@
-use super::auth::{Scope, Session};
+use super::auth::Session;
 use super::body::UpstreamBody;
 use super::connect::Connector;
-use super::credential::{self, Material};
-use super::environment::Environment;
+use super::credential::{self, Material, Memo};
 use super::error::{ErrorKind, Failure, SetupError, UpstreamError};
 use super::fetch::Ask;
 use super::grant::Granter;
 use super::op::Op;
 use super::origin::Origin;
 use super::pool::Pool;
+use super::scope::Scope;
 use super::tokens::Tokens;
 use super::wire::{Answer, Wire};
 use super::{classify, list};
+use crate::config::Environment;
 use crate::config::{Limits, UpstreamSettings};
 use crate::oci::{self, Accept, Digest, Manifest, MediaType, Name, Reference, Registry};
 use crate::telemetry::Metrics;
@@ -102,7 +103,10 @@ impl Upstream {
     ) -> Result<Self, SetupError> {
         let name = settings.name.clone();
         let Some(origin) = Origin::of(&settings.url) else {
-            return Err(SetupError::Address { upstream: name.to_string(), url: settings.url.to_string() });
+            // Without a user's part, which may hold a password.
+            let url = settings.url.to_string();
+            let url = url.split_once('@').map_or(url.clone(), |(_, rest)| format!("…@{rest}"));
+            return Err(SetupError::Address { upstream: name.to_string(), url });
         };
         let ca_file = settings.ca_file.as_deref();
         let connector = Connector::new(name.as_str(), ca_file, environment, settings.connect_timeout)?;
@@ -112,7 +116,7 @@ impl Upstream {
             name: name.clone(),
             origin: origin.clone(),
             token_realms: settings.token_realms.clone(),
-            credential: credential::source(&settings.credential, name.as_str(), &origin, environment),
+            login: Memo::new(credential::source(&settings.credential, name.as_str(), &origin, environment)),
             wire: Arc::clone(&wire),
             metrics: Arc::clone(&metrics),
             exchanged: Tokens::new(EXCHANGES),
@@ -129,9 +133,8 @@ impl Upstream {
 
     /// As whom larder asks, for the lines at start. Files are read and programs run, within limits; nothing is dialled.
     pub async fn describe_login(&self) -> Login {
-        match self.0.session.granter.credential.material().await {
+        match self.0.session.granter.login.material().await {
             Ok(Material { identity, source, expires, .. }) => {
-                let expires = self.0.session.granter.exchanged.latest_expiry().or(expires);
                 let dead = expires.is_some_and(|at| at <= SystemTime::now());
                 let problem = dead.then(|| "it has expired".to_owned());
                 Login { identity, source, expires, problem }
@@ -235,7 +238,7 @@ impl Upstream {
             self.0.session.fetch(&ask).await?.body.drain().await;
             Ok(())
         };
-        self.done(answered.await, || "reach the registry".to_owned())
+        self.done(answered.await, || "get an answer".to_owned())
     }
 
     fn manifest(

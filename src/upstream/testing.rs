@@ -1,7 +1,7 @@
 //! A registry that says what a test wants, and remembers what it was asked.
 
-use super::environment::Environment;
 use super::registry::Upstream;
+use crate::config::Environment;
 use crate::config::{CredentialSettings, FreshnessSettings, Limits, UpstreamSettings};
 use crate::oci::Registry;
 use crate::telemetry::Metrics;

@@ -1,8 +1,8 @@
 //! Whom larder trusts, and what it can say about a certificate that it does not trust.
 
 use super::certificate;
-use super::environment::Environment;
 use super::error::SetupError;
+use crate::config::Environment;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;

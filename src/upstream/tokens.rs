@@ -110,12 +110,6 @@ impl Tokens {
         locked(&self.entries).get(key).is_some_and(|entry| entry.alive(Instant::now()).is_some())
     }
 
-    /// When the token that lives longest expires.
-    pub(super) fn latest_expiry(&self) -> Option<SystemTime> {
-        let now = Instant::now();
-        locked(&self.entries).values().filter_map(|entry| entry.alive(now)?.expires).max()
-    }
-
     /// Forgets `token`, unless another has taken its place already.
     pub(super) fn discard(&self, key: &Key, token: &Arc<Token>) {
         if let Some(entry) = locked(&self.entries).get_mut(key)

@@ -1,10 +1,9 @@
 use super::{Acr, Larder};
 use larder::config::{
-    AccessSettings, AdminSettings, CredentialSettings, FreshnessSettings, Limits, Listen, ServerSettings, Settings,
-    StoreSettings, Sync, UpstreamSettings,
+    AccessSettings, AdminSettings, CredentialSettings, Environment, FreshnessSettings, Limits, Listen, ServerSettings,
+    Settings, StoreSettings, Sync, UpstreamSettings,
 };
 use larder::oci::Registry;
-use larder::upstream::Environment;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

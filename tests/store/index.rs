@@ -6,6 +6,9 @@ use std::path::Path;
 
 const REPOSITORIES: usize = 8;
 
+/// What is done to a file, in a word and in deed.
+type Damage = (&'static str, fn(&Path));
+
 fn layer(n: usize) -> larder::oci::Digest {
     sha256(&n.to_le_bytes())
 }
@@ -41,7 +44,7 @@ async fn a_deleted_index_loses_nothing_and_is_made_again() {
 async fn each_damaged_file_of_the_index_loses_nothing() {
     let mut bench = filled().await;
     bench.store.close().await;
-    let kinds: [(&str, fn(&Path)); 4] = [
+    let kinds: [Damage; 4] = [
         ("cut", |path| {
             let bytes = fs::read(path).unwrap();
             fs::write(path, &bytes[..bytes.len() / 2]).unwrap();

@@ -65,7 +65,7 @@ async fn wrong_bytes_are_never_a_blob_and_leave_nothing() {
     ingest.write("wrong".into()).await.unwrap();
     let error = ingest.verify().await.err().unwrap();
     assert!(
-        matches!(&error, VerifyError::Digest { expected, actual } if *expected == digest && *actual == sha256(b"wrong"))
+        matches!(&error, VerifyError::Digest { expected, actual } if *expected == digest && **actual == sha256(b"wrong"))
     );
     assert_eq!(bench.store.usage(), before);
     assert_eq!(bench.metrics.digest_failures.with_label_values(&["fill"]).get(), 1);
@@ -107,12 +107,17 @@ async fn a_write_whose_caller_goes_away_is_finished() {
     let bytes = content(1, 2 << 20);
     let digest = sha256(&bytes);
     let mut ingest = bench.store.ingest(&digest, Some(2 << 20)).await.unwrap();
-    {
-        let mut write = Box::pin(ingest.write(bytes.slice(..1 << 20)));
+    let mut received = 0;
+    while received < bytes.len() {
+        let batch = bytes.slice(received..bytes.len().min(received + (1 << 16)));
+        let mut abandoned = Box::pin(ingest.write(batch));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        assert!(write.as_mut().poll(&mut context).is_pending());
+        let _ = abandoned.as_mut().poll(&mut context);
+        drop(abandoned);
+        let now = usize::try_from(ingest.write(bytes::Bytes::new()).await.unwrap()).unwrap();
+        assert!(now > received, "what was begun is finished");
+        received = now;
     }
-    assert_eq!(ingest.write(bytes.slice(1 << 20..)).await.unwrap(), 2 << 20);
     ingest.verify().await.unwrap().commit().await.unwrap();
     assert_eq!(read(&bench.store, &digest).await.unwrap(), bytes);
 }
@@ -155,4 +160,40 @@ async fn a_blob_larger_than_the_store_is_refused_before_a_byte_is_written() {
     let refused = bench.store.ingest(&sha256(b"x"), Some(1001)).await;
     assert!(matches!(refused, Err(IngestError::Refused(Refusal::TooLarge { needed: 1001, limit: 1000 }))));
     assert_eq!(fs::read_dir(bench.path("ingest/sha256")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_writes_for_long_refuses_new_ingests_until_it_does() {
+    let disk = SimDisk::new();
+    let (store, _) = open(&settings(Path::new("sim")), Arc::new(disk.clone())).await;
+    walked(&store).await;
+    let bytes = content(1, 1000);
+    let mut ingest = store.ingest(&sha256(&bytes), None).await.unwrap();
+    disk.set_stuck(true);
+    let stuck = tokio::spawn(async move {
+        ingest.write(bytes).await.unwrap();
+        ingest
+    });
+    let mut refused = false;
+    for attempt in 0..100 {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        match store.ingest(&sha256(&[attempt]), Some(10)).await {
+            Err(IngestError::Refused(Refusal::Slow)) => refused = true,
+            Err(error) => panic!("{error}"),
+            Ok(other) => drop(other),
+        }
+        if refused {
+            break;
+        }
+    }
+    assert!(refused);
+    disk.set_stuck(false);
+    let ingest = stuck.await.unwrap();
+    ingest.verify().await.unwrap().commit().await.unwrap();
+    let mut taken = false;
+    for _ in 0..50 {
+        taken = taken || store.ingest(&sha256(b"later"), Some(10)).await.is_ok();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(taken, "the store goes on once the disk does");
 }

@@ -68,3 +68,12 @@ async fn temporary_files_of_a_killed_process_are_removed() {
     bench.reopen(|folder| fs::write(folder.join("ingest/tmp/3"), "half").unwrap()).await;
     assert!(!bench.path("ingest/tmp/3").exists());
 }
+
+#[test]
+fn handles_can_be_shared_by_tasks() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Store>();
+    shared::<larder::store::Blob>();
+    shared::<larder::store::Ingest>();
+    shared::<larder::store::Verified>();
+}

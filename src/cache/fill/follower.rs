@@ -1,13 +1,26 @@
-use super::super::answer::CacheError;
-use super::{End, HELD_BACK, Progress};
+use super::super::download::Download;
+use super::super::error::CacheError;
+use super::super::transfer::Transfer;
+use super::{End, Fill, HELD_BACK, Opened, Progress};
 use crate::oci::ByteRange;
 use crate::store::BlobFile;
 use std::ops::Range;
+use std::sync::Arc;
 use tokio::sync::watch;
+
+/// What comes next for a reader.
+#[derive(Debug)]
+pub enum Step {
+    /// These bytes of the file.
+    Part(Range<u64>),
+    /// The file will not grow any further: everything else comes from here.
+    Rest(Box<Transfer>),
+}
 
 /// A reader of a growing file: gives out the parts of its range as they come to be there.
 #[derive(Debug)]
 pub struct Follower {
+    fill: Arc<Fill>,
     progress: watch::Receiver<Progress>,
     file: BlobFile,
     length: u64,
@@ -16,13 +29,10 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub(in super::super) fn new(
-        progress: watch::Receiver<Progress>,
-        file: BlobFile,
-        length: u64,
-        range: ByteRange,
-    ) -> Self {
-        Self { progress, file, length, range, position: range.start }
+    pub(in super::super) fn new(fill: &Arc<Fill>, opened: Opened, range: ByteRange) -> Self {
+        let Opened { file, length } = opened;
+        let progress = fill.progress.subscribe();
+        Self { fill: Arc::clone(fill), progress, file, length, range, position: range.start }
     }
 
     /// The file that the parts are of.
@@ -41,7 +51,7 @@ impl Follower {
     ///
     /// # Errors
     /// If the fill failed; the answer must then not end cleanly.
-    pub async fn next(&mut self) -> Result<Option<Range<u64>>, CacheError> {
+    pub async fn next(&mut self) -> Result<Option<Step>, CacheError> {
         if self.position >= self.range.end {
             return Ok(None);
         }
@@ -55,12 +65,23 @@ impl Follower {
         if until > self.position {
             let part = self.position..until;
             self.position = until;
-            return Ok(Some(part));
+            return Ok(Some(Step::Part(part)));
         }
-        Err(match end {
-            Some(End::Failed(error)) => error,
-            _ => CacheError::Aborted,
-        })
+        match end {
+            Some(End::Failed(error)) => Err(error),
+            Some(End::Bypassed(_)) => self.rest().await.map(Some),
+            _ => Err(CacheError::Aborted),
+        }
+    }
+
+    /// The store gave up in the middle. The content is read again from its first byte, since only all of it can be verified; this
+    /// reader gets what it still lacks.
+    async fn rest(&mut self) -> Result<Step, CacheError> {
+        let mut download = Download::new(self.fill.digest, Arc::clone(&self.fill.sources), 0);
+        download.open().await?;
+        let lacking = ByteRange { start: self.position, end: self.range.end };
+        self.position = self.range.end;
+        Ok(Step::Rest(Box::new(Transfer::verified(download, self.fill.digest, lacking))))
     }
 }
 

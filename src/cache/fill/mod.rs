@@ -8,11 +8,11 @@
 mod follower;
 mod run;
 
-pub use follower::Follower;
+pub use follower::{Follower, Step};
 
 use super::Inner;
-use super::answer::CacheError;
 use super::download::{Download, Source, Sources};
+use super::error::CacheError;
 use crate::oci::Digest;
 use crate::store::BlobFile;
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
 use super::super::Inner;
-use super::super::answer::CacheError;
 use super::super::download::Download;
+use super::super::error::CacheError;
 use super::{End, Fill, Opened};
 use crate::store::{Ingest, IngestError, StoreError, VerifyError};
 use crate::upstream::ErrorKind;

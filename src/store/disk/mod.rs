@@ -1,7 +1,7 @@
 //! The seam between the store and the file system.
 //!
 //! Every path is relative to the store's folder. Everything here blocks and is called on the store's own threads only. There
-//! are two disks: [`RealDisk`] and, for tests, [`SimDisk`], which loses, tears and reorders whatever was not synced.
+//! are two disks: [`RealDisk`] and, for tests, [`sim::SimDisk`], which loses, tears and reorders whatever was not synced.
 
 mod real;
 #[doc(hidden)]
@@ -36,6 +36,8 @@ pub trait Disk: Send + Sync + 'static {
     fn metadata(&self, path: &Path) -> io::Result<Metadata>;
     /// Makes creations, renames and removals in this folder survive a crash.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes everything that was written survive a crash. `false`: this system cannot.
+    fn sync_all(&self) -> io::Result<bool>;
     /// Sets a file's time of modification.
     fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()>;
     /// Bytes that this user may still write to the file system.

@@ -100,6 +100,10 @@ impl Disk for RealDisk {
         platform::sync_dir(&self.path(path))
     }
 
+    fn sync_all(&self) -> io::Result<bool> {
+        platform::sync_all(&self.root)
+    }
+
     fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()> {
         File::open(self.path(path))?.set_modified(time)
     }
@@ -189,6 +193,17 @@ mod platform {
     }
 
     #[cfg(target_os = "linux")]
+    pub(super) fn sync_all(root: &Path) -> io::Result<bool> {
+        rustix::fs::syncfs(File::open(root)?)?;
+        Ok(true)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn sync_all(_: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    #[cfg(target_os = "linux")]
     pub(super) fn allocate(file: &File, len: u64) -> io::Result<bool> {
         use rustix::io::Errno;
         match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, len) {
@@ -242,6 +257,10 @@ mod platform {
     /// Folders cannot be synced; the file system's journal orders renames.
     pub(super) fn sync_dir(_: &Path) -> io::Result<()> {
         Ok(())
+    }
+
+    pub(super) fn sync_all(_: &Path) -> io::Result<bool> {
+        Ok(false)
     }
 
     /// Not known without foreign calls: a full disk shows when a write fails.

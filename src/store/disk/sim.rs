@@ -26,6 +26,7 @@ struct State {
     steps: u64,
     stop_at: Option<u64>,
     full: bool,
+    stuck: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -65,11 +66,16 @@ impl SimDisk {
         self.state().full = full;
     }
 
+    /// Whether writes do not return.
+    pub fn set_stuck(&self, stuck: bool) {
+        self.state().stuck = stuck;
+    }
+
     /// The disk that the next process finds after this one was killed.
     #[must_use]
     pub fn kill(&self) -> Self {
         let state = self.state().clone();
-        Self(Arc::new(Mutex::new(State { steps: 0, stop_at: None, full: false, ..state })))
+        Self(Arc::new(Mutex::new(State { steps: 0, stop_at: None, full: false, stuck: false, ..state })))
     }
 
     /// The disk after the machine has crashed now.
@@ -282,6 +288,18 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn sync_all(&self) -> io::Result<bool> {
+        let mut state = self.state();
+        state.step()?;
+        state.unsynced.clear();
+        state.durable = state.names.clone();
+        for file in &mut state.files {
+            file.durable.clone_from(&file.content);
+            file.unsynced.clear();
+        }
+        Ok(true)
+    }
+
     fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()> {
         let mut state = self.state();
         let file = state.file(path)?;
@@ -315,6 +333,9 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        while self.disk.state().stuck {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let mut state = self.disk.state();
         state.step()?;
         if state.full {

@@ -17,9 +17,11 @@ const FOLDER: &str = "sled-0.34-1";
 /// Commands waiting; beyond that an entry is not kept, which costs time later and nothing else.
 const QUEUE: usize = 1024;
 /// How long a request waits for an answer before it looks into the files.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(50);
 /// How long one call, or opening, may take before the engine is given up.
 const STALL: Duration = Duration::from_secs(30);
+/// How long after its start an engine that has ended is tried again: not at every tick on a disk that takes no writes.
+const RETRY: Duration = Duration::from_secs(60);
 /// Entries to one batch.
 const BATCH: usize = 512;
 /// sled does not shrink: a larger folder is made anew from the files.
@@ -55,6 +57,8 @@ struct Health {
     started: Instant,
     /// Milliseconds after `started` at which the call under way began, plus one; 0 for none.
     busy_since: AtomicU64,
+    /// Open and serving: before and after, nobody waits for an answer.
+    serving: AtomicBool,
     incomplete: AtomicBool,
     bytes: AtomicU64,
     /// The thread has ended, for whatever reason.
@@ -73,6 +77,9 @@ impl Index {
 
     /// A manifest that may name the blob.
     pub(in crate::store) fn get(&self, repository: &Repository, digest: &Digest) -> Option<Digest> {
+        if !lock(&self.0.as_ref()?.runner).health.answers() {
+            return None;
+        }
         let (reply, answer) = mpsc::sync_channel(1);
         self.send(Command::Get(Box::new(key(repository, digest)), reply)).ok()?;
         answer.recv_timeout(PATIENCE).ok().flatten()
@@ -112,7 +119,8 @@ impl Index {
     pub(in crate::store) fn watch(&self) {
         let Some(guard) = &self.0 else { return };
         let mut runner = lock(&guard.runner);
-        if !runner.health.is_stalled() && !runner.health.ended.load(Ordering::Acquire) {
+        let ended = runner.health.ended.load(Ordering::Acquire) && runner.health.started.elapsed() > RETRY;
+        if !ended && !runner.health.is_stalled() {
             return;
         }
         runner.health.abandoned.store(true, Ordering::Release);
@@ -122,6 +130,9 @@ impl Index {
 
     /// Flushes and closes it, waiting no longer than a bound.
     pub(in crate::store) fn close(&self) {
+        if !self.0.as_ref().is_some_and(|guard| lock(&guard.runner).health.serving.load(Ordering::Acquire)) {
+            return;
+        }
         let (reply, closed) = mpsc::sync_channel(1);
         if self.send(Command::Close(reply)).is_ok() {
             let _ = closed.recv_timeout(CLOSING);
@@ -168,6 +179,7 @@ impl Runner {
         let health = Arc::new(Health {
             started: Instant::now(),
             busy_since: AtomicU64::new(0),
+            serving: AtomicBool::new(false),
             incomplete: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
             ended: AtomicBool::new(false),
@@ -189,19 +201,19 @@ impl Runner {
 /// Opens the engine and serves commands; a failure sets the folder aside and begins anew.
 fn run(disk: &dyn Disk, path: &Path, metrics: &Metrics, health: &Health, queue: &mpsc::Receiver<Command>) {
     loop {
-        let failure = match health.guarded(|| open(path)) {
-            Ok(engine) => match serve(&engine, health, queue) {
-                Ok(()) => {
-                    let _ = health.guarded(move || Ok(drop(engine)));
-                    return;
-                }
-                Err(failure) => {
-                    let _ = health.guarded(move || Ok(drop(engine)));
-                    failure
-                }
-            },
-            Err(failure) => failure,
+        let served = match health.guarded(|| open(path)) {
+            Ok(engine) => {
+                let served = serve(&engine, health, queue);
+                health.serving.store(false, Ordering::Release);
+                let _ = health.guarded(move || {
+                    drop(engine);
+                    Ok(())
+                });
+                served
+            }
+            Err(failure) => Err(failure),
         };
+        let Err(failure) = served else { return };
         if health.abandoned.load(Ordering::Acquire) {
             return;
         }
@@ -233,6 +245,7 @@ fn serve(engine: &Engine, health: &Health, queue: &mpsc::Receiver<Command>) -> R
         if bytes > TOO_LARGE { Err("it has grown too large".to_owned()) } else { Ok(()) }
     };
     measure()?;
+    health.serving.store(true, Ordering::Release);
     while let Ok(command) = queue.recv() {
         match command {
             Command::Get(key, reply) => {
@@ -292,8 +305,17 @@ impl Health {
         result.unwrap_or_else(|_| Err("the engine panicked".to_owned()))
     }
 
+    /// Whether a question is likely to be answered at once.
+    fn answers(&self) -> bool {
+        self.serving.load(Ordering::Acquire) && !self.is_busy_for(PATIENCE)
+    }
+
     fn is_stalled(&self) -> bool {
+        self.is_busy_for(STALL)
+    }
+
+    fn is_busy_for(&self, time: Duration) -> bool {
         let since = self.busy_since.load(Ordering::Acquire);
-        since > 0 && self.started.elapsed() > Duration::from_millis(since) + STALL
+        since > 0 && self.started.elapsed() > Duration::from_millis(since) + time
     }
 }

@@ -10,6 +10,7 @@ mod guard;
 pub(super) use guard::Index;
 
 use crate::oci::{Algorithm, Digest, Repository};
+use std::fmt::Write as _;
 
 /// Keys and values have fixed lengths: a hash of the repository and a digest; a digest.
 type Key = [u8; 32 + DIGEST];
@@ -44,9 +45,11 @@ fn decode(value: &[u8]) -> Option<Digest> {
         2 => Algorithm::Sha512,
         _ => return None,
     };
-    let hash = value.get(1..=algorithm.hash_len())?;
-    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}:{hex}", algorithm.as_str()).parse().ok()
+    let mut text = format!("{}:", algorithm.as_str());
+    for byte in value.get(1..=algorithm.hash_len())? {
+        write!(text, "{byte:02x}").ok()?;
+    }
+    text.parse().ok()
 }
 
 #[cfg(test)]

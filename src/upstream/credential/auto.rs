@@ -1,7 +1,7 @@
 use super::azure_cli::AzureCli;
 use super::docker::DockerConfig;
 use super::{Credential, Material, Pending, is_acr};
-use crate::upstream::environment::Environment;
+use crate::config::Environment;
 use crate::upstream::error::Failure;
 use crate::upstream::locked;
 use crate::upstream::origin::Origin;
@@ -14,7 +14,8 @@ const WITHOUT_AZ: Duration = Duration::from_secs(300);
 
 /// What a developer already has: the Azure CLI's login for an ACR, else Docker's, else none.
 ///
-/// `az` comes first because it renews itself, while a Docker login of ACR dies after three hours.
+/// `az` comes first because it renews itself, while a Docker login of ACR dies after three hours. If the registry refuses what
+/// it had to give, as it does the login of another tenant, Docker's comes first for a while.
 pub(super) struct Auto {
     azure: Option<AzureCli>,
     docker: DockerConfig,
@@ -26,6 +27,7 @@ struct State {
     /// The CLI's login has worked: falling back to nobody would hide that it has gone.
     used_azure: bool,
     skip_azure_until: Option<Instant>,
+    docker_first_until: Option<Instant>,
 }
 
 impl Auto {
@@ -58,6 +60,11 @@ impl Auto {
 impl Credential for Auto {
     fn material(&self) -> Pending<'_> {
         Box::pin(async {
+            let now = Instant::now();
+            let docker_first = locked(&self.state).docker_first_until.is_some_and(|until| now < until);
+            if docker_first && let Some(material) = self.docker.lookup().await? {
+                return Ok(material);
+            }
             let lost = match self.azure().await {
                 Some(Ok(material)) => return Ok(material),
                 Some(Err(failure)) => Some(failure),
@@ -78,7 +85,11 @@ impl Credential for Auto {
     }
 
     fn refused(&self) {
-        locked(&self.state).skip_azure_until = None;
+        let mut state = locked(&self.state);
+        state.skip_azure_until = None;
+        if state.used_azure {
+            state.docker_first_until = Some(Instant::now() + WITHOUT_AZ);
+        }
     }
 }
 
@@ -114,6 +125,9 @@ mod tests {
         assert!(matches!(material.grant, Grant::Entra { tenant: Some(tenant), .. } if tenant == "t1"));
         let asked = std::fs::read_to_string(folder.path().join("asked")).unwrap();
         assert_eq!(asked, "account get-access-token --resource https://containerregistry.azure.net --output json\n");
+
+        auto.refused();
+        assert_eq!(auto.material().await.unwrap().identity, "user ci", "another tenant's login is no dead end");
 
         std::fs::remove_file(folder.path().join("config.json")).unwrap();
         script(folder.path(), "az", "echo \"Please run 'az login' to setup account.\" >&2; exit 1");

@@ -1,11 +1,11 @@
 use super::{Credential, Grant, Material, Pending};
-use crate::upstream::environment::Environment;
+use crate::config::Environment;
 use crate::upstream::error::Failure;
 use crate::upstream::jwt::Claims;
 use crate::upstream::process;
 use crate::upstream::secret::Secret;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// `az` is an interpreter with a cold start, and may itself wait for Entra.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -24,8 +24,6 @@ pub(super) struct AzureCli {
 struct Answer {
     access_token: String,
     tenant: Option<String>,
-    #[serde(rename = "expires_on")]
-    expires_on: Option<u64>,
 }
 
 impl AzureCli {
@@ -53,10 +51,10 @@ impl Credential for AzureCli {
                 .map_err(|_| Failure::credential(IDENTITY, "az answered something that is no token", REMEDY))?;
             let token = Secret::new(answer.access_token);
             let claims = Claims::of(token.expose()).unwrap_or_default();
-            let stated = answer.expires_on.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at.min(1 << 40)));
             Ok(Material {
                 identity: claims.subject().map_or_else(|| IDENTITY.to_owned(), str::to_owned),
-                expires: claims.expires().or(stated),
+                // The token's end is not the login's: `az` renews it by itself.
+                expires: None,
                 grant: Grant::Entra { token, tenant: answer.tenant },
                 source: "az (Azure CLI)".to_owned(),
                 remedy: format!("{REMEDY}, and give it AcrPull (or Container Registry Repository Reader)"),

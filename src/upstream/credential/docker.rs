@@ -1,5 +1,5 @@
 use super::{Credential, Grant, Material, Pending, helper, login_again};
-use crate::upstream::environment::Environment;
+use crate::config::Environment;
 use crate::upstream::error::Failure;
 use crate::upstream::jwt;
 use crate::upstream::origin::Origin;
@@ -51,11 +51,7 @@ impl DockerConfig {
 
     /// The file that is read.
     fn path(&self) -> Option<PathBuf> {
-        if let Some(file) = &self.file {
-            return Some(self.environment.secret_path(file));
-        }
-        let folder = self.environment.path("DOCKER_CONFIG");
-        Some(folder.or_else(|| Some(self.environment.home()?.join(".docker")))?.join("config.json"))
+        self.file.clone().or_else(|| self.environment.docker_config())
     }
 
     /// The login for this upstream; `None` if the file or the entry is not there.

@@ -1,14 +1,13 @@
 use super::{Credential, Grant, Material, Pending, is_acr};
-use crate::upstream::environment::Environment;
 use crate::upstream::error::Failure;
-use crate::upstream::{jwt, secret};
+use crate::upstream::jwt;
+use crate::upstream::secret::Secret;
 use std::path::PathBuf;
 
 /// A user and a password from a file.
 pub(super) struct Password {
     pub(super) username: String,
     pub(super) file: PathBuf,
-    pub(super) environment: Environment,
 }
 
 impl Credential for Password {
@@ -17,7 +16,7 @@ impl Credential for Password {
             let identity = format!("user {}", self.username);
             let file = self.file.display();
             let remedy = format!("check username and password_file {file}");
-            let password = secret::read(&self.environment, &self.file).await;
+            let password = Secret::read(&self.file).await;
             let password = password.map_err(|problem| Failure::credential(&identity, problem, &remedy))?;
             Ok(Material {
                 grant: Grant::Password { username: self.username.clone(), password },
@@ -33,7 +32,6 @@ impl Credential for Password {
 /// A refresh token from a file.
 pub(super) struct RefreshToken {
     pub(super) file: PathBuf,
-    pub(super) environment: Environment,
     pub(super) registry: String,
 }
 
@@ -47,7 +45,7 @@ impl Credential for RefreshToken {
                 }
                 _ => format!("write a new one to token_file {file}"),
             };
-            let token = secret::read(&self.environment, &self.file).await;
+            let token = Secret::read(&self.file).await;
             let token = token.map_err(|problem| Failure::credential("a refresh token", problem, &remedy))?;
             let claims = jwt::Claims::of(token.expose()).unwrap_or_default();
             let identity = claims.subject().map_or_else(|| "a refresh token".to_owned(), str::to_owned);

@@ -1,4 +1,4 @@
-use crate::upstream::environment::Environment;
+use crate::config::Environment;
 use crate::upstream::process;
 use crate::upstream::secret::Secret;
 use std::time::Duration;

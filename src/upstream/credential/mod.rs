@@ -1,19 +1,22 @@
 //! As whom larder asks: sources of logins, each behind one trait.
 //!
-//! A source is asked every time a token has to be fetched, and reads its file or runs its program then; nothing is remembered
-//! longer than seconds, so that a secret rotates without a restart.
+//! A source reads its file or runs its program every time it is asked. [`Memo`] asks it once for all who wait and remembers the
+//! login for seconds, so that a secret rotates without a restart.
 
 mod auto;
 mod azure_cli;
 mod docker;
 mod file;
 mod helper;
+mod memo;
 
-use super::environment::Environment;
+pub(super) use memo::Memo;
+
 use super::error::Failure;
 use super::origin::Origin;
 use super::secret::Secret;
 use crate::config::CredentialSettings;
+use crate::config::Environment;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::SystemTime;
@@ -92,10 +95,10 @@ pub(super) fn source(
     match settings {
         CredentialSettings::Anonymous => Box::new(Anonymous),
         CredentialSettings::Password { username, password_file } => {
-            Box::new(file::Password { username: username.clone(), file: password_file.clone(), environment })
+            Box::new(file::Password { username: username.clone(), file: password_file.clone() })
         }
         CredentialSettings::RefreshToken { token_file } => {
-            Box::new(file::RefreshToken { file: token_file.clone(), environment, registry: origin.host.clone() })
+            Box::new(file::RefreshToken { file: token_file.clone(), registry: origin.host.clone() })
         }
         CredentialSettings::DockerConfig { file } => {
             Box::new(docker::DockerConfig::new(file.clone(), name, origin, environment))

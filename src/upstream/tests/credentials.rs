@@ -1,7 +1,10 @@
 use super::*;
 use crate::config::CredentialSettings;
-use crate::upstream::testing::{Server, errors, password, reply, settings, upstream};
+use crate::upstream::testing::{Reply, Server, bare, errors, password, reply, settings, upstream};
+#[cfg(unix)]
+use crate::upstream::testing::{script, upstream_in};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A registry whose token service is at `realm`, its own if none is given; it takes any Bearer token but `nobody`.
 async fn registry(realm: Option<String>) -> Server {
@@ -77,7 +80,7 @@ async fn a_refused_secret_is_read_again_once_and_then_named() {
             if let Some(new) = *next.lock().unwrap() {
                 std::fs::write(&at, new).unwrap();
             }
-            return crate::upstream::testing::bare(401, &[("x-ms-correlation-request-id", "c-1")], "");
+            return bare(401, &[("x-ms-correlation-request-id", "c-1")], "");
         }
         if asked.header("authorization") == Some("Bearer t") {
             return reply(200, &[("content-type", OCI)], MANIFEST);
@@ -159,6 +162,122 @@ async fn a_registry_that_has_asked_for_tokens_never_gets_a_password() {
     for asked in at_v2 {
         assert!(!asked.header("authorization").is_some_and(|value| value.starts_with("Basic")), "{asked:?}");
     }
+}
+
+/// What comes of a token service that gives this answer to a password.
+async fn token_verdict(answer: impl Fn() -> Reply + Send + Sync + 'static) -> UpstreamError {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(move |asked| {
+        let realm = format!("http://{}/oauth2/token", asked.header("host").unwrap());
+        if asked.target.starts_with("/oauth2/") {
+            return answer();
+        }
+        reply(401, &[("www-authenticate", &challenge(&realm, Some("repository:a:pull")))], "")
+    })
+    .await;
+    let (upstream, _) = upstream(&settings(&server.url(), password(folder.path(), "s3cret")));
+    let error = manifest(&upstream, "a").await.unwrap_err();
+    assert!(error.is_outage() && !error.to_string().contains("s3cret"), "{error}");
+    error
+}
+
+#[tokio::test]
+async fn what_a_token_service_says_is_never_about_content() {
+    let firewall =
+        token_verdict(|| reply(403, &[], errors("DENIED", "client with IP '1.2.3.4' is not allowed access."))).await;
+    assert!(matches!(firewall.kind(), ErrorKind::Firewall { .. }), "{firewall:?}");
+    for refused in [
+        token_verdict(|| bare(401, &[], "")).await,
+        token_verdict(|| reply(403, &[], errors("DENIED", "no"))).await,
+        token_verdict(|| bare(400, &[], r#"{"error":"invalid_grant"}"#)).await,
+    ] {
+        assert!(matches!(refused.kind(), ErrorKind::CredentialRefused { .. }), "{refused:?}");
+    }
+    let throttled = token_verdict(|| bare(429, &[("retry-after", "7")], "")).await;
+    assert_eq!(throttled.kind(), &ErrorKind::Throttled { retry_after: Some(Duration::from_secs(7)) });
+    assert_eq!(token_verdict(|| bare(502, &[], "")).await.kind(), &ErrorKind::ServerError(502));
+    for foreign in [
+        token_verdict(|| bare(200, &[("content-type", "text/html")], "<html>")).await,
+        token_verdict(|| bare(200, &[], "{}")).await,
+        token_verdict(|| bare(200, &[], "{\"token\":\"a\\nb\"}")).await,
+        token_verdict(|| reply(404, &[], errors("UNKNOWN", "x"))).await,
+        token_verdict(|| bare(302, &[("location", "http://127.0.0.1:1/")], "")).await,
+    ] {
+        assert_eq!(foreign.kind(), &ErrorKind::Foreign, "{foreign}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_entra_login_that_the_registry_refuses_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    script(folder.path(), "az", "echo '{\"accessToken\":\"e.n.t\"}'");
+    let server = Server::start(|asked| {
+        let realm = format!("http://{}/oauth2/token", asked.header("host").unwrap());
+        match asked.target.as_str() {
+            "/oauth2/exchange" => bare(401, &[], ""),
+            _ => reply(401, &[("www-authenticate", &challenge(&realm, Some("repository:a:pull")))], ""),
+        }
+    })
+    .await;
+    let environment = crate::upstream::testing::environment().with("PATH", folder.path());
+    let (upstream, metrics) = upstream_in(&settings(&server.url(), CredentialSettings::AzureCli), &environment);
+    let error = manifest(&upstream, "a").await.unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error.kind(), ErrorKind::CredentialRefused { .. }), "{error:?}");
+    assert!(text.contains("az login") && text.contains("az (Azure CLI)"), "{text}");
+    assert_eq!(metrics.token_requests.with_label_values(&["test.registry", "exchange", "refused"]).get(), 1);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_burst_of_repositories_runs_one_helper() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let body = format!("echo run >> {}; echo '{{\"Username\":\"<token>\",\"Secret\":\"idtoken\"}}'", runs.display());
+    script(folder.path(), "docker-credential-test", &body);
+    std::fs::write(folder.path().join("config.json"), r#"{"credHelpers":{"test.registry":"test"}}"#).unwrap();
+    let server = Server::start(|asked| {
+        let realm = format!("http://{}/token", asked.header("host").unwrap());
+        if asked.target.starts_with("/token") {
+            assert!(asked.body.ends_with("refresh_token=idtoken"), "{}", asked.body);
+            return reply(200, &[], r#"{"access_token":"t"}"#);
+        }
+        match asked.header("authorization") {
+            Some(_) => reply(200, &[("content-type", OCI)], MANIFEST),
+            None => reply(401, &[("www-authenticate", &challenge(&realm, None))], ""),
+        }
+    })
+    .await;
+    let environment =
+        crate::upstream::testing::environment().with("PATH", folder.path()).with("DOCKER_CONFIG", folder.path());
+    let credential = CredentialSettings::DockerConfig { file: None };
+    let (upstream, _) = upstream_in(&settings(&server.url(), credential), &environment);
+    let all: Vec<_> = (0..20)
+        .map(|number| {
+            let upstream = upstream.clone();
+            tokio::spawn(async move { manifest(&upstream, &format!("r{number}")).await.map(|_| ()) })
+        })
+        .collect();
+    for one in all {
+        one.await.unwrap().unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&runs).unwrap(), "run\n");
+}
+
+#[tokio::test]
+async fn an_acr_that_asks_for_a_password_itself_does_not_get_it() {
+    // A forward proxy stands for the ACR, whose name leads nowhere here.
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|_| reply(401, &[("www-authenticate", "Basic realm=\"x\"")], "")).await;
+    let environment = crate::upstream::testing::environment().with("HTTP_PROXY", server.url());
+    let settings = settings("http://myacr.azurecr.io", password(folder.path(), "pw"));
+    let (upstream, _) = crate::upstream::testing::upstream_in(&settings, &environment);
+    for _ in 0..2 {
+        let error = manifest(&upstream, "a").await.unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Foreign, "{error}");
+    }
+    assert!(server.asked().iter().all(|asked| asked.header("authorization").is_none()));
 }
 
 #[tokio::test]

@@ -120,6 +120,14 @@ async fn nobody_there_is_unreachable_and_names_the_host() {
 }
 
 #[tokio::test]
+async fn an_address_with_a_user_is_refused_without_showing_the_password() {
+    let wrong = settings("https://us:s3cret@registry.invalid", CredentialSettings::Anonymous);
+    let refused = Upstream::with_environment(&wrong, &Limits::default(), Arc::new(Metrics::new()), &environment());
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("registry.invalid") && !text.contains("s3cret"), "{text}");
+}
+
+#[tokio::test]
 async fn another_protocol_is_foreign() {
     let (address, _server) =
         raw(|mut stream, _| async move { stream.write_all(b"SSH-2.0-x\r\n\r\n").await.unwrap() }).await;

@@ -70,6 +70,39 @@ async fn storage_gets_the_url_byte_for_byte_and_no_authorization() {
 }
 
 #[tokio::test]
+async fn no_log_line_holds_a_signature_or_a_secret() {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Server::start(storage).await;
+    let server = Server::start(login_server(format!("{}{SIGNED}", storage.url()))).await;
+    let (upstream, _) = upstream(&settings(&server.url(), password(folder.path(), "s3cret")));
+    upstream.get_blob(&name("a"), &blob(CONTENT), None).await.unwrap();
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("blob_storage") && text.contains("//docker/registry"), "{text}");
+    for secret in ["sig=", "s3cret", "Y2k6", "Bearer t", "scope="] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+}
+
+#[tokio::test]
 async fn an_expired_address_is_resolved_once_more() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
@@ -87,8 +120,10 @@ async fn an_expired_address_is_resolved_once_more() {
 
 #[tokio::test]
 async fn storage_that_refuses_for_good_is_no_not_found() {
-    for status in [400, 403, 404] {
-        let target = Server::start(move |_| bare(status, &[("content-type", "application/xml")], "<Error/>")).await;
+    for (status, body) in
+        [(400, "<Error/>"), (403, "<Error/>"), (404, "<Error/>"), (401, "{\"errors\":[{\"code\":\"DENIED\"}]}")]
+    {
+        let target = Server::start(move |_| bare(status, &[("content-type", "application/xml")], body)).await;
         let server = Server::start(login_server(target.url())).await;
         let (upstream, _) = upstream(&settings(&server.url(), CredentialSettings::Anonymous));
         let error = upstream.get_blob(&name("a"), &blob(CONTENT), None).await.unwrap_err();

@@ -100,6 +100,28 @@ async fn every_other_refusal_has_its_kind() {
 }
 
 #[tokio::test]
+async fn a_portal_that_asks_for_a_login_withdraws_nothing() {
+    let portal = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let up = std::sync::Arc::clone(&portal);
+    let server = Server::start(move |asked| {
+        let host = asked.header("host").unwrap();
+        if up.load(std::sync::atomic::Ordering::SeqCst) {
+            return bare(401, &[("content-type", "text/html")], "log in");
+        }
+        match (asked.target.split('?').next().unwrap(), asked.header("authorization")) {
+            ("/token", _) => reply(200, &[], r#"{"token":"t"}"#),
+            (_, Some(_)) => reply(200, &[("content-type", OCI)], MANIFEST),
+            _ => reply(401, &[("www-authenticate", &challenge(&format!("http://{host}/token"), None))], ""),
+        }
+    })
+    .await;
+    let (upstream, _) = upstream(&settings(&server.url(), CredentialSettings::Anonymous));
+    manifest(&upstream, "a").await.unwrap();
+    portal.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(manifest(&upstream, "a").await.unwrap_err().kind(), &ErrorKind::Foreign);
+}
+
+#[tokio::test]
 async fn a_manifest_is_bounded_whether_it_says_its_size_or_not() {
     let size = crate::oci::MAX_MANIFEST + 1;
     let error = verdict(move || reply(200, &[("content-type", OCI)], vec![b' '; size])).await;

@@ -1,0 +1,123 @@
+//! The right that a request needs, in the words of Docker's token protocol.
+//!
+//! One repository at a time and only to read: a wildcard is ignored by some registries, and a right to write would make a token
+//! worth stealing.
+
+use crate::oci::Name;
+use std::collections::HashMap;
+
+/// What a request needs the right to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The registry as such.
+    Registry,
+    Catalogue,
+    Pull(Name),
+    Tags(Name),
+    Referrers(Name),
+}
+
+/// Requests whose right no document names: it is learned from the first challenge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Topic {
+    Catalogue,
+    Tags,
+    Referrers,
+}
+
+/// What challenges have taught, per topic: the actions on a repository, or the whole scope of the catalogue.
+#[derive(Debug, Default)]
+pub(super) struct Learned(HashMap<Topic, String>);
+
+impl Scope {
+    fn topic(&self) -> Option<Topic> {
+        match self {
+            Self::Catalogue => Some(Topic::Catalogue),
+            Self::Tags(_) => Some(Topic::Tags),
+            Self::Referrers(_) => Some(Topic::Referrers),
+            Self::Registry | Self::Pull(_) => None,
+        }
+    }
+
+    fn repository(&self) -> Option<&Name> {
+        match self {
+            Self::Pull(name) | Self::Tags(name) | Self::Referrers(name) => Some(name),
+            Self::Registry | Self::Catalogue => None,
+        }
+    }
+
+    /// The scope to ask for without having been challenged.
+    pub(super) fn expected(&self, learned: &Learned) -> Option<String> {
+        match (self, self.topic().map(|topic| learned.0.get(&topic))) {
+            (Self::Registry, _) => Some(String::new()),
+            (Self::Pull(name), _) => Some(format!("repository:{name}:pull")),
+            (Self::Catalogue, Some(scope)) => scope.cloned(),
+            (Self::Tags(name) | Self::Referrers(name), Some(actions)) => {
+                Some(format!("repository:{name}:{}", actions?))
+            }
+            (_, None) => None,
+        }
+    }
+
+    /// The scope to ask for after a challenge: the challenge's own as far as it is about what was asked, and only to read.
+    pub(super) fn challenged(&self, scope: Option<&str>) -> String {
+        let scopes = scope.unwrap_or_default().split_whitespace();
+        match self.repository() {
+            None if *self == Self::Catalogue => {
+                let own = scopes.into_iter().find(|scope| scope.starts_with("registry:catalog:"));
+                own.unwrap_or("registry:catalog:*").to_owned()
+            }
+            None => String::new(),
+            Some(name) => {
+                let prefix = format!("repository:{name}:");
+                let actions: Vec<_> = scopes
+                    .filter_map(|scope| scope.strip_prefix(&prefix))
+                    .flat_map(|actions| actions.split(','))
+                    .filter(|action| !action.is_empty() && !["push", "delete", "*", "metadata_write"].contains(action))
+                    .collect();
+                if actions.is_empty() { format!("{prefix}pull") } else { format!("{prefix}{}", actions.join(",")) }
+            }
+        }
+    }
+
+    pub(super) fn learn(&self, wanted: &str, learned: &mut Learned) {
+        let Some(topic) = self.topic() else { return };
+        let prefix = self.repository().map(|name| format!("repository:{name}:"));
+        let part = prefix.and_then(|prefix| wanted.strip_prefix(&prefix)).unwrap_or(wanted);
+        learned.0.insert(topic, part.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_own_repository_is_asked_for_and_only_to_read() {
+        let pull = Scope::Pull("a/b".parse().unwrap());
+        for (challenge, want) in [
+            (Some("repository:a/b:pull"), "repository:a/b:pull"),
+            (Some("repository:a/b:pull,push"), "repository:a/b:pull"),
+            (Some("repository:c:pull repository:a/b:metadata_read"), "repository:a/b:metadata_read"),
+            (Some("repository:*:*"), "repository:a/b:pull"),
+            (Some("repository:a/b:*"), "repository:a/b:pull"),
+            (Some("registry:catalog:*"), "repository:a/b:pull"),
+            (None, "repository:a/b:pull"),
+        ] {
+            assert_eq!(pull.challenged(challenge), want);
+        }
+        assert_eq!(Scope::Registry.challenged(Some("repository:x:pull")), "");
+        assert_eq!(Scope::Catalogue.challenged(Some("registry:catalog:*")), "registry:catalog:*");
+    }
+
+    #[test]
+    fn what_one_repository_taught_holds_for_the_next() {
+        let mut learned = Learned::default();
+        let first = Scope::Tags("a".parse().unwrap());
+        assert_eq!(first.expected(&learned), None);
+        first.learn("repository:a:metadata_read", &mut learned);
+        let second = Scope::Tags("b/c".parse().unwrap());
+        assert_eq!(second.expected(&learned).unwrap(), "repository:b/c:metadata_read");
+        assert_eq!(Scope::Referrers("a".parse().unwrap()).expected(&learned), None);
+    }
+}
