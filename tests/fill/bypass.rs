@@ -121,21 +121,47 @@ async fn troubled(acr: &Acr, before_write: impl Fn(u64) -> io::Result<()> + Send
     Larder::start_on(setup, Arc::new(disk)).await
 }
 
+/// The disk fills up under a download: its readers go on without it, each at its own offset.
+#[tokio::test]
+async fn a_disk_that_fails_in_the_middle_fails_no_pull() {
+    let acr = Acr::start(Options::public()).await;
+    acr.knobs().turn(|knobs| knobs.total_rate = Some(16 * MIB as u64));
+    let content = samples::incompressible(5, 8 * MIB);
+    let target = format!("/v2/app/blobs/{}", acr.push_blob("app", content.clone()));
+    let failing = Arc::new(AtomicBool::new(true));
+    let fails = Arc::clone(&failing);
+    let larder = troubled(&acr, move |offset| {
+        let full = offset > 3 * MIB as u64 && fails.load(Ordering::SeqCst);
+        if full { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
+    })
+    .await;
+    let part = larder.call("GET", &target).range(&format!("bytes={MIB}-"));
+    let (a, b, part) = tokio::join!(larder.get(&target), larder.get(&target), part.send());
+    for answer in [a, b] {
+        assert!(answer.body == content, "{} bytes", answer.body.len());
+    }
+    assert!(part.body == content[MIB..], "{} bytes", part.body.len());
+    failing.store(false, Ordering::SeqCst);
+    assert!(larder.get(&target).await.body == content);
+    until("it is stored once the disk works", || larder.stores(&target["/v2/app/blobs/".len()..])).await;
+}
+
+/// And wrong bytes do not get a clean end that way: neither if the rest is wrong, too, nor if only what came before was.
 #[tokio::test]
 async fn a_disk_that_fails_in_the_middle_of_wrong_bytes_is_no_excuse_for_them() {
-    let acr = Acr::start(Options::public()).await;
-    acr.knobs().damage(Damage::always(DamageKind::Flip, 9));
-    let target = format!("/v2/app/blobs/{}", acr.push_blob("app", samples::incompressible(5, 8 * MIB)));
-    let larder =
-        troubled(
-            &acr,
-            |offset| {
-                if offset > 3 * MIB as u64 { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
-            },
-        )
+    for damage in [Damage::always(DamageKind::Flip, 9), Damage::once(DamageKind::Flip, 9)] {
+        let what = format!("{damage:?}");
+        let acr = Acr::start(Options::public()).await;
+        acr.knobs().damage(damage);
+        acr.knobs().turn(|knobs| knobs.total_rate = Some(16 * MIB as u64));
+        let target = format!("/v2/app/blobs/{}", acr.push_blob("app", samples::incompressible(5, 8 * MIB)));
+        let larder = troubled(&acr, |offset| {
+            if offset > 3 * MIB as u64 { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
+        })
         .await;
-    let (count, _, end) = larder.call("GET", &target).open().await.hashed().await;
-    assert!(end.is_err(), "{count} bytes and a clean end");
+        let (count, _, end) = larder.call("GET", &target).open().await.hashed().await;
+        assert!(end.is_err(), "{what}: {count} bytes and a clean end");
+    }
 }
 
 /// Upstream is read no faster than the disk takes.

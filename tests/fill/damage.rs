@@ -2,6 +2,7 @@ use super::harness::simulator::{Damage, DamageKind, Redirect};
 use super::{MIB, Scene};
 
 const READERS: usize = 8;
+const HELD_BACK: u64 = 64 << 10;
 
 /// Every reader of a damaged download gets a broken body, nothing is kept, and the next request fetches anew.
 async fn every_body_is_broken(redirect: Redirect, chunked: bool, damage: Damage) {
@@ -18,14 +19,15 @@ async fn every_body_is_broken(redirect: Redirect, chunked: bool, damage: Damage)
         let call = scene.larder.call("GET", &scene.target);
         readers.spawn(async move {
             let answer = call.open().await;
-            let status = answer.status.as_u16();
-            (status, answer.hashed().await)
+            let length: u64 = answer.headers["content-length"].to_str().unwrap().parse().unwrap();
+            (answer.status, length, answer.hashed().await)
         });
     }
     while let Some(reader) = readers.join_next().await {
-        let (status, (count, _, end)) = reader.unwrap();
+        let (status, length, (count, _, end)) = reader.unwrap();
         assert_eq!(status, 200, "{what}");
         assert!(end.is_err(), "{what}: {count} bytes, and a clean end");
+        assert!(count <= length - HELD_BACK, "{what}: {count} of {length} bytes went out before the digest was known");
     }
     scene.settled().await;
     assert!(!scene.larder.stores(&scene.digest), "{what}: wrong bytes were kept");

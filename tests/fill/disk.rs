@@ -56,6 +56,9 @@ impl Disk for TroubledDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.disk.sync_dir(path)
     }
+    fn sync_all(&self) -> io::Result<bool> {
+        self.disk.sync_all()
+    }
     fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()> {
         self.disk.touch(path, time)
     }
