@@ -138,17 +138,11 @@ impl Cache {
             fill.sources.add(source());
         }
         let status = if first { CacheStatus::Miss } else { CacheStatus::Coalesced };
+        let provenance = Provenance::new(status);
         match (progress.opened, progress.end) {
-            (_, Some(End::Bypassed(spare))) => {
-                let spare = spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-                self.bypass(asked, &fill, spare).await
-            }
-            (_, Some(End::Failed(error))) => Err(self.failure(asked, &fill, error)),
-            (Some(opened), Some(End::Verified)) => {
-                from_file(&opened.file, opened.length, asked.want, Provenance::new(status))
-            }
-            (Some(opened), None) => self.follow(asked, &fill, opened, Provenance::new(status)).await,
-            (None, _) => Err(CacheError::Aborted),
+            (opened, Some(end)) => self.ended(asked, &fill, opened, end, provenance).await,
+            (Some(opened), None) => self.follow(asked, &fill, opened, provenance).await,
+            (None, None) => Err(CacheError::Aborted),
         }
     }
 
@@ -181,19 +175,16 @@ impl Cache {
         let range = resolve(asked.want, length)?;
         let wanted = range.unwrap_or(ByteRange { start: 0, end: length });
         if length <= HELD_BACK {
-            return match fill.ended().await {
-                End::Verified => from_file(&file, length, asked.want, provenance),
-                End::Failed(error) => Err(self.failure(asked, fill, error)),
-                End::Bypassed(_) => self.bypass(asked, fill, None).await,
-            };
+            let opened = Some(Opened { file, length });
+            return self.ended(asked, fill, opened, fill.ended().await, provenance).await;
         }
         let mut provenance = provenance;
         if range.is_some() {
             let reached = timeout(FOLLOW_WAIT, fill.reaches(wanted.start)).await.is_ok();
             if length <= SMALL
-                && let Ok(End::Verified) = timeout(VERIFY_WAIT, fill.ended()).await
+                && let Ok(end) = timeout(VERIFY_WAIT, fill.ended()).await
             {
-                return from_file(&file, length, asked.want, provenance);
+                return self.ended(asked, fill, Some(Opened { file, length }), end, provenance).await;
             }
             if !reached && let Ok(permit) = Arc::clone(&fill.beside).try_acquire_owned() {
                 let mut download = Download::of_range(*asked.digest, Arc::clone(&fill.sources), wanted);
@@ -208,6 +199,28 @@ impl Cache {
         }
         let follower = Follower::new(fill, Opened { file, length }, wanted);
         Ok(BlobAnswer { length, range, content: Content::Follow(Box::new(follower)), provenance })
+    }
+
+    /// The answer once it is known how the fill ended.
+    async fn ended(
+        &self,
+        asked: &Asked<'_>,
+        fill: &Fill,
+        opened: Option<Opened>,
+        end: End,
+        provenance: Provenance,
+    ) -> Result<BlobAnswer, CacheError> {
+        match end {
+            End::Verified => {
+                let Opened { file, length } = opened.ok_or(CacheError::Aborted)?;
+                from_file(&file, length, asked.want, provenance)
+            }
+            End::Failed(error) => Err(self.failure(asked, fill, error)),
+            End::Bypassed(spare) => {
+                let spare = spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+                self.bypass(asked, fill, spare).await
+            }
+        }
     }
 
     /// A download for this reader alone. `spare` is the fill's own, at its first byte, if nobody has taken it.

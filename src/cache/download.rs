@@ -193,6 +193,9 @@ impl Download {
                 Ok(Some(chunk)) => {
                     self.attempt = 0;
                     self.offset += chunk.len() as u64;
+                    if self.length.is_some_and(|length| self.offset > length) {
+                        return Err(self.mismatch("more bytes than it announced"));
+                    }
                     return Ok(Some(chunk));
                 }
                 Ok(None) if self.length.is_none() => return Ok(None),
