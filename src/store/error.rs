@@ -23,6 +23,12 @@ pub enum StoreError {
         /// The digest that it has.
         actual: Box<Digest>,
     },
+    /// What is stored is not what was stored.
+    #[error("the stored content of {digest} is damaged; it was set aside, and the next request fetches it again")]
+    Damaged {
+        /// The blob.
+        digest: Digest,
+    },
     /// There is no room.
     #[error(transparent)]
     Refused(#[from] Refusal),

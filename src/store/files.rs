@@ -82,12 +82,7 @@ impl Files {
 
     /// Removes a file; whether there was one that had been counted.
     pub(super) fn remove(&self, path: &Path) -> Result<bool, StoreError> {
-        let removed = self.counting(path, || {
-            let length = self.disk.metadata(path).map(|metadata| metadata.len)?;
-            self.disk.remove(path)?;
-            Ok((length, 0))
-        });
-        let counted = match removed {
+        let counted = match self.discard(path) {
             // Perhaps by a process that was killed before it could sync.
             Err(error) if is_absent(&error) => {
                 return match self.sync_folder(parent(path)) {
@@ -99,6 +94,15 @@ impl Files {
         };
         self.sync_folder(parent(path))?;
         Ok(counted)
+    }
+
+    /// Removes a file that does no harm if a crash brings it back; whether it had been counted.
+    pub(super) fn discard(&self, path: &Path) -> io::Result<bool> {
+        self.counting(path, || {
+            let length = self.disk.metadata(path).map(|metadata| metadata.len)?;
+            self.disk.remove(path)?;
+            Ok((length, 0))
+        })
     }
 
     pub(super) fn temporary(&self) -> PathBuf {

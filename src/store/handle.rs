@@ -42,7 +42,7 @@ impl Store {
         let (theirs, path) = (settings.clone(), settings.path.clone());
         let failed = move |source| OpenError::Io { action: "open", path, source };
         let spawned = std::thread::Builder::new().name("larder-open".into()).spawn(move || {
-            let _ = sender.send(super::open::open(&theirs, &disk, metrics));
+            let _ = sender.send(super::open::open(&theirs, &disk, &metrics));
         });
         match spawned {
             Ok(_) => opened

@@ -13,13 +13,15 @@ use crate::telemetry::Metrics;
 use prometheus::IntGauge;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 /// All parts of an open store.
 ///
 /// Lock order: `evicting`, a digest's lock, and below these the short locks inside the parts, of which none is held while
 /// another is taken.
 pub(super) struct Inner {
+    /// For what outlives a call and must not keep the store alive.
+    pub(super) me: Weak<Inner>,
     pub(super) files: Files,
     pub(super) space: Arc<Space>,
     pub(super) catalogue: Catalogue,

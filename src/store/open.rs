@@ -32,7 +32,7 @@ const QUEUE: usize = 1024;
 pub(super) fn open(
     settings: &StoreSettings,
     disk: &Arc<dyn Disk>,
-    metrics: Arc<Metrics>,
+    metrics: &Arc<Metrics>,
 ) -> Result<Arc<Inner>, OpenError> {
     let at = Opening { path: settings.path.clone() };
     disk.prepare().map_err(|source| at.io("make the folder of", source))?;
@@ -58,22 +58,26 @@ pub(super) fn open(
     let space = Arc::new(Space::new(limit, settings.min_free, bytes));
     let partials = Partials::new(kind("ingest"));
     Opening::count_ingests(&**disk, &space, &partials);
-    Opening::count_quarantine(&**disk, &space, &metrics);
+    Opening::count_quarantine(&**disk, &space, metrics);
     let workers = |name, threads| Workers::start(name, threads, QUEUE).map_err(|e| at.io("start the threads of", e));
-    let inner = Arc::new(Inner {
+    let general = workers("larder-disk", GENERAL_THREADS)?;
+    let writers = workers("larder-ingest", WRITER_THREADS)?;
+    let walker = workers("larder-walker", 1)?;
+    let inner = Arc::new_cyclic(|me| Inner {
+        me: me.clone(),
         files: Files::new(Arc::clone(disk), settings.sync, Arc::clone(&space)),
         space,
         catalogue: Catalogue::new(kind("blob")),
         digest_locks: DigestLocks::new(),
         partials,
         members: Members::default(),
-        index: Index::start(disk, &metrics),
+        index: Index::start(disk, metrics),
         tags: kind("tag"),
         manifests: kind("manifest"),
-        metrics,
-        general: workers("larder-disk", GENERAL_THREADS)?,
-        writers: workers("larder-ingest", WRITER_THREADS)?,
-        walker: workers("larder-walker", 1)?,
+        metrics: Arc::clone(metrics),
+        general,
+        writers,
+        walker,
         evicting: Mutex::new(()),
         walked: AtomicBool::new(false),
         suspect: AtomicBool::new(suspect),

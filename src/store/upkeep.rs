@@ -109,10 +109,12 @@ fn walk(weak: &Weak<Inner>) -> Option<()> {
             }
         }
     }
-    let mut folders = vec![PathBuf::from(layout::LISTS), PathBuf::from(layout::REPOSITORIES)];
+    let mut folders =
+        vec![PathBuf::from(layout::LISTS), PathBuf::from(layout::PIECES), PathBuf::from(layout::REPOSITORIES)];
     while let Some(folder) = folders.pop() {
         let inner = alive(weak)?;
         count_links(&inner, &folder);
+        remove_orphans(&inner, &folder);
         let entries = inner.files.disk.list(&folder).unwrap_or_default();
         folders.extend(entries.iter().filter(|entry| entry.is_dir).map(|entry| folder.join(&entry.name)));
     }
@@ -130,7 +132,7 @@ fn check_suspects(weak: &Weak<Inner>) -> Option<()> {
     }
     let mut all_sound = true;
     for (digest, entry) in alive(weak)?.catalogue.all() {
-        if !entry.is_checked()
+        if entry.is_suspect()
             && let Err(error) = alive(weak)?.check_blob(&digest, &entry)
         {
             all_sound = false;
@@ -154,6 +156,20 @@ fn count_blob(inner: &Inner, digest: Digest) {
     }
     if let Ok(metadata) = inner.files.disk.metadata(&layout::blob(&digest)) {
         inner.found(digest, metadata.len, metadata.modified);
+    }
+}
+
+/// Removes checksums without a blob: a crash came between the two.
+fn remove_orphans(inner: &Inner, folder: &Path) {
+    let algorithm =
+        ALGORITHMS.into_iter().find(|algorithm| folder == Path::new(layout::PIECES).join(algorithm.as_str()));
+    let Some(algorithm) = algorithm else { return };
+    for entry in inner.files.disk.list(folder).unwrap_or_default() {
+        let Some(digest) = layout::digest(algorithm, &entry.name) else { continue };
+        let _guard = inner.digest_locks.lock(&digest);
+        if inner.catalogue.get(&digest).is_none() {
+            let _ = inner.files.discard(&layout::pieces(&digest));
+        }
     }
 }
 

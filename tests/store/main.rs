@@ -9,4 +9,5 @@ mod index;
 mod ingests;
 mod links;
 mod opening;
+mod pieces;
 mod space;
