@@ -1,11 +1,12 @@
 //! The command line: one file per subcommand. It turns arguments into sources of configuration, and outcomes into exit codes.
 //!
-//! Exit codes: 0 done, 1 failed, 2 nothing was begun because the arguments or the configuration are wrong.
+//! Exit codes: 0 done, 1 failed, 2 nothing was begun because the arguments or the configuration are wrong. `verify` says more.
 
 mod arguments;
 mod check;
 mod docker;
 mod serve;
+mod verify;
 
 use crate::config::Sources;
 use clap::{Parser, Subcommand};
@@ -26,6 +27,9 @@ enum Command {
     Serve(arguments::Settings),
     /// Validate the configuration, print the effective settings and where each came from
     Check(check::Arguments),
+    /// Hash every blob of a store that no daemon has, and say which are damaged
+    #[command(after_help = verify::EXIT_CODES)]
+    Verify(verify::Arguments),
 }
 
 /// Runs the command that the process's arguments name.
@@ -35,6 +39,7 @@ pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments.into_sources(sources)),
         Command::Check(arguments) => check::run(arguments, sources),
+        Command::Verify(arguments) => verify::run(&arguments, sources),
     }
 }
 

@@ -174,8 +174,13 @@ mod tests {
 
     /// A store that has just been started on a blob of 8 MiB whose piece 5 has a flipped bit.
     async fn damaged(folder: &std::path::Path) -> (Store, BlobFile, Bytes) {
-        let settings =
-            StoreSettings { path: folder.to_owned(), max_size: Some(1 << 30), min_free: 0, sync: Sync::None };
+        let settings = StoreSettings {
+            path: folder.to_owned(),
+            max_size: Some(1 << 30),
+            min_free: 0,
+            sync: Sync::None,
+            scrub_rate: 0,
+        };
         let open =
             async || Store::open(&settings, Arc::new(RealDisk::new(folder)), Arc::new(Metrics::new())).await.unwrap();
         let bytes: Bytes = (0..8 * MIB).map(|n| u8::try_from(n % 251).unwrap()).collect();

@@ -158,6 +158,12 @@ pub enum OpenError {
         /// The process that holds it.
         pid: Option<u32>,
     },
+    /// There is none.
+    #[error("there is no store at {}; name its folder with --store or [store] path", .path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// Written by another version of larder.
     #[error(
         "the store {} has version {found:?} and this larder knows version \"1\"; use the larder that wrote it, or choose another folder with --store",

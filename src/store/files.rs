@@ -47,21 +47,8 @@ impl Files {
         self.sync == Sync::Commit
     }
 
-    /// The whole file. `None` if there is none, or if it is longer than any that the store writes.
     pub(super) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-        let file = match self.disk.open(path, Access::Read) {
-            Err(error) if is_absent(&error) => return Ok(None),
-            other => other.map_err(StoreError::io("open", path))?,
-        };
-        let length = file.len().map_err(StoreError::io("read", path))?;
-        if length > LONGEST {
-            return Ok(None);
-        }
-        let mut content = vec![0; usize::try_from(length).unwrap_or_default()];
-        match read_exact_at(&*file, &mut content, 0) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-            other => other.map(|()| Some(content)).map_err(StoreError::io("read", path)),
-        }
+        read(&*self.disk, path)
     }
 
     /// Writes `content` to a file of its own, syncs it, and renames it over `path`.
@@ -228,6 +215,23 @@ impl Files {
         }
         drop(held);
         Ok(is_counted)
+    }
+}
+
+/// The whole file. `None` if there is none, or if it is longer than any that the store writes.
+pub(super) fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let file = match disk.open(path, Access::Read) {
+        Err(error) if is_absent(&error) => return Ok(None),
+        other => other.map_err(StoreError::io("open", path))?,
+    };
+    let length = file.len().map_err(StoreError::io("read", path))?;
+    if length > LONGEST {
+        return Ok(None);
+    }
+    let mut content = vec![0; usize::try_from(length).unwrap_or_default()];
+    match read_exact_at(&*file, &mut content, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        other => other.map(|()| Some(content)).map_err(StoreError::io("read", path)),
     }
 }
 

@@ -57,9 +57,9 @@ impl Store {
     /// afterwards is answered with [`StoreError::Closed`].
     pub async fn close(&self) {
         self.0.closing.store(true, Ordering::Release);
-        let upkeep = lock(&self.0.upkeep).take();
-        if let Some(upkeep) = upkeep {
-            upkeep.stop().await;
+        let threads = std::mem::take(&mut *lock(&self.0.background));
+        for thread in threads {
+            thread.stop().await;
         }
         self.0.writers.stop().await;
         self.0.walker.stop().await;

@@ -7,7 +7,7 @@ use super::layout;
 use super::membership::Members;
 use super::partials::Partials;
 use super::space::Space;
-use super::upkeep::Upkeep;
+use super::upkeep::Background;
 use super::workers::Workers;
 use crate::telemetry::Metrics;
 use prometheus::IntGauge;
@@ -46,7 +46,7 @@ pub(super) struct Inner {
     pub(super) slow: AtomicBool,
     pub(super) closing: AtomicBool,
     pub(super) lock: Mutex<Option<Lock>>,
-    pub(super) upkeep: Mutex<Option<Upkeep>>,
+    pub(super) background: Mutex<Vec<Background>>,
 }
 
 impl Inner {

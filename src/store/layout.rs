@@ -12,6 +12,7 @@ pub(super) const VERSION: &str = "version";
 pub(super) const LOCK: &str = "lock";
 pub(super) const UNSYNCED: &str = "unsynced";
 pub(super) const DEFAULT_SIZE: &str = "default-size";
+pub(super) const SCRUB: &str = "scrub";
 pub(super) const BLOBS: &str = "blobs";
 pub(super) const PIECES: &str = "pieces";
 pub(super) const INGEST: &str = "ingest";

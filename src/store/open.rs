@@ -6,7 +6,7 @@ use super::blobs::DigestLocks;
 use super::catalogue::Catalogue;
 use super::disk::{Disk, Lock, LockError};
 use super::error::{OpenError, StoreError};
-use super::files::Files;
+use super::files::{Files, read};
 use super::index::Index;
 use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
@@ -14,7 +14,7 @@ use super::membership::Members;
 use super::partials::Partials;
 use super::record::Record;
 use super::space::Space;
-use super::upkeep::Upkeep;
+use super::upkeep::Background;
 use super::workers::Workers;
 use crate::config::{StoreSettings, Sync};
 use crate::telemetry::Metrics;
@@ -42,7 +42,7 @@ pub(super) fn open(
     // These few files are synced whatever the setting, since nothing works without them, and they are not counted:
     // they are needed to find out the limit, and whether this is a store at all.
     let first = Files::new(Arc::clone(disk), Sync::Commit, Arc::new(Space::new(u64::MAX, 0, bytes.clone())));
-    at.check_version(&first)?;
+    at.check_version(&**disk)?;
     for folder in layout::FOLDERS.into_iter().rev() {
         first.make_folder(Path::new(folder)).map_err(|error| at.failed("make a folder of", error))?;
     }
@@ -84,19 +84,26 @@ pub(super) fn open(
         slow: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         lock: Mutex::new(Some(lock)),
-        upkeep: Mutex::new(None),
+        background: Mutex::default(),
     });
-    let upkeep = Upkeep::start(&inner).map_err(|error| at.io("start the threads of", error))?;
-    *super::files::lock(&inner.upkeep) = Some(upkeep);
+    let rate = settings.scrub_rate;
+    let threads = [
+        Background::start("larder-upkeep", &inner, super::upkeep::run),
+        Background::start("larder-scrub", &inner, move |weak, told| super::scrub::run(weak, told, rate)),
+    ];
+    for thread in threads {
+        let thread = thread.map_err(|error| at.io("start the threads of", error))?;
+        super::files::lock(&inner.background).push(thread);
+    }
     Ok(inner)
 }
 
-struct Opening {
-    path: PathBuf,
+pub(super) struct Opening {
+    pub(super) path: PathBuf,
 }
 
 impl Opening {
-    fn lock(&self, disk: &dyn Disk) -> Result<Lock, OpenError> {
+    pub(super) fn lock(&self, disk: &dyn Disk) -> Result<Lock, OpenError> {
         disk.lock(Path::new(layout::LOCK)).map_err(|error| match error {
             LockError::Held(pid) => OpenError::InUse { path: self.path.clone(), pid },
             LockError::Io(source) => self.io("lock", source),
@@ -104,9 +111,9 @@ impl Opening {
     }
 
     /// A store without a version is new, or its first start was cut short.
-    fn check_version(&self, files: &Files) -> Result<(), OpenError> {
+    pub(super) fn check_version(&self, disk: &dyn Disk) -> Result<(), OpenError> {
         let found =
-            files.read(Path::new(layout::VERSION)).map_err(|error| self.failed("read the version of", error))?;
+            read(disk, Path::new(layout::VERSION)).map_err(|error| self.failed("read the version of", error))?;
         match found {
             Some(found) if found != VERSION && !found.is_empty() => {
                 let found = String::from_utf8_lossy(&found[..found.len().min(40)]).trim().to_owned();
@@ -186,7 +193,7 @@ impl Opening {
         }
     }
 
-    fn io(&self, action: &'static str, source: io::Error) -> OpenError {
+    pub(super) fn io(&self, action: &'static str, source: io::Error) -> OpenError {
         OpenError::Io { action, path: self.path.clone(), source }
     }
 

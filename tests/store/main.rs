@@ -10,4 +10,5 @@ mod ingests;
 mod links;
 mod opening;
 mod pieces;
+mod scrub;
 mod space;

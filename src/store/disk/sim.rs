@@ -381,6 +381,8 @@ impl DiskFile for SimFile {
         Ok(self.disk.state().files[self.file].content.len() as u64)
     }
 
+    fn forget(&self) {}
+
     fn set_read_only(&self) -> io::Result<()> {
         Ok(())
     }
