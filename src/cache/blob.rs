@@ -22,6 +22,8 @@ const FOLLOW_WAIT: Duration = Duration::from_millis(200);
 const SMALL: u64 = 8 << 20;
 /// … for at most this long.
 const VERIFY_WAIT: Duration = Duration::from_secs(1);
+/// Of a stored blob, bytes that are checked before the answer begins.
+const CHECKED_FIRST: u64 = 4 << 20;
 /// How often an answer is tried again because the state of things changed under it.
 const TRIES: u32 = 4;
 
@@ -84,7 +86,15 @@ impl Cache {
             self.decide(asked).await?;
             CacheStatus::Revalidated
         };
-        from_file(blob.file(), blob.len(), asked.want, Provenance::new(status)).map(Some)
+        let answer = from_file(blob.file(), blob.len(), asked.want, Provenance::new(status))?;
+        if let Content::File(file, range) = &answer.content {
+            // Damage that is found now costs this reader nothing: the answer comes from upstream instead.
+            let first = range.start..range.end.min(range.start.saturating_add(CHECKED_FIRST));
+            if !file.is_checked(&first) && heard("check", asked.digest, file.check(first).await).is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(answer))
     }
 
     /// Whether the repository has the blob: upstream's word, for bytes that came through another repository.
