@@ -14,6 +14,9 @@ const ATTEMPTS: u32 = 6;
 /// Pause before the second attempt without progress; it doubles from there (3 s in all).
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The longest pause that is granted to a source that throttles: what clients bear in the middle of a body.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// A way to a content through which an allowed reader came.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
@@ -218,7 +221,8 @@ impl Download {
                 return Err(problem.map_or_else(|| self.no_source(), CacheError::from));
             };
             if self.attempt > 1 {
-                sleep(PAUSE * 2u32.pow(self.attempt - 2)).await;
+                let asked = problem.as_ref().and_then(pause_asked_for).unwrap_or_default();
+                sleep(asked.max(PAUSE * 2u32.pow(self.attempt - 2))).await;
             }
             let labels = [source.repository.registry.as_str()];
             let metrics = &source.outlook.metrics;
@@ -269,5 +273,13 @@ impl Download {
     fn no_source(&self) -> CacheError {
         let ways = self.sources.lock();
         ways.closed.last().map_or(CacheError::Aborted, |(_, error)| error.clone().into())
+    }
+}
+
+/// A source that throttles is not asked before its time: nothing would be sent.
+fn pause_asked_for(error: &UpstreamError) -> Option<Duration> {
+    match error.kind() {
+        ErrorKind::Throttled { retry_after } => retry_after.map(|after| after.min(LONGEST_PAUSE)),
+        _ => None,
     }
 }

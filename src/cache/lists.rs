@@ -72,7 +72,7 @@ impl Cache {
                 Ok(Some((fresh, status))) => answer(fresh, status),
                 Ok(None) => {
                     let (entries, provenance) = answer(state, CacheStatus::Stale);
-                    (entries, provenance.with_outage(None))
+                    (entries, provenance.with_outage(outlook.outage().as_ref()))
                 }
                 Err(error) if is_final(&error) => return Err(error),
                 Err(error) => {

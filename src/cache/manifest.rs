@@ -11,8 +11,11 @@ use crate::store::TagLink;
 use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, FetchedManifest, UpstreamError};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
+
+/// How long a client that cannot read the stored type waits for upstream to say what it has instead.
+const CONVERSION_WAIT: Duration = Duration::from_secs(5);
 
 /// A request for a manifest.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +54,13 @@ impl Cache {
         if accept.allows(&answer.manifest.media_type) {
             return Ok(answer);
         }
-        match outlook.ask(Some(repository), outlook.upstream.get_manifest(&repository.name, reference, accept)).await {
+        let converted = outlook.upstream.get_manifest(&repository.name, reference, accept);
+        let limit = if outlook.is_slow() { Duration::ZERO } else { CONVERSION_WAIT };
+        let Ok(converted) = timeout(limit, outlook.ask(Some(repository), converted)).await else {
+            outlook.kept_waiting();
+            return Ok(answer);
+        };
+        match converted {
             Ok(fetched) => {
                 let manifest = Arc::new(verified(&repository.registry, reference, fetched)?);
                 Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Bypass) })
@@ -91,6 +100,8 @@ impl Cache {
             return Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Hit).with_ttl(ttl) });
         }
         let stand_in = |error: Option<&UpstreamError>| {
+            let known = outlook.outage();
+            let error = error.or(known.as_ref());
             let provenance = Provenance::new(CacheStatus::Stale).with_ttl(ttl).with_outage(error);
             Ok(ManifestAnswer { manifest: Arc::clone(&manifest), provenance })
         };

@@ -21,6 +21,8 @@ pub(super) struct Outlook {
     pub(super) freshness: Freshness,
     /// Whether it has lately kept a request waiting in vain: then nobody waits until it answers again.
     slow: AtomicBool,
+    /// How it failed to answer last, unless it has answered since.
+    outage: Mutex<Option<UpstreamError>>,
     /// Repositories that a working token was refused for: their content is withheld until it works again.
     withdrawn: Mutex<HashSet<Repository>>,
 }
@@ -32,13 +34,24 @@ impl Outlook {
             metrics,
             freshness: Freshness::new(&settings.freshness),
             slow: AtomicBool::new(false),
+            outage: Mutex::default(),
             withdrawn: Mutex::default(),
         }
     }
 
     /// How long a request that could be answered from the store waits for a fresher answer.
     pub(super) fn patience(&self) -> Duration {
-        if self.slow.load(Ordering::Relaxed) { Duration::ZERO } else { self.freshness.patience }
+        if self.is_slow() { Duration::ZERO } else { self.freshness.patience }
+    }
+
+    /// Whether it has lately kept a request waiting in vain, and not answered since.
+    pub(super) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Why it cannot be asked at the moment, as far as is known.
+    pub(super) fn outage(&self) -> Option<UpstreamError> {
+        lock(&self.outage).clone()
     }
 
     /// A request waited in vain.
@@ -74,7 +87,7 @@ impl Outlook {
     fn failed(&self, repository: Option<&Repository>, error: &UpstreamError) {
         match (error.kind(), repository) {
             (ErrorKind::RepositoryRefused { .. }, Some(repository)) => self.withdraw(repository, error),
-            _ if error.is_outage() => {}
+            _ if error.is_outage() => *lock(&self.outage) = Some(error.clone()),
             _ => self.answered(),
         }
     }
@@ -85,6 +98,7 @@ impl Outlook {
     }
 
     fn answered(&self) {
+        *lock(&self.outage) = None;
         if self.slow.load(Ordering::Relaxed) && self.slow.swap(false, Ordering::Relaxed) {
             tracing::info!(upstream = %self.upstream.name(), "upstream answers again");
         }

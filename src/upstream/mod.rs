@@ -10,6 +10,7 @@
 
 mod auth;
 mod body;
+mod breaker;
 mod certificate;
 mod challenge;
 mod classify;
@@ -28,6 +29,7 @@ mod process;
 mod registry;
 mod scope;
 mod secret;
+mod throttle;
 mod tls;
 mod tokens;
 mod wire;

@@ -139,7 +139,7 @@ impl Upstream {
                 let problem = dead.then(|| "it has expired".to_owned());
                 Login { identity, source, expires, problem }
             }
-            Err(Failure { kind, reason }) => {
+            Err(Failure { kind, reason, .. }) => {
                 let identity = match kind {
                     ErrorKind::CredentialRefused { identity, .. } => identity,
                     _ => "unknown".to_owned(),
