@@ -8,10 +8,9 @@ use super::negative::Absence;
 use super::outlook::Outlook;
 use super::transfer::Transfer;
 use super::{Cache, Inner, heard};
-use crate::oci::{ByteRange, Digest, RangeRequest, Reference, Repository};
+use crate::oci::{ByteRange, Code, Digest, RangeRequest, Reference, Repository};
 use crate::store::BlobFile;
 use crate::telemetry::CacheStatus;
-use crate::upstream::{ErrorKind, UpstreamError};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -63,6 +62,9 @@ impl Cache {
             if let Some(Absence { code, message }) = self.0.negatives.recall(repository, &Reference::Digest(*digest)) {
                 return Err(CacheError::Absent { code, message });
             }
+            if outlook.sealed {
+                return Err(self.0.sealed(repository, &Reference::Digest(*digest), Code::BlobUnknown));
+            }
             if let Want::Head = want {
                 return self.head(&asked).await;
             }
@@ -77,7 +79,8 @@ impl Cache {
     /// From the store, if the bytes are there and may answer for the repository.
     async fn stored(&self, asked: &Asked<'_>) -> Result<Option<BlobAnswer>, CacheError> {
         let blob = heard("open", asked.digest, self.0.store.blob(asked.digest).await).flatten();
-        let Some(blob) = blob else { return Ok(None) };
+        // Whether another repository may have it is for upstream to say.
+        let Some(blob) = blob.filter(|_| asked.member || !asked.outlook.sealed) else { return Ok(None) };
         let status = if asked.member {
             CacheStatus::Hit
         } else {
@@ -102,13 +105,7 @@ impl Cache {
         let seat = self.0.head_flights.board(key, &self.0.tasks, || async move {
             let head = outlook.upstream.head_blob(&repository.name, &digest);
             let result = outlook.ask(Some(&repository), head).await;
-            if let Err(error) = &result
-                && let ErrorKind::NotFound { code, message } = error.kind()
-            {
-                let absence = Absence { code: code.clone(), message: message.clone() };
-                inner.negatives.remember(&repository, &Reference::Digest(digest), absence);
-            }
-            result
+            result.inspect_err(|error| inner.note_absence(&repository, &Reference::Digest(digest), error))
         });
         Ok(seat.result().await.ok_or(CacheError::Aborted)??)
     }
@@ -136,7 +133,7 @@ impl Cache {
         // The upstream's answer to the fill is its answer to this repository, if it was asked for it.
         if !asked.member && !fill.sources.is_proven(asked.repository) {
             if let Some(refusal) = fill.sources.refusal(asked.repository) {
-                self.note_absence(asked, &refusal);
+                self.0.note_absence(asked.repository, &Reference::Digest(*asked.digest), &refusal);
                 return Err(refusal.into());
             }
             self.decide(asked).await?;
@@ -161,20 +158,13 @@ impl Cache {
     fn failure(&self, asked: &Asked<'_>, fill: &Fill, error: CacheError) -> CacheError {
         match fill.sources.refusal(asked.repository) {
             Some(refusal) => {
-                self.note_absence(asked, &refusal);
+                self.0.note_absence(asked.repository, &Reference::Digest(*asked.digest), &refusal);
                 refusal.into()
             }
             None if matches!(error, CacheError::Upstream(_)) && !fill.sources.is_proven(asked.repository) => {
                 CacheError::Aborted
             }
             None => error,
-        }
-    }
-
-    fn note_absence(&self, asked: &Asked<'_>, refusal: &UpstreamError) {
-        if let ErrorKind::NotFound { code, message } = refusal.kind() {
-            let absence = Absence { code: code.clone(), message: message.clone() };
-            self.0.negatives.remember(asked.repository, &Reference::Digest(*asked.digest), absence);
         }
     }
 

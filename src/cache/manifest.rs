@@ -6,7 +6,7 @@ use super::freshness::{Age, TagState};
 use super::negative::Absence;
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
-use crate::oci::{Accept, Algorithm, Digest, Manifest, Reference, Registry, Repository, Tag};
+use crate::oci::{Accept, Algorithm, Code, Digest, Manifest, Reference, Registry, Repository, Tag};
 use crate::store::TagLink;
 use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, FetchedManifest, UpstreamError};
@@ -51,7 +51,7 @@ impl Cache {
             Reference::Digest(digest) => self.by_digest(request, outlook, digest).await?,
             Reference::Tag(tag) => self.by_tag(request, outlook, tag).await?,
         };
-        if accept.allows(&answer.manifest.media_type) {
+        if accept.allows(&answer.manifest.media_type) || outlook.sealed {
             return Ok(answer);
         }
         let converted = outlook.upstream.get_manifest(&repository.name, reference, accept);
@@ -96,14 +96,20 @@ impl Cache {
             return self.cold(request, outlook).await;
         };
         let ttl = state.age.ttl(outlook.freshness.ttl_of(tag));
-        if outlook.freshness.is_fresh(tag, &state) && !request.revalidate {
+        if outlook.sealed || outlook.freshness.is_fresh(tag, &state) && !request.revalidate {
             return Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Hit).with_ttl(ttl) });
         }
+        let too_old = outlook.freshness.max_stale.filter(|limit| state.age.exceeds(*limit));
         let stand_in = |error: Option<&UpstreamError>| {
             let known = outlook.outage();
-            let error = error.or(known.as_ref());
-            let provenance = Provenance::new(CacheStatus::Stale).with_ttl(ttl).with_outage(error);
-            Ok(ManifestAnswer { manifest: Arc::clone(&manifest), provenance })
+            let provenance = Provenance::new(CacheStatus::Stale).with_ttl(ttl).with_outage(error.or(known.as_ref()));
+            match too_old {
+                Some(limit) => {
+                    let outage = provenance.outage.unwrap_or_default();
+                    Err(CacheError::TooOld { age: state.age.words(), limit, outage })
+                }
+                None => Ok(ManifestAnswer { manifest: Arc::clone(&manifest), provenance }),
+            }
         };
         if !state.age.may_ask() {
             return stand_in(None);
@@ -117,7 +123,8 @@ impl Cache {
             .manifest_flights
             .board(key, &self.0.tasks, || async move { inner.revalidate(&for_task, &for_tag, state, current).await });
         let first = seat.first;
-        match timeout(outlook.patience(), seat.result()).await {
+        let patience = if too_old.is_some() { Duration::MAX } else { outlook.patience() };
+        match timeout(patience, seat.result()).await {
             Ok(Some(Ok(fetched))) => {
                 let ttl = Age::new().ttl(outlook.freshness.ttl_of(tag));
                 let provenance = Provenance::new(fetched.status(first)).with_ttl(ttl);
@@ -140,6 +147,9 @@ impl Cache {
         let ManifestRequest { repository, reference, .. } = request;
         if let Some(Absence { code, message }) = self.0.negatives.recall(repository, reference) {
             return Err(CacheError::Absent { code, message });
+        }
+        if outlook.sealed {
+            return Err(self.0.sealed(repository, reference, Code::ManifestUnknown));
         }
         let inner = Arc::clone(&self.0);
         let key = (repository.clone(), reference.clone());
@@ -217,9 +227,8 @@ impl Inner {
 
     async fn note_failure(&self, repository: &Repository, tag: &Tag, state: TagState, error: &UpstreamError) {
         let key = (repository.clone(), tag.clone());
-        if let ErrorKind::NotFound { code, message } = error.kind() {
-            let absence = Absence { code: code.clone(), message: message.clone() };
-            self.negatives.remember(repository, &Reference::Tag(tag.clone()), absence);
+        if let ErrorKind::NotFound { .. } = error.kind() {
+            self.note_absence(repository, &Reference::Tag(tag.clone()), error);
             self.tags.remove(&key);
             heard("forget the tag", tag, self.store.remove_tag(repository, tag).await);
         } else {
@@ -235,10 +244,7 @@ impl Inner {
         let fetched = match outlook.ask(Some(repository), request).await {
             Ok(fetched) => fetched,
             Err(error) => {
-                if let ErrorKind::NotFound { code, message } = error.kind() {
-                    let absence = Absence { code: code.clone(), message: message.clone() };
-                    self.negatives.remember(repository, reference, absence);
-                }
+                self.note_absence(repository, reference, &error);
                 return Err(error.into());
             }
         };

@@ -3,10 +3,7 @@ use quick_cache::sync::Cache;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long "upstream does not have it" is believed. Seconds only: a geo-replica may be behind, and a push behind larder's
-/// back must show at once for a person.
-const BELIEF: Duration = Duration::from_secs(5);
-/// The same for `sha256-…` tags, where signatures and fallback lists of referrers appear moments after an image.
+/// How long "upstream does not have it" is believed of `sha256-…` tags at most, where signatures and fallback lists of referrers appear moments after an image.
 const BRIEF: Duration = Duration::from_secs(1);
 
 /// What upstream has just said that it does not have.
@@ -28,11 +25,11 @@ impl Negatives {
         Self(Cache::new(entries))
     }
 
-    /// Upstream says so.
-    pub(super) fn remember(&self, repository: &Repository, reference: &Reference, absence: Absence) {
+    /// Upstream says so; it is believed for `ttl`.
+    pub(super) fn remember(&self, repository: &Repository, reference: &Reference, absence: Absence, ttl: Duration) {
         let belief = match reference {
-            Reference::Tag(tag) if is_fallback_tag(tag.as_str()) => BRIEF,
-            _ => BELIEF,
+            Reference::Tag(tag) if is_fallback_tag(tag.as_str()) => ttl.min(BRIEF),
+            _ => ttl,
         };
         self.0.insert((repository.clone(), reference.clone()), (Instant::now() + belief, absence));
     }
@@ -77,8 +74,9 @@ mod tests {
         let absence = Absence { code: "MANIFEST_UNKNOWN".into(), message: "no".into() };
         let tag: Reference = "v1".parse().unwrap();
         let signature: Reference = format!("sha256-{}.sig", "a".repeat(64)).parse().unwrap();
-        negatives.remember(&repository, &tag, absence.clone());
-        negatives.remember(&repository, &signature, absence.clone());
+        let ttl = Duration::from_secs(5);
+        negatives.remember(&repository, &tag, absence.clone(), ttl);
+        negatives.remember(&repository, &signature, absence.clone(), ttl);
         assert_eq!(negatives.recall(&repository, &tag), Some(absence));
         tokio::time::advance(Duration::from_secs(2)).await;
         assert!(negatives.recall(&repository, &tag).is_some());

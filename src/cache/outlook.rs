@@ -17,6 +17,8 @@ pub(super) struct Outlook {
     /// The connection to it.
     pub(super) upstream: Upstream,
     pub(super) metrics: Arc<Metrics>,
+    /// Whether it is never asked.
+    pub(super) sealed: bool,
     /// How long its tags are good.
     pub(super) freshness: Freshness,
     /// Whether it has lately kept a request waiting in vain: then nobody waits until it answers again.
@@ -32,6 +34,7 @@ impl Outlook {
         Self {
             upstream,
             metrics,
+            sealed: settings.sealed,
             freshness: Freshness::new(&settings.freshness),
             slow: AtomicBool::new(false),
             outage: Mutex::default(),

@@ -26,6 +26,7 @@ mod op;
 mod origin;
 mod pool;
 mod process;
+mod rate;
 mod registry;
 mod scope;
 mod secret;

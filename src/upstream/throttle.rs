@@ -33,12 +33,12 @@ impl Throttle {
     pub(super) fn admit(&self, op: Op) -> Result<(), Failure> {
         let holds = locked(&self.0);
         let now = Instant::now();
-        let held = op.categories().iter().filter_map(|category| Some((category, holds.get(category)?)));
-        let Some((category, hold)) = held.filter(|(_, hold)| hold.until > now).max_by_key(|(_, hold)| hold.until)
+        let known = op.categories().iter().filter_map(|category| Some((category, holds.get(category)?)));
+        let Some((category, longest)) = known.filter(|(_, hold)| hold.until > now).max_by_key(|(_, hold)| hold.until)
         else {
             return Ok(());
         };
-        let left = whole_seconds(hold.until - now);
+        let left = whole_seconds(longest.until - now);
         let reason = format!("it throttles {category}, and wants to be left alone for another {} s", left.as_secs());
         Err(Failure::withheld(Withheld::Throttled, ErrorKind::Throttled { retry_after: Some(left) }, reason))
     }

@@ -1,6 +1,6 @@
 use super::body::Body;
 use super::classify;
-use super::error::Failure;
+use super::error::{ErrorKind, Failure, Withheld};
 use super::op::Op;
 use super::origin::Origin;
 use super::pool::{Outgoing, Pool};
@@ -22,6 +22,8 @@ pub(super) struct Wire {
     throttle: Throttle,
     metrics: Arc<Metrics>,
     stall: Duration,
+    /// Whether nothing is ever sent.
+    sealed: bool,
 }
 
 /// An answer whose body has not been read.
@@ -48,13 +50,19 @@ impl Answer {
 }
 
 impl Wire {
-    pub(super) fn new(name: Registry, pool: Pool, metrics: Arc<Metrics>, stall: Duration) -> Self {
-        Self { name, pool, throttle: Throttle::default(), metrics, stall }
+    pub(super) fn new(name: Registry, pool: Pool, metrics: Arc<Metrics>, stall: Duration, sealed: bool) -> Self {
+        Self { name, pool, throttle: Throttle::default(), metrics, stall, sealed }
     }
 
     /// Whether a request may be sent at all now; what has to be done before it is sent can then be spared.
     pub(super) fn admit(&self, op: Op) -> Result<(), Failure> {
-        self.throttle.admit(op).inspect_err(|failure| {
+        let admitted = if self.sealed {
+            let reason = "it is sealed ([[upstream]] sealed, or --sealed), and never asked";
+            Err(Failure::withheld(Withheld::Sealed, ErrorKind::Unreachable, reason))
+        } else {
+            self.throttle.admit(op)
+        };
+        admitted.inspect_err(|failure| {
             self.count_withheld(failure);
         })
     }

@@ -19,6 +19,7 @@ pub struct Larder {
     pub admin: SocketAddr,
     pub metrics: Arc<Metrics>,
     pub store: Store,
+    pub cache: Cache,
     logs: Logs,
     log: Log,
     _guard: LogGuard,
@@ -47,7 +48,7 @@ impl Larder {
         let names = settings.upstreams.iter().map(|upstream| upstream.name.to_string());
         let access = Access::new(&settings.access, settings.server.names.iter().cloned().chain(names));
         let cache = Cache::new(store.clone(), upstreams, limits, Arc::clone(&metrics));
-        let registry = Registry::new(routes, access, cache, Arc::clone(&metrics), log.clone());
+        let registry = Registry::new(routes, access, cache.clone(), Arc::clone(&metrics), log.clone());
         let admin_handler = Admin::new(Arc::clone(&metrics), store.clone());
         admin_handler.set_ready(true);
 
@@ -59,7 +60,7 @@ impl Larder {
             tokio::spawn(admin_server.serve(admin_handler, admin_drain)),
         ];
         let triggers = [trigger, admin_trigger];
-        Self { address, admin, metrics, store, logs, log, _guard: guard, triggers, tasks, setup }
+        Self { address, admin, metrics, store, cache, logs, log, _guard: guard, triggers, tasks, setup }
     }
 
     pub fn client(&self) -> Client {

@@ -14,11 +14,7 @@ async fn nobody() -> std::net::SocketAddr {
 
 #[tokio::test]
 async fn a_429_holds_back_reads_and_says_how_many_seconds_are_left() {
-    let server = Server::start(|asked| match asked.target.contains("/manifests/") {
-        true => reply(429, &[("retry-after", "40")], errors("TOOMANYREQUESTS", "slow down")),
-        false => reply(200, &[], "x"),
-    })
-    .await;
+    let server = Server::start(|_| reply(429, &[("retry-after", "40")], errors("TOOMANYREQUESTS", "slow down"))).await;
     let (upstream, metrics) = upstream(&settings(&server.url(), CredentialSettings::Anonymous));
     let first = manifest(&upstream, "a").await.unwrap_err();
     assert_eq!(first.kind(), &ErrorKind::Throttled { retry_after: Some(Duration::from_secs(40)) });
@@ -89,9 +85,11 @@ async fn a_host_that_does_not_answer_is_not_waited_for_and_is_used_again_when_it
 #[tokio::test]
 async fn storage_that_is_away_keeps_nobody_from_the_registry() {
     let storage = nobody().await;
-    let server = Server::start(move |asked| match asked.target.contains("/blobs/") {
-        true => reply(307, &[("location", &format!("http://localhost:{}/b", storage.port()))], ""),
-        false => reply(200, &[("content-type", OCI)], MANIFEST),
+    let server = Server::start(move |asked| {
+        if asked.target.contains("/blobs/") {
+            return reply(307, &[("location", &format!("http://localhost:{}/b", storage.port()))], "");
+        }
+        reply(200, &[("content-type", OCI)], MANIFEST)
     })
     .await;
     let (upstream, metrics) = upstream(&settings(&server.url(), CredentialSettings::Anonymous));
