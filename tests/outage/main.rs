@@ -7,6 +7,7 @@
 mod harness;
 
 mod hosts;
+mod matrix;
 mod pace;
 mod sealed;
 mod staleness;
