@@ -256,22 +256,21 @@ fn rooms_use_only_what_the_map_allows() {
 }
 
 #[test]
-fn every_row_of_the_map_is_a_declared_room() {
+fn the_map_and_the_declared_rooms_are_the_same() {
     let sources = sources();
     let lib = sources.iter().find(|s| s.path == "lib.rs").unwrap();
     let law = law(&lib.text);
     let declared: BTreeSet<&str> =
         lib.code.lines().filter_map(|l| l.strip_prefix("pub mod ")).map(|l| l.trim_end_matches(';')).collect();
-    let unknown: Vec<String> =
-        declared.iter().filter(|room| !law.contains_key(**room)).map(|room| format!("`{room}`")).collect();
-    complain("rooms that src/lib.rs declares and its table leaves out:", &unknown);
+    let listed: BTreeSet<&str> = law.keys().map(String::as_str).collect();
+    assert_eq!(declared, listed, "rooms that src/lib.rs declares, and rooms of its table");
 }
 
 #[test]
 fn only_one_file_knows_sled() {
     let knowing: Vec<String> =
         sources().iter().filter(|s| names(&s.code, "sled")).map(|s| format!("src/{}", s.path)).collect();
-    assert!(knowing.len() <= 1, "sled is behind one file, so that it can be replaced in a day: {knowing:?}");
+    assert_eq!(knowing.len(), 1, "sled is behind one file, so that it can be replaced in a day: {knowing:?}");
 }
 
 #[test]
@@ -289,6 +288,24 @@ fn only_the_serving_rooms_know_an_http_server() {
         .map(|s| format!("src/{}", s.path))
         .collect();
     complain("only `server` and `admin` know that there is an HTTP server:", &broken);
+}
+
+#[test]
+fn only_one_file_maps_errors_to_status_codes() {
+    let speaking = ["server", "admin", "upstream"];
+    let sources = sources();
+    let with_codes: Vec<&Source> =
+        sources.iter().filter(|s| !s.test && names(s.code_without_tests(), "StatusCode")).collect();
+    let elsewhere = with_codes.iter().filter(|s| s.room().is_none_or(|room| !speaking.contains(&room)));
+    complain(
+        "status codes are no business of these files:",
+        &elsewhere.map(|s| format!("src/{}", s.path)).collect::<Vec<_>>(),
+    );
+    let situation = |pattern: &str| ["Error::", "ErrorKind::", "Refusal::"].iter().any(|of| pattern.contains(of));
+    let matches = |line: &str| line.split_once("=>").is_some_and(|(pattern, _)| situation(pattern));
+    let maps = |s: &Source| s.room() == Some("server") && s.code_without_tests().lines().any(matches);
+    let mapping: Vec<&str> = with_codes.iter().filter(|s| maps(s)).map(|s| s.path.as_str()).collect();
+    assert_eq!(mapping, ["server/error.rs"], "one file of the server turns errors into status codes");
 }
 
 #[test]

@@ -52,10 +52,11 @@ async fn demonstrate(keep: bool) -> Result<()> {
     introduce(&place);
 
     let registry = Registry::new(place.larder, place.admin);
-    let cold = pulled("cold", &registry, &larder).await?;
-    let warm = pulled("warm", &registry, &larder).await?;
+    let servers = [&larder, &upstream];
+    let cold = pulled("cold", &registry, &servers).await?;
+    let warm = pulled("warm", &registry, &servers).await?;
     upstream.stop().await?;
-    let alone = pulled("with the registry stopped", &registry, &larder).await?;
+    let alone = pulled("with the registry stopped", &registry, &[&larder]).await?;
     if cold.from_upstream < cold.bytes {
         return Err("the cold pull did not come from the registry".into());
     }
@@ -73,8 +74,10 @@ async fn demonstrate(keep: bool) -> Result<()> {
 }
 
 /// Pulls once and prints the row; on failure the servers' last words are part of the error.
-async fn pulled(how: &str, registry: &Registry, larder: &Process) -> Result<Pull> {
-    let pull = registry.pull(REPOSITORY, TAG).await.map_err(|error| format!("{error}\n{}", larder.last_words()))?;
+async fn pulled(how: &str, registry: &Registry, servers: &[&Process]) -> Result<Pull> {
+    let words = || servers.iter().map(|server| server.last_words()).collect::<String>();
+    let pull = registry.pull(REPOSITORY, TAG).await.map_err(|error| format!("{error}\n{}", words()))?;
+    registry.settles().await?;
     let (seconds, bytes) = (pull.took.as_secs_f64(), mib(pull.from_upstream));
     println!("{how:<27} {seconds:>7.3} s   {bytes:>9}   {:<33} {}", pull.manifest_status, pull.blob_status);
     Ok(pull)

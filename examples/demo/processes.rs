@@ -1,9 +1,10 @@
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
@@ -40,7 +41,7 @@ impl Place {
         command.args(["--port", &self.upstream.to_string(), "--storage-port", &self.storage.to_string()]);
         command.args(["--user", &format!("{USER}:{PASSWORD}"), "--redirect", "sas"]);
         command.args(["--rate", &rate.to_string(), "--seed-demo"]);
-        Process::start(command, self.folder().join("registry.log"), self.upstream).await
+        Process::start(command, self.folder().join("registry.log"), Ready::Says("ready")).await
     }
 
     pub(crate) async fn start_larder(&self) -> Result<Process> {
@@ -57,7 +58,7 @@ impl Place {
             &format!("[::1]:{}", self.larder),
         ]);
         command.args(["--admin", &format!("127.0.0.1:{}", self.admin), "--store"]).arg(self.folder().join("store"));
-        Process::start(command, self.folder().join("larder.log"), self.larder).await
+        Process::start(command, self.folder().join("larder.log"), Ready::Listens(self.larder)).await
     }
 }
 
@@ -70,6 +71,13 @@ fn beside_this_program(name: &str) -> Result<PathBuf> {
     Err(format!("{} has not been built: run ./scripts/demo", program.display()).into())
 }
 
+/// How a server shows that it can be used.
+#[derive(Clone, Copy)]
+enum Ready {
+    Listens(u16),
+    Says(&'static str),
+}
+
 /// A server, with its output in a file; ends when this value does.
 pub(crate) struct Process {
     child: Child,
@@ -77,28 +85,29 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    async fn start(mut command: Command, log: PathBuf, port: u16) -> Result<Self> {
+    async fn start(mut command: Command, log: PathBuf, ready: Ready) -> Result<Self> {
         let output = File::create(&log)?;
         command.stdin(std::process::Stdio::null()).stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
         let child = command.spawn().map_err(|error| format!("starting {command:?}: {error}"))?;
         let mut process = Self { child, log };
-        process.answers_on(port).await?;
-        Ok(process)
-    }
-
-    async fn answers_on(&mut self, port: u16) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(20);
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        while tokio::net::TcpStream::connect(address).await.is_err() {
-            if let Some(status) = self.child.try_wait()? {
-                return Err(format!("a server ended with {status} at its start\n{}", self.last_words()).into());
+        while !process.is(ready).await {
+            if let Some(status) = process.child.try_wait()? {
+                return Err(format!("a server ended with {status} at its start\n{}", process.last_words()).into());
             }
             if Instant::now() > deadline {
-                return Err(format!("nothing listens on {address} after 20 s\n{}", self.last_words()).into());
+                return Err(format!("a server is not ready after 20 s\n{}", process.last_words()).into());
             }
             sleep(Duration::from_millis(20)).await;
         }
-        Ok(())
+        Ok(process)
+    }
+
+    async fn is(&self, ready: Ready) -> bool {
+        match ready {
+            Ready::Listens(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok(),
+            Ready::Says(line) => fs::read_to_string(&self.log).is_ok_and(|text| text.lines().any(|said| said == line)),
+        }
     }
 
     pub(crate) async fn stop(mut self) -> Result<()> {
@@ -109,6 +118,6 @@ impl Process {
     pub(crate) fn last_words(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        format!("the last lines of {}:\n{}", self.log.display(), lines[lines.len().saturating_sub(15)..].join("\n"))
+        format!("\nthe last lines of {}:\n{}\n", self.log.display(), lines[lines.len().saturating_sub(15)..].join("\n"))
     }
 }

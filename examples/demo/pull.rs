@@ -11,7 +11,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::Result;
 
@@ -95,13 +95,26 @@ impl Registry {
         Err(format!("GET {url}: {status}: {}", String::from_utf8_lossy(&body)).into())
     }
 
+    /// Waits until what was pulled is on disk to stay: clients have their bytes a moment before that.
+    pub(crate) async fn settles(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.metric("larder_fills_inflight").await? > 0 && Instant::now() < deadline {
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
     /// Body bytes that larder has received from its upstream so far, as its metrics say.
     async fn received_from_upstream(&self) -> Result<u64> {
+        self.metric("larder_upstream_received_bytes_total").await
+    }
+
+    /// The sum of all series of a metric.
+    async fn metric(&self, name: &str) -> Result<u64> {
         let (text, _) = self.get(&format!("http://127.0.0.1:{}/metrics", self.admin)).await?;
         let of_line = |line: &str| line.rsplit_once(' ').and_then(|(_, number)| number.parse::<u64>().ok());
         let text = String::from_utf8_lossy(&text);
-        let lines = text.lines().filter(|line| line.starts_with("larder_upstream_received_bytes_total"));
-        Ok(lines.filter_map(of_line).sum())
+        Ok(text.lines().filter(|line| line.starts_with(name)).filter_map(of_line).sum())
     }
 }
 

@@ -4,13 +4,14 @@ use super::answer::{BlobAnswer, Content, Provenance};
 use super::download::{Download, Source};
 use super::error::CacheError;
 use super::fill::{End, Fill, Follower, HELD_BACK, Opened};
-use super::negative::Absence;
+use super::negative::Object;
 use super::outlook::Outlook;
 use super::transfer::Transfer;
 use super::{Cache, Inner, heard};
 use crate::oci::{ByteRange, Code, Digest, RangeRequest, Reference, Repository};
 use crate::store::BlobFile;
 use crate::telemetry::CacheStatus;
+use crate::upstream::UpstreamError;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -59,8 +60,8 @@ impl Cache {
             if let Some(answer) = self.stored(&asked).await? {
                 return Ok(answer);
             }
-            if let Some(Absence { code, message }) = self.0.negatives.recall(repository, &Reference::Digest(*digest)) {
-                return Err(CacheError::Absent { code, message });
+            if let Some(absence) = self.0.negatives.recall(repository, Object::Blob(*digest)) {
+                return Err(absence.into());
             }
             if outlook.sealed {
                 return Err(self.0.sealed(repository, &Reference::Digest(*digest), Code::BlobUnknown));
@@ -105,7 +106,7 @@ impl Cache {
         let seat = self.0.head_flights.board(key, &self.0.tasks, || async move {
             let head = outlook.upstream.head_blob(&repository.name, &digest);
             let result = outlook.ask(Some(&repository), head).await;
-            result.inspect_err(|error| inner.note_absence(&repository, &Reference::Digest(digest), error))
+            result.inspect_err(|error| inner.note_absence(&repository, Object::Blob(digest), error))
         });
         Ok(seat.result().await.ok_or(CacheError::Aborted)??)
     }
@@ -124,7 +125,8 @@ impl Cache {
 
     /// By way of the one fill of this digest.
     async fn filled(&self, asked: &Asked<'_>) -> Result<BlobAnswer, CacheError> {
-        let source = || Source { outlook: Arc::clone(asked.outlook), repository: asked.repository.clone() };
+        let (outlook, member) = (asked.outlook, asked.member);
+        let source = || Source { outlook: Arc::clone(outlook), repository: asked.repository.clone(), member };
         let (fill, first) = self.0.fills.join(&self.0, asked.digest, source)?;
         if asked.member && !first {
             fill.sources.add(source());
@@ -133,24 +135,18 @@ impl Cache {
         // The upstream's answer to the fill is its answer to this repository, if it was asked for it.
         if !asked.member && !fill.sources.is_proven(asked.repository) {
             if let Some(refusal) = fill.sources.refusal(asked.repository) {
-                self.0.note_absence(asked.repository, &Reference::Digest(*asked.digest), &refusal);
+                self.note_absence(asked, &refusal);
                 return Err(refusal.into());
             }
             self.decide(asked).await?;
             fill.sources.add(source());
         }
         let status = if first { CacheStatus::Miss } else { CacheStatus::Coalesced };
+        let provenance = Provenance::new(status);
         match (progress.opened, progress.end) {
-            (_, Some(End::Bypassed(spare))) => {
-                let spare = spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-                self.bypass(asked, &fill, spare).await
-            }
-            (_, Some(End::Failed(error))) => Err(self.failure(asked, &fill, error)),
-            (Some(opened), Some(End::Verified)) => {
-                from_file(&opened.file, opened.length, asked.want, Provenance::new(status))
-            }
-            (Some(opened), None) => self.follow(asked, &fill, opened, Provenance::new(status)).await,
-            (None, _) => Err(CacheError::Aborted),
+            (opened, Some(end)) => self.ended(asked, &fill, opened, end, provenance).await,
+            (Some(opened), None) => self.follow(asked, &fill, opened, provenance).await,
+            (None, None) => Err(CacheError::Aborted),
         }
     }
 
@@ -158,7 +154,7 @@ impl Cache {
     fn failure(&self, asked: &Asked<'_>, fill: &Fill, error: CacheError) -> CacheError {
         match fill.sources.refusal(asked.repository) {
             Some(refusal) => {
-                self.0.note_absence(asked.repository, &Reference::Digest(*asked.digest), &refusal);
+                self.note_absence(asked, &refusal);
                 refusal.into()
             }
             None if matches!(error, CacheError::Upstream(_)) && !fill.sources.is_proven(asked.repository) => {
@@ -166,6 +162,10 @@ impl Cache {
             }
             None => error,
         }
+    }
+
+    fn note_absence(&self, asked: &Asked<'_>, refusal: &UpstreamError) {
+        self.0.note_absence(asked.repository, Object::Blob(*asked.digest), refusal);
     }
 
     async fn follow(
@@ -179,19 +179,16 @@ impl Cache {
         let range = resolve(asked.want, length)?;
         let wanted = range.unwrap_or(ByteRange { start: 0, end: length });
         if length <= HELD_BACK {
-            return match fill.ended().await {
-                End::Verified => from_file(&file, length, asked.want, provenance),
-                End::Failed(error) => Err(self.failure(asked, fill, error)),
-                End::Bypassed(_) => self.bypass(asked, fill, None).await,
-            };
+            let opened = Some(Opened { file, length });
+            return self.ended(asked, fill, opened, fill.ended().await, provenance).await;
         }
         let mut provenance = provenance;
         if range.is_some() {
             let reached = timeout(FOLLOW_WAIT, fill.reaches(wanted.start)).await.is_ok();
             if length <= SMALL
-                && let Ok(End::Verified) = timeout(VERIFY_WAIT, fill.ended()).await
+                && let Ok(end) = timeout(VERIFY_WAIT, fill.ended()).await
             {
-                return from_file(&file, length, asked.want, provenance);
+                return self.ended(asked, fill, Some(Opened { file, length }), end, provenance).await;
             }
             if !reached && let Ok(permit) = Arc::clone(&fill.beside).try_acquire_owned() {
                 let mut download = Download::of_range(*asked.digest, Arc::clone(&fill.sources), wanted);
@@ -206,6 +203,28 @@ impl Cache {
         }
         let follower = Follower::new(fill, Opened { file, length }, wanted);
         Ok(BlobAnswer { length, range, content: Content::Follow(Box::new(follower)), provenance })
+    }
+
+    /// The answer once it is known how the fill ended.
+    async fn ended(
+        &self,
+        asked: &Asked<'_>,
+        fill: &Fill,
+        opened: Option<Opened>,
+        end: End,
+        provenance: Provenance,
+    ) -> Result<BlobAnswer, CacheError> {
+        match end {
+            End::Verified => {
+                let Opened { file, length } = opened.ok_or(CacheError::Aborted)?;
+                from_file(&file, length, asked.want, provenance)
+            }
+            End::Failed(error) => Err(self.failure(asked, fill, error)),
+            End::Bypassed(spare) => {
+                let spare = spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+                self.bypass(asked, fill, spare).await
+            }
+        }
     }
 
     /// A download for this reader alone. `spare` is the fill's own, at its first byte, if nobody has taken it.
@@ -246,7 +265,7 @@ impl Inner {
 
     /// Notes that upstream has given the blob for `repository`, unless a manifest there names it anyway.
     pub(super) async fn link_blob(&self, repository: &Repository, digest: &Digest) {
-        self.negatives.forget(repository, &Reference::Digest(*digest));
+        self.negatives.forget(repository, Object::Blob(*digest));
         if !self.holds_blob(repository, digest).await {
             heard("link", digest, self.store.link_blob(repository, digest).await);
         }

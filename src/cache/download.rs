@@ -7,7 +7,7 @@ use crate::upstream::{ErrorKind, FetchedBlob, UpstreamBody, UpstreamError};
 use bytes::{Buf, Bytes};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// Attempts in a row that bring no byte before a download is given up.
 const ATTEMPTS: u32 = 6;
@@ -16,12 +16,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest pause that is granted to a source that throttles: what clients bear in the middle of a body.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long a body that has brought everything may take to say that it ends. What it then still says is of no use: the digest
+/// decides.
+const END_WAIT: Duration = Duration::from_millis(500);
 
 /// A way to a content through which an allowed reader came.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     pub(super) outlook: Arc<Outlook>,
     pub(super) repository: Repository,
+    /// Whether a link of the repository vouches for the content.
+    pub(super) member: bool,
 }
 
 /// The sources of one content, shared by its readers and its download.
@@ -148,6 +153,30 @@ impl Download {
         }
     }
 
+    /// Waits until a source may have the content, all of which is here already.
+    pub(super) async fn confirm(&mut self) -> Result<(), CacheError> {
+        loop {
+            let Some(source) = self.sources.choose(0) else {
+                return Err(self.no_source());
+            };
+            let answer = if source.member { Ok(()) } else { self.ask_whether(&source).await };
+            match answer {
+                Ok(()) => {
+                    self.sources.prove(&source.repository);
+                    self.length = Some(self.offset);
+                    self.from = Some(source);
+                    return Ok(());
+                }
+                Err(error) => self.sources.close(&source.repository, &error),
+            }
+        }
+    }
+
+    async fn ask_whether(&self, source: &Source) -> Result<(), UpstreamError> {
+        let head = source.outlook.upstream.head_blob(&source.repository.name, &self.digest);
+        source.outlook.ask(Some(&source.repository), head).await.map(drop)
+    }
+
     /// Asks for the length if the answer did not say it (a chunked body).
     pub(super) async fn learn_length(&mut self) {
         if let (None, Some(source)) = (self.length, &self.from) {
@@ -166,6 +195,9 @@ impl Download {
                 Ok(Some(chunk)) => {
                     self.attempt = 0;
                     self.offset += chunk.len() as u64;
+                    if self.length.is_some_and(|length| self.offset > length) {
+                        return Err(self.mismatch("more bytes than it announced"));
+                    }
                     return Ok(Some(chunk));
                 }
                 Ok(None) if self.length.is_none() => return Ok(None),
@@ -181,7 +213,7 @@ impl Download {
     async fn at_end(&mut self) -> Result<Option<Bytes>, CacheError> {
         if self.end.is_none()
             && let Some(body) = &mut self.body
-            && let Ok(Some(chunk)) = body.chunk().await
+            && let Ok(Ok(Some(chunk))) = timeout(END_WAIT, body.chunk()).await
             && !chunk.is_empty()
         {
             return Err(self.mismatch("more bytes than it announced"));

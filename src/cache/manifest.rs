@@ -3,7 +3,7 @@
 use super::answer::{ManifestAnswer, Provenance, StoredManifest};
 use super::error::CacheError;
 use super::freshness::{Age, TagState};
-use super::negative::Absence;
+use super::negative::Object;
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
 use crate::oci::{Accept, Algorithm, Code, Digest, Manifest, Reference, Registry, Repository, Tag};
@@ -12,6 +12,7 @@ use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, FetchedManifest, UpstreamError};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// How long a client that cannot read the stored type waits for upstream to say what it has instead.
@@ -54,12 +55,7 @@ impl Cache {
         if accept.allows(&answer.manifest.media_type) || outlook.sealed {
             return Ok(answer);
         }
-        let converted = outlook.upstream.get_manifest(&repository.name, reference, accept);
-        let limit = if outlook.is_slow() { Duration::ZERO } else { CONVERSION_WAIT };
-        let Ok(converted) = timeout(limit, outlook.ask(Some(repository), converted)).await else {
-            outlook.kept_waiting();
-            return Ok(answer);
-        };
+        let Some(converted) = self.converted(request, outlook).await else { return Ok(answer) };
         match converted {
             Ok(fetched) => {
                 let manifest = Arc::new(verified(&repository.registry, reference, fetched)?);
@@ -68,6 +64,26 @@ impl Cache {
             Err(error) if error.is_outage() => Ok(answer),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Upstream's own answer to what the client can read; `None`: not in time. The request goes on: it may find upstream well again.
+    async fn converted(
+        &self,
+        request: ManifestRequest<'_>,
+        outlook: &Arc<Outlook>,
+    ) -> Option<Result<FetchedManifest, UpstreamError>> {
+        let limit = if outlook.is_slow() { Duration::ZERO } else { CONVERSION_WAIT };
+        let (repository, reference, accept) =
+            (request.repository.clone(), request.reference.clone(), request.accept.clone());
+        let (sender, receiver) = oneshot::channel();
+        let asked = Arc::clone(outlook);
+        self.0.tasks.spawn(async move {
+            let get = asked.upstream.get_manifest(&repository.name, &reference, &accept);
+            // Whoever asked may have stopped waiting.
+            let _ = sender.send(asked.ask(Some(&repository), get).await);
+        });
+        let converted = timeout(limit, receiver).await.inspect_err(|_| outlook.kept_waiting());
+        converted.ok()?.ok()
     }
 
     async fn by_digest(
@@ -100,19 +116,15 @@ impl Cache {
             return Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Hit).with_ttl(ttl) });
         }
         let too_old = outlook.freshness.max_stale.filter(|limit| state.age.exceeds(*limit));
-        let stand_in = |error: Option<&UpstreamError>| {
-            let known = outlook.outage();
-            let provenance = Provenance::new(CacheStatus::Stale).with_ttl(ttl).with_outage(error.or(known.as_ref()));
-            match too_old {
-                Some(limit) => {
-                    let outage = provenance.outage.unwrap_or_default();
-                    Err(CacheError::TooOld { age: state.age.words(), limit, outage })
-                }
-                None => Ok(ManifestAnswer { manifest: Arc::clone(&manifest), provenance }),
+        let stand_in = |why: Arc<str>| {
+            if let Some(limit) = too_old {
+                return Err(CacheError::TooOld { age: state.age.words(), limit, outage: why });
             }
+            let provenance = Provenance::new(CacheStatus::Stale).with_ttl(ttl).with_outage(why);
+            Ok(ManifestAnswer { manifest: Arc::clone(&manifest), provenance })
         };
         if !state.age.may_ask() {
-            return stand_in(None);
+            return stand_in(outlook.outage());
         }
         let inner = Arc::clone(&self.0);
         let key = (repository.clone(), request.reference.clone());
@@ -132,12 +144,13 @@ impl Cache {
             }
             Ok(Some(Err(CacheError::Upstream(error)))) => match error.kind() {
                 ErrorKind::NotFound { .. } | ErrorKind::RepositoryRefused { .. } => Err(error.into()),
-                _ => stand_in(Some(&error)),
+                _ => stand_in(error.to_string().into()),
             },
-            Ok(Some(Err(_)) | None) => stand_in(None),
+            Ok(Some(Err(error))) => stand_in(error.to_string().into()),
+            Ok(None) => stand_in(outlook.outage()),
             Err(_) => {
                 outlook.kept_waiting();
-                stand_in(None)
+                stand_in(outlook.outage())
             }
         }
     }
@@ -145,8 +158,8 @@ impl Cache {
     /// Nothing is stored: upstream is asked, once for everybody who asks meanwhile.
     async fn cold(&self, request: ManifestRequest<'_>, outlook: &Outlook) -> Result<ManifestAnswer, CacheError> {
         let ManifestRequest { repository, reference, .. } = request;
-        if let Some(Absence { code, message }) = self.0.negatives.recall(repository, reference) {
-            return Err(CacheError::Absent { code, message });
+        if let Some(absence) = self.0.negatives.recall(repository, Object::Manifest(reference.clone())) {
+            return Err(absence.into());
         }
         if outlook.sealed {
             return Err(self.0.sealed(repository, reference, Code::ManifestUnknown));
@@ -228,7 +241,7 @@ impl Inner {
     async fn note_failure(&self, repository: &Repository, tag: &Tag, state: TagState, error: &UpstreamError) {
         let key = (repository.clone(), tag.clone());
         if let ErrorKind::NotFound { .. } = error.kind() {
-            self.note_absence(repository, &Reference::Tag(tag.clone()), error);
+            self.note_absence(repository, Object::Manifest(Reference::Tag(tag.clone())), error);
             self.tags.remove(&key);
             heard("forget the tag", tag, self.store.remove_tag(repository, tag).await);
         } else {
@@ -244,7 +257,7 @@ impl Inner {
         let fetched = match outlook.ask(Some(repository), request).await {
             Ok(fetched) => fetched,
             Err(error) => {
-                self.note_absence(repository, reference, &error);
+                self.note_absence(repository, Object::Manifest(reference.clone()), &error);
                 return Err(error.into());
             }
         };
@@ -255,7 +268,7 @@ impl Inner {
                 return Err(error);
             }
         };
-        self.negatives.forget(repository, reference);
+        self.negatives.forget(repository, Object::Manifest(reference.clone()));
         let kept = self.keep_manifest(repository, &manifest).await;
         if let Reference::Tag(tag) = reference
             && kept

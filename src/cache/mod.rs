@@ -19,6 +19,7 @@ mod memory;
 mod missing;
 mod negative;
 mod outlook;
+mod purge;
 mod tasks;
 mod transfer;
 
@@ -26,16 +27,17 @@ pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, Provenance, St
 pub use blob::Want;
 pub use error::CacheError;
 pub use fill::{Follower, Step};
-pub use lists::{Entries, List};
+pub use lists::{Entries, List, ListPage};
 pub use manifest::ManifestRequest;
 pub use missing::Missing;
+pub use purge::{Purge, Purged};
 pub use transfer::Transfer;
 
 use crate::config::{Limits, UpstreamSettings};
 use crate::oci::{Code, Digest, Reference, Registry, Repository, Tag};
 use crate::store::{ListKey, Store, StoreError};
 use crate::telemetry::Metrics;
-use crate::upstream::{ErrorKind, Upstream, UpstreamError};
+use crate::upstream::{Upstream, UpstreamError};
 use flight::Flights;
 use freshness::TagState;
 use outlook::Outlook;
@@ -77,6 +79,7 @@ impl Cache {
         metrics: Arc<Metrics>,
     ) -> Self {
         let outlooks = upstreams.into_iter().map(|(settings, upstream)| {
+            metrics.expect_upstream(settings.name.as_str());
             (settings.name.clone(), Arc::new(Outlook::new(upstream, &settings, Arc::clone(&metrics))))
         });
         Self(Arc::new(Inner {
@@ -125,10 +128,9 @@ impl Inner {
     }
 
     /// Remembers for a moment that upstream does not have it, if that is what `error` says.
-    fn note_absence(&self, repository: &Repository, reference: &Reference, error: &UpstreamError) {
-        if let (ErrorKind::NotFound { code, message }, Ok(outlook)) = (error.kind(), self.outlook(repository)) {
-            let absence = negative::Absence { code: code.clone(), message: message.clone() };
-            self.negatives.remember(repository, reference, absence, outlook.freshness.negative_ttl);
+    fn note_absence(&self, repository: &Repository, object: negative::Object, error: &UpstreamError) {
+        if let Ok(outlook) = self.outlook(repository) {
+            self.negatives.note(repository, object, error, outlook.freshness.negative_ttl);
         }
     }
 }

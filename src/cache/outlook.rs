@@ -23,8 +23,8 @@ pub(super) struct Outlook {
     pub(super) freshness: Freshness,
     /// Whether it has lately kept a request waiting in vain: then nobody waits until it answers again.
     slow: AtomicBool,
-    /// How it failed to answer last, unless it has answered since.
-    outage: Mutex<Option<UpstreamError>>,
+    /// Why the last request to it failed, if that says nothing about content.
+    trouble: Mutex<Option<Arc<str>>>,
     /// Repositories that a working token was refused for: their content is withheld until it works again.
     withdrawn: Mutex<HashSet<Repository>>,
 }
@@ -37,7 +37,7 @@ impl Outlook {
             sealed: settings.sealed,
             freshness: Freshness::new(&settings.freshness),
             slow: AtomicBool::new(false),
-            outage: Mutex::default(),
+            trouble: Mutex::default(),
             withdrawn: Mutex::default(),
         }
     }
@@ -52,9 +52,9 @@ impl Outlook {
         self.slow.load(Ordering::Relaxed)
     }
 
-    /// Why it cannot be asked at the moment, as far as is known.
-    pub(super) fn outage(&self) -> Option<UpstreamError> {
-        lock(&self.outage).clone()
+    /// Why stored content goes out although it is out of date.
+    pub(super) fn outage(&self) -> Arc<str> {
+        lock(&self.trouble).clone().unwrap_or_else(|| "no answer in time".into())
     }
 
     /// A request waited in vain.
@@ -90,7 +90,7 @@ impl Outlook {
     fn failed(&self, repository: Option<&Repository>, error: &UpstreamError) {
         match (error.kind(), repository) {
             (ErrorKind::RepositoryRefused { .. }, Some(repository)) => self.withdraw(repository, error),
-            _ if error.is_outage() => *lock(&self.outage) = Some(error.clone()),
+            _ if error.is_outage() => *lock(&self.trouble) = Some(error.to_string().into()),
             _ => self.answered(),
         }
     }
@@ -101,7 +101,7 @@ impl Outlook {
     }
 
     fn answered(&self) {
-        *lock(&self.outage) = None;
+        *lock(&self.trouble) = None;
         if self.slow.load(Ordering::Relaxed) && self.slow.swap(false, Ordering::Relaxed) {
             tracing::info!(upstream = %self.upstream.name(), "upstream answers again");
         }

@@ -165,8 +165,8 @@ pub enum OpenError {
     },
     /// The folder could not be made, read or written.
     #[error(
-        "cannot {action} the store {}: {source}; it must be a folder that the user larder runs as can write: correct its owner, or choose another one with --store",
-        .path.display()
+        "cannot {action} the store {}: {source}; it must be a folder that the user larder runs as can write: correct its owner, or choose another one with --store (under systemd, 'systemctl edit larder' and write: [Service] ReadWritePaths={})",
+        .path.display(), .path.display()
     )]
     Io {
         /// What was attempted, as a verb.

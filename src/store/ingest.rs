@@ -83,6 +83,12 @@ impl Ingest {
         self.received
     }
 
+    /// Whether all of the content is here: an earlier process may have ended between the last byte and the commit.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.check().is_ok())
+    }
+
     /// The open file. Others may read it below [`received`](Self::received).
     #[must_use]
     pub fn file(&self) -> BlobFile {

@@ -1,3 +1,4 @@
+use super::CacheStatus;
 use prometheus::core::Collector;
 use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
@@ -111,7 +112,25 @@ impl Default for Metrics {
     }
 }
 
+/// What a request for content can ask for: the `kind` label.
+pub const CACHE_KINDS: [&str; 6] = ["blob", "manifest", "tag", "tags", "referrers", "catalogue"];
+
 impl Metrics {
+    /// Makes the counters of an upstream exist from the start: a rate over a counter that appears with its first event misses it.
+    pub fn expect_upstream(&self, upstream: &str) {
+        for kind in CACHE_KINDS {
+            for status in CacheStatus::ALL {
+                self.cache_requests.with_label_values(&[upstream, kind, status.as_str()]);
+            }
+        }
+        for source in ["cache", "upstream"] {
+            self.response_bytes.with_label_values(&[upstream, source]);
+        }
+        self.upstream_received_bytes.with_label_values(&[upstream]);
+        self.upstream_throttled.with_label_values(&[upstream]);
+        self.upstream_resumed_bytes.with_label_values(&[upstream]);
+    }
+
     /// All metrics in Prometheus' text format 0.0.4.
     ///
     /// # Errors

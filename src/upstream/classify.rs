@@ -78,7 +78,9 @@ pub(super) async fn failure(op: Op, answer: Answer, identity: Option<&str>) -> F
         let reason = format!("the proxy before {origin} wants a login; write it into HTTPS_PROXY or HTTP_PROXY");
         return Failure::new(ErrorKind::Unreachable, reason);
     }
-    if page || !api && said.is_none() {
+    // Storage answers in words of its own; only who holds the content knows that a range lies outside it.
+    let outside = status == StatusCode::RANGE_NOT_SATISFIABLE && matches!(op, Op::BlobGet | Op::BlobStorage);
+    if page || !api && said.is_none() && !outside {
         return Failure::foreign(format!(
             "{origin} answered {status}, but not as a registry does{correlation}; {LOOK}"
         ));

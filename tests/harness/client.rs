@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use sha2::Digest as _;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -39,6 +40,8 @@ pub struct Streaming {
     pub headers: HeaderMap,
     method: http::Method,
     body: Incoming,
+    /// All that came so far.
+    taken: BytesMut,
     connection: tokio::task::JoinHandle<()>,
 }
 
@@ -107,7 +110,7 @@ impl Call {
         let opened = opened.await.unwrap_or_else(|_| panic!("{what}: no answer within {PATIENCE:?}"));
         let (response, connection) = opened.unwrap_or_else(|error| panic!("{what}: no answer: {error:?}"));
         let (head, body) = response.into_parts();
-        Streaming { status: head.status, headers: head.headers, method, body, connection }
+        Streaming { status: head.status, headers: head.headers, method, body, taken: BytesMut::new(), connection }
     }
 }
 
@@ -118,11 +121,32 @@ impl Streaming {
             let frame = timeout(PATIENCE, self.body.frame()).await.expect("the body goes on")?;
             match frame {
                 Ok(frame) => match frame.into_data() {
-                    Ok(data) if !data.is_empty() => return Some(Ok(data)),
+                    Ok(data) if !data.is_empty() => {
+                        self.taken.extend_from_slice(&data);
+                        return Some(Ok(data));
+                    }
                     _ => {}
                 },
                 Err(error) => return Some(Err(format!("{error:?}"))),
             }
+        }
+    }
+
+    /// Reads to the end and keeps nothing: how many bytes came, their digest, and whether the end was a clean one.
+    pub async fn hashed(mut self) -> (u64, String, Result<(), String>) {
+        let mut count = self.taken.len() as u64;
+        let mut hasher = sha2::Sha256::new_with_prefix(std::mem::take(&mut self.taken));
+        loop {
+            let chunk = self.chunk().await;
+            hasher.update(&self.taken);
+            count += self.taken.len() as u64;
+            self.taken.clear();
+            let end = match chunk {
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => Err(error),
+                None => Ok(()),
+            };
+            return (count, format!("sha256:{}", super::hex(&hasher.finalize())), end);
         }
     }
 
@@ -138,20 +162,17 @@ impl Streaming {
         bytes.freeze()
     }
 
-    /// Everything that is left.
+    /// The whole answer, what was read of it before included.
     pub async fn rest(mut self) -> Result<Answer, Broken> {
-        let mut bytes = BytesMut::new();
         let mut error = None;
         while let Some(chunk) = self.chunk().await {
-            match chunk {
-                Ok(chunk) => bytes.extend_from_slice(&chunk),
-                Err(problem) => {
-                    error = Some(problem);
-                    break;
-                }
+            if let Err(problem) = chunk {
+                error = Some(problem);
+                break;
             }
         }
-        let answer = Answer { status: self.status, headers: self.headers.clone(), body: bytes.freeze() };
+        let body = std::mem::take(&mut self.taken).freeze();
+        let answer = Answer { status: self.status, headers: self.headers.clone(), body };
         if let Some(error) = error {
             return Err(Broken { answer, error });
         }

@@ -35,13 +35,14 @@ mod larder;
 mod logs;
 mod process;
 pub mod raw;
+pub mod scripted;
 mod setup;
 
 pub use acr::Acr;
 pub use client::{Answer, Broken, Call, Client, Streaming};
 pub use larder::Larder;
 pub use logs::Logs;
-pub use process::Process;
+pub use process::{Process, config_of};
 pub use setup::{ALIAS, OTHER, OTHER_ALIAS, Setup, UPSTREAM};
 
 use sha2::Digest as _;

@@ -76,8 +76,9 @@ impl Content {
         tag: Option<&str>,
         media_type: &str,
         content: Bytes,
+        algorithm: &str,
     ) -> String {
-        let digest = digest(&content, "sha256");
+        let digest = digest(&content, algorithm);
         let now = clock::now();
         let json = serde_json::from_slice(&content).unwrap_or(Value::Null);
         self.change(repository, |r| {

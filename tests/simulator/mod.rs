@@ -210,7 +210,19 @@ impl Simulator {
         media_type: &str,
         content: impl Into<Bytes>,
     ) -> String {
-        self.state.content.push_manifest(repository, tag, media_type, content.into())
+        self.push_manifest_as(repository, tag, media_type, content, "sha256")
+    }
+
+    /// The same, named by `sha256` or `sha512`.
+    pub fn push_manifest_as(
+        &self,
+        repository: &str,
+        tag: Option<&str>,
+        media_type: &str,
+        content: impl Into<Bytes>,
+        algorithm: &str,
+    ) -> String {
+        self.state.content.push_manifest(repository, tag, media_type, content.into(), algorithm)
     }
 
     /// Puts files (title, media type, content) in as ORAS does.

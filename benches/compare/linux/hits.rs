@@ -21,7 +21,7 @@ pub(super) fn measure(rounds: usize) -> Result<Vec<Figure>> {
         (REGISTRY, registry(folder.path(), &artifact)?),
     ];
     for (name, server) in &servers {
-        check(server, &artifact).map_err(|error| format!("{name}: {error}"))?;
+        check(server, &artifact).map_err(|error| format!("{name}: {error}\n{}", server.last_words()))?;
     }
 
     let (large, small) = (artifact.blob_path(&artifact.blobs[1]), artifact.blob_path(&artifact.blobs[2]));
@@ -35,10 +35,11 @@ pub(super) fn measure(rounds: usize) -> Result<Vec<Figure>> {
         for (name, server) in &servers {
             // The registry takes a hundred times longer over small things; fewer of them are as exact.
             let (blobs, manifests) = if *name == REGISTRY { (256, 1_024) } else { (1_024, 32_768) };
+            let failed = |error| format!("{name}: {error}\n{}", server.last_words());
             let samples = [
-                (&mut of_large, per_gib(server, &large, 24)?),
-                (&mut of_small, per_gib(server, &small, blobs)?),
-                (&mut of_manifest, per_request(server, &manifest, manifests)?),
+                (&mut of_large, per_gib(server, &large, 24).map_err(failed)?),
+                (&mut of_small, per_gib(server, &small, blobs).map_err(failed)?),
+                (&mut of_manifest, per_request(server, &manifest, manifests).map_err(failed)?),
             ];
             for (figure, sample) in samples.into_iter().filter(|_| round > 0) {
                 figure.add(name, sample);

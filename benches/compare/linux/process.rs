@@ -49,6 +49,15 @@ impl Server {
         Ok(ticks as f64 / TICKS_PER_SECOND)
     }
 
+    /// The end of what it wrote, and how it ended if it did.
+    pub(super) fn last_words(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let state = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let state = state.lines().find(|line| line.starts_with("State:")).unwrap_or("it is gone");
+        format!("{state}; its last lines:\n{}", lines[lines.len().saturating_sub(10)..].join("\n"))
+    }
+
     /// Bytes that the process has caused to be written to a disk so far.
     pub(super) fn written(&self) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;

@@ -69,6 +69,7 @@ async fn fill_up(inner: &Inner, fill: &Fill) -> Result<(), Problem> {
     let Some(mut ingest) = ingest else { return Err(Problem::Store(Some(Box::new(download)))) };
     if let Err(problem) = copy(fill, &mut download, &mut ingest).await {
         if let Problem::Upstream(CacheError::Mismatch { .. }) = problem {
+            inner.metrics.digest_failures.with_label_values(&["fill"]).inc();
             ingest.discard().await;
         }
         return Err(problem);
@@ -101,7 +102,9 @@ async fn open(inner: &Inner, fill: &Fill) -> Result<(Download, Option<Ingest>), 
     let mut ingest = begin(inner, fill).await;
     let mut kept = ingest.as_ref().map_or(0, Ingest::received);
     let mut download = Download::new(fill.digest, Arc::clone(&fill.sources), kept);
-    match download.open().await {
+    let whole = ingest.as_ref().is_some_and(Ingest::is_whole);
+    let opened = if whole { download.confirm().await } else { download.open().await };
+    match opened {
         // The kept part is all that upstream has, or more: it is not to be gone on with.
         Err(error) if kept > 0 && is_range_refused(&error) => {
             if let Some(ingest) = ingest.take() {

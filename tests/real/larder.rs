@@ -1,0 +1,59 @@
+//! larder itself, the program that people start, and what its metrics say.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+
+use crate::process::{Folder, Server, command, free_port};
+
+pub(crate) struct Larder {
+    server: Server,
+    admin: u16,
+}
+
+impl Larder {
+    /// Starts `larder serve` with the arguments that lead it to its upstream.
+    pub(crate) fn start(folder: &Folder, arguments: &[String]) -> Self {
+        let (port, admin, home) = (free_port(), free_port(), folder.sub("larder"));
+        let mut command = command(Path::new(env!("CARGO_BIN_EXE_larder")), &home);
+        command.arg("serve").args(arguments);
+        // `localhost` is one or the other, depending on the machine and the client.
+        command.args(["--listen", &format!("127.0.0.1:{port}"), "--listen", &format!("[::1]:{port}")]);
+        command.args(["--admin", &format!("127.0.0.1:{admin}")]).arg("--store").arg(home.join("store"));
+        Self { server: Server::start("larder", command, port, &home), admin }
+    }
+
+    /// As clients name it where they are to speak plain HTTP without being told: ORAS does so to `localhost` alone.
+    pub(crate) fn host(&self) -> String {
+        format!("localhost:{}", self.server.port)
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.server.port)
+    }
+
+    /// Bodies of blobs that were asked for upstream so far.
+    pub(crate) fn blobs_fetched(&self) -> u64 {
+        let of = |op: &str| self.metric("larder_upstream_requests_total", &format!("op=\"{op}\""));
+        of("blob_get") + of("blob_storage")
+    }
+
+    /// The sum of a counter over all series that have the label.
+    pub(crate) fn metric(&self, name: &str, label: &str) -> u64 {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.contains("larder_build_info"), "no metrics: {text}");
+        let series = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        series.filter_map(|line| line.rsplit_once(' ')).map(|(_, value)| value.parse::<u64>().unwrap()).sum()
+    }
+}
+
+/// A file that only a configured secret can name.
+pub(crate) fn secret_file(folder: &Folder, secret: &str) -> String {
+    let path = folder.sub("secrets").join("password");
+    fs::write(&path, secret).unwrap();
+    path.to_str().unwrap().to_owned()
+}

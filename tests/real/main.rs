@@ -1,0 +1,23 @@
+//! larder's own program between real clients and real registries.
+//!
+//! Clients: the ORAS CLI that people use now (1.3.3) and the one that guides still install (1.1.0), and skopeo. Upstreams: the ACR
+//! simulator, Debian's docker-registry with Basic authentication, and Distribution 3.1.1 with tokens that the simulator issues.
+//! Each upstream meets each client cold, warm and after it has been stopped. `docs/testing.md` says where the programs come from;
+//! one that is missing is a failure.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test program: stopping and printing are how it reports"
+)]
+
+mod content;
+mod faults;
+mod journey;
+mod larder;
+mod oras;
+mod process;
+mod skopeo;
+mod upstream;
+
+#[path = "../simulator/mod.rs"]
+mod simulator;
