@@ -8,7 +8,7 @@ use super::negative::Object;
 use super::outlook::Outlook;
 use super::transfer::Transfer;
 use super::{Cache, Inner, heard};
-use crate::oci::{ByteRange, Digest, RangeRequest, Repository};
+use crate::oci::{ByteRange, Code, Digest, RangeRequest, Reference, Repository};
 use crate::store::BlobFile;
 use crate::telemetry::CacheStatus;
 use crate::upstream::UpstreamError;
@@ -65,6 +65,9 @@ impl Cache {
             if let Some(absence) = self.0.negatives.recall(repository, Object::Blob(*digest)) {
                 return Err(absence.into());
             }
+            if outlook.sealed {
+                return Err(self.0.sealed(repository, &Reference::Digest(*digest), Code::BlobUnknown));
+            }
             if let Want::Head = want {
                 return self.head(&asked).await;
             }
@@ -79,7 +82,8 @@ impl Cache {
     /// From the store, if the bytes are there and may answer for the repository.
     async fn stored(&self, asked: &Asked<'_>) -> Result<Option<BlobAnswer>, CacheError> {
         let blob = heard("open", asked.digest, self.0.store.blob(asked.digest).await).flatten();
-        let Some(blob) = blob else { return Ok(None) };
+        // Whether another repository may have it is for upstream to say.
+        let Some(blob) = blob.filter(|_| asked.member || !asked.outlook.sealed) else { return Ok(None) };
         let status = if asked.member {
             CacheStatus::Hit
         } else {
@@ -112,7 +116,7 @@ impl Cache {
         let seat = self.0.head_flights.board(key, &self.0.tasks, || async move {
             let head = outlook.upstream.head_blob(&repository.name, &digest);
             let result = outlook.ask(Some(&repository), head).await;
-            result.inspect_err(|error| inner.negatives.note(&repository, Object::Blob(digest), error))
+            result.inspect_err(|error| inner.note_absence(&repository, Object::Blob(digest), error))
         });
         Ok(seat.result().await.ok_or(CacheError::Aborted)??)
     }
@@ -171,7 +175,7 @@ impl Cache {
     }
 
     fn note_absence(&self, asked: &Asked<'_>, refusal: &UpstreamError) {
-        self.0.negatives.note(asked.repository, Object::Blob(*asked.digest), refusal);
+        self.0.note_absence(asked.repository, Object::Blob(*asked.digest), refusal);
     }
 
     async fn follow(

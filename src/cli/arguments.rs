@@ -43,11 +43,12 @@ pub(super) struct Settings {
     /// Networks that are let in without a credential, separated by commas [default: loopback]
     #[arg(long, value_name = "NET,…", value_delimiter = ',')]
     open_to: Vec<String>,
+    /// Never ask any upstream: what is stored is all there is
+    #[arg(long)]
+    sealed: bool,
     // Accepted so that a script written for a later release is told, not guessed at.
     #[arg(long, value_name = "push,delete", value_delimiter = ',', hide = true)]
     allow: Vec<String>,
-    #[arg(long, hide = true)]
-    sealed: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

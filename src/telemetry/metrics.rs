@@ -64,6 +64,8 @@ metrics! {
     upstream_retries: IntCounterVec = "larder_upstream_retries_total" ["upstream", "reason"];
     /// Answers 429 of an upstream.
     upstream_throttled: IntCounterVec = "larder_upstream_throttled_total" ["upstream"];
+    /// Requests not sent, by reason: `throttled` (it wants to be left alone), `unreachable` (the host does not answer), `sealed`.
+    upstream_withheld: IntCounterVec = "larder_upstream_withheld_total" ["upstream", "reason"];
     /// Bytes that did not have to be downloaded again because a cut transfer was resumed.
     upstream_resumed_bytes: IntCounterVec = "larder_upstream_resumed_bytes_total" ["upstream"];
     /// Whether the last request to the upstream was answered (1) or it is in an outage (0).

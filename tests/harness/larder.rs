@@ -19,6 +19,7 @@ pub struct Larder {
     pub admin: SocketAddr,
     pub metrics: Arc<Metrics>,
     pub store: Store,
+    pub cache: Cache,
     logs: Logs,
     log: Log,
     _guard: LogGuard,
@@ -53,7 +54,7 @@ impl Larder {
         let access = Access::new(&settings.access, settings.server.names.iter().cloned().chain(names));
         let cache = Cache::new(store.clone(), upstreams, limits, Arc::clone(&metrics));
         let registry = Registry::new(routes.clone(), access, cache.clone(), Arc::clone(&metrics), log.clone());
-        let admin_handler = Admin::new(Arc::clone(&metrics), store.clone(), cache, routes);
+        let admin_handler = Admin::new(Arc::clone(&metrics), store.clone(), cache.clone(), routes);
         admin_handler.set_ready(true);
 
         let (address, admin) = (tcp(&server), tcp(&admin_server));
@@ -64,7 +65,7 @@ impl Larder {
             tokio::spawn(admin_server.serve(admin_handler, admin_drain)),
         ];
         let triggers = [trigger, admin_trigger];
-        Self { address, admin, metrics, store, logs, log, _guard: guard, triggers, tasks, setup }
+        Self { address, admin, metrics, store, cache, logs, log, _guard: guard, triggers, tasks, setup }
     }
 
     pub fn client(&self) -> Client {
