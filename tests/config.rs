@@ -130,7 +130,6 @@ fn a_file_that_cannot_be_read_is_named() {
 fn what_does_not_exist_yet_says_so() {
     for lines in [
         "[server.tls]\ncertificate_file = \"x\"",
-        "[admin]\nsocket = \"/run/x\"",
         "[store]\npin = [\"a/**\"]",
         "[access]\nusers_file = \"x\"",
         "[access]\nask_upstream = true",
@@ -505,7 +504,7 @@ fn help_names_only_what_exists() {
         .skip(1)
         .map_while(|line| line.split_whitespace().next())
         .collect();
-    assert_eq!((code, commands), (Some(0), vec!["serve", "check", "help"]));
+    assert_eq!((code, commands), (Some(0), vec!["serve", "check", "status", "list", "purge", "help"]));
     let (_, out, _) = larder(folder.path(), &["serve", "--help"]);
     assert!(out.contains("--open-to") && !out.contains("--sealed") && !out.contains("--allow"), "{out}");
     assert_eq!(larder(folder.path(), &["--version"]).1, format!("larder {}\n", env!("CARGO_PKG_VERSION")));

@@ -4,14 +4,14 @@ use super::answer::{BlobAnswer, Content, Provenance};
 use super::download::{Download, Source};
 use super::error::CacheError;
 use super::fill::{End, Fill, Follower, HELD_BACK, Opened};
-use super::negative::Absence;
+use super::negative::Object;
 use super::outlook::Outlook;
 use super::transfer::Transfer;
 use super::{Cache, Inner, heard};
-use crate::oci::{ByteRange, Digest, RangeRequest, Reference, Repository};
+use crate::oci::{ByteRange, Digest, RangeRequest, Repository};
 use crate::store::BlobFile;
 use crate::telemetry::CacheStatus;
-use crate::upstream::{ErrorKind, UpstreamError};
+use crate::upstream::UpstreamError;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -60,8 +60,8 @@ impl Cache {
             if let Some(answer) = self.stored(&asked).await? {
                 return Ok(answer);
             }
-            if let Some(Absence { code, message }) = self.0.negatives.recall(repository, &Reference::Digest(*digest)) {
-                return Err(CacheError::Absent { code, message });
+            if let Some(absence) = self.0.negatives.recall(repository, Object::Blob(*digest)) {
+                return Err(absence.into());
             }
             if let Want::Head = want {
                 return self.head(&asked).await;
@@ -102,13 +102,7 @@ impl Cache {
         let seat = self.0.head_flights.board(key, &self.0.tasks, || async move {
             let head = outlook.upstream.head_blob(&repository.name, &digest);
             let result = outlook.ask(Some(&repository), head).await;
-            if let Err(error) = &result
-                && let ErrorKind::NotFound { code, message } = error.kind()
-            {
-                let absence = Absence { code: code.clone(), message: message.clone() };
-                inner.negatives.remember(&repository, &Reference::Digest(digest), absence);
-            }
-            result
+            result.inspect_err(|error| inner.negatives.note(&repository, Object::Blob(digest), error))
         });
         Ok(seat.result().await.ok_or(CacheError::Aborted)??)
     }
@@ -167,10 +161,7 @@ impl Cache {
     }
 
     fn note_absence(&self, asked: &Asked<'_>, refusal: &UpstreamError) {
-        if let ErrorKind::NotFound { code, message } = refusal.kind() {
-            let absence = Absence { code: code.clone(), message: message.clone() };
-            self.0.negatives.remember(asked.repository, &Reference::Digest(*asked.digest), absence);
-        }
+        self.0.negatives.note(asked.repository, Object::Blob(*asked.digest), refusal);
     }
 
     async fn follow(
@@ -277,7 +268,7 @@ impl Inner {
 
     /// Notes that upstream has given the blob for `repository`, unless a manifest there names it anyway.
     pub(super) async fn link_blob(&self, repository: &Repository, digest: &Digest) {
-        self.negatives.forget(repository, &Reference::Digest(*digest));
+        self.negatives.forget(repository, Object::Blob(*digest));
         if !self.holds_blob(repository, digest).await {
             heard("link", digest, self.store.link_blob(repository, digest).await);
         }

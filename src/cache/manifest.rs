@@ -3,7 +3,7 @@
 use super::answer::{ManifestAnswer, Provenance, StoredManifest};
 use super::error::CacheError;
 use super::freshness::{Age, TagState};
-use super::negative::Absence;
+use super::negative::Object;
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
 use crate::oci::{Accept, Algorithm, Digest, Manifest, Reference, Registry, Repository, Tag};
@@ -90,12 +90,12 @@ impl Cache {
         if outlook.freshness.is_fresh(tag, &state) && !request.revalidate {
             return Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Hit).with_ttl(ttl) });
         }
-        let stand_in = |error: Option<&UpstreamError>| {
-            let provenance = Provenance::new(CacheStatus::Stale).with_ttl(ttl).with_outage(error);
+        let stand_in = |why: Arc<str>| {
+            let provenance = Provenance::new(CacheStatus::Stale).with_ttl(ttl).with_outage(why);
             Ok(ManifestAnswer { manifest: Arc::clone(&manifest), provenance })
         };
         if !state.age.may_ask() {
-            return stand_in(None);
+            return stand_in(outlook.outage());
         }
         let inner = Arc::clone(&self.0);
         let key = (repository.clone(), request.reference.clone());
@@ -114,12 +114,13 @@ impl Cache {
             }
             Ok(Some(Err(CacheError::Upstream(error)))) => match error.kind() {
                 ErrorKind::NotFound { .. } | ErrorKind::RepositoryRefused { .. } => Err(error.into()),
-                _ => stand_in(Some(&error)),
+                _ => stand_in(error.to_string().into()),
             },
-            Ok(Some(Err(_)) | None) => stand_in(None),
+            Ok(Some(Err(error))) => stand_in(error.to_string().into()),
+            Ok(None) => stand_in(outlook.outage()),
             Err(_) => {
                 outlook.kept_waiting();
-                stand_in(None)
+                stand_in(outlook.outage())
             }
         }
     }
@@ -127,8 +128,8 @@ impl Cache {
     /// Nothing is stored: upstream is asked, once for everybody who asks meanwhile.
     async fn cold(&self, request: ManifestRequest<'_>, outlook: &Outlook) -> Result<ManifestAnswer, CacheError> {
         let ManifestRequest { repository, reference, .. } = request;
-        if let Some(Absence { code, message }) = self.0.negatives.recall(repository, reference) {
-            return Err(CacheError::Absent { code, message });
+        if let Some(absence) = self.0.negatives.recall(repository, Object::Manifest(reference.clone())) {
+            return Err(absence.into());
         }
         let inner = Arc::clone(&self.0);
         let key = (repository.clone(), reference.clone());
@@ -206,9 +207,8 @@ impl Inner {
 
     async fn note_failure(&self, repository: &Repository, tag: &Tag, state: TagState, error: &UpstreamError) {
         let key = (repository.clone(), tag.clone());
-        if let ErrorKind::NotFound { code, message } = error.kind() {
-            let absence = Absence { code: code.clone(), message: message.clone() };
-            self.negatives.remember(repository, &Reference::Tag(tag.clone()), absence);
+        if let ErrorKind::NotFound { .. } = error.kind() {
+            self.negatives.note(repository, Object::Manifest(Reference::Tag(tag.clone())), error);
             self.tags.remove(&key);
             heard("forget the tag", tag, self.store.remove_tag(repository, tag).await);
         } else {
@@ -224,10 +224,7 @@ impl Inner {
         let fetched = match outlook.ask(Some(repository), request).await {
             Ok(fetched) => fetched,
             Err(error) => {
-                if let ErrorKind::NotFound { code, message } = error.kind() {
-                    let absence = Absence { code: code.clone(), message: message.clone() };
-                    self.negatives.remember(repository, reference, absence);
-                }
+                self.negatives.note(repository, Object::Manifest(reference.clone()), &error);
                 return Err(error.into());
             }
         };
@@ -238,7 +235,7 @@ impl Inner {
                 return Err(error);
             }
         };
-        self.negatives.forget(repository, reference);
+        self.negatives.forget(repository, Object::Manifest(reference.clone()));
         let kept = self.keep_manifest(repository, &manifest).await;
         if let Reference::Tag(tag) = reference
             && kept

@@ -18,6 +18,7 @@ mod manifest;
 mod memory;
 mod negative;
 mod outlook;
+mod purge;
 mod tasks;
 mod transfer;
 
@@ -25,8 +26,9 @@ pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, Provenance, St
 pub use blob::Want;
 pub use error::CacheError;
 pub use fill::{Follower, Step};
-pub use lists::{Entries, List};
+pub use lists::{Entries, List, ListPage};
 pub use manifest::ManifestRequest;
+pub use purge::{Purge, Purged};
 pub use transfer::Transfer;
 
 use crate::config::{Limits, UpstreamSettings};

@@ -21,6 +21,8 @@ pub(super) struct Outlook {
     pub(super) freshness: Freshness,
     /// Whether it has lately kept a request waiting in vain: then nobody waits until it answers again.
     slow: AtomicBool,
+    /// Why the last request to it failed, if that says nothing about content.
+    trouble: Mutex<Option<Arc<str>>>,
     /// Repositories that a working token was refused for: their content is withheld until it works again.
     withdrawn: Mutex<HashSet<Repository>>,
 }
@@ -32,6 +34,7 @@ impl Outlook {
             metrics,
             freshness: Freshness::new(&settings.freshness),
             slow: AtomicBool::new(false),
+            trouble: Mutex::default(),
             withdrawn: Mutex::default(),
         }
     }
@@ -39,6 +42,11 @@ impl Outlook {
     /// How long a request that could be answered from the store waits for a fresher answer.
     pub(super) fn patience(&self) -> Duration {
         if self.slow.load(Ordering::Relaxed) { Duration::ZERO } else { self.freshness.patience }
+    }
+
+    /// Why stored content goes out although it is out of date.
+    pub(super) fn outage(&self) -> Arc<str> {
+        lock(&self.trouble).clone().unwrap_or_else(|| "no answer in time".into())
     }
 
     /// A request waited in vain.
@@ -74,7 +82,7 @@ impl Outlook {
     fn failed(&self, repository: Option<&Repository>, error: &UpstreamError) {
         match (error.kind(), repository) {
             (ErrorKind::RepositoryRefused { .. }, Some(repository)) => self.withdraw(repository, error),
-            _ if error.is_outage() => {}
+            _ if error.is_outage() => *lock(&self.trouble) = Some(error.to_string().into()),
             _ => self.answered(),
         }
     }
@@ -85,6 +93,7 @@ impl Outlook {
     }
 
     fn answered(&self) {
+        *lock(&self.trouble) = None;
         if self.slow.load(Ordering::Relaxed) && self.slow.swap(false, Ordering::Relaxed) {
             tracing::info!(upstream = %self.upstream.name(), "upstream answers again");
         }

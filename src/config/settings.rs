@@ -91,6 +91,8 @@ impl Default for Limits {
 pub struct AdminSettings {
     /// Where health and metrics listen.
     pub listen: SocketAddr,
+    /// The Unix socket that the commands speak through. `None` where there are none.
+    pub socket: Option<PathBuf>,
 }
 
 /// `[store]`

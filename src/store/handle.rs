@@ -4,6 +4,7 @@ use super::error::{IngestError, OpenError, StoreError};
 use super::files::lock;
 use super::ingest::Ingest;
 use super::inner::Inner;
+use super::inventory::{RepositoryLinks, StoredReference};
 use super::links::TagLink;
 use super::lists::{ListKey, StoredList};
 use crate::config::StoreSettings;
@@ -199,6 +200,24 @@ impl Store {
     pub async fn remove_list(&self, key: &ListKey) -> Result<(), StoreError> {
         let key = key.clone();
         self.run(move |inner| inner.remove_list(&key)).await
+    }
+
+    /// Everything that can be asked for by tag, with what is here of it. Walks over all links.
+    pub async fn references(&self) -> Result<Vec<StoredReference>, StoreError> {
+        let inner = Arc::clone(&self.0);
+        self.0.walker.run(move || inner.references()).await
+    }
+
+    /// The links of one repository, by what they speak for.
+    pub async fn links(&self, repository: &Repository) -> Result<RepositoryLinks, StoreError> {
+        let (repository, inner) = (repository.clone(), Arc::clone(&self.0));
+        self.0.walker.run(move || inner.links_of(&repository)).await
+    }
+
+    /// Says that the repository has a blob no more, unless a linked manifest names it.
+    pub async fn unlink_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
+        let (repository, digest) = (repository.clone(), *digest);
+        self.run(move |inner| inner.unlink_blob(&repository, &digest)).await
     }
 
     async fn run<T: Send + 'static>(

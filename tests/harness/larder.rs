@@ -52,8 +52,8 @@ impl Larder {
         let names = settings.upstreams.iter().map(|upstream| upstream.name.to_string());
         let access = Access::new(&settings.access, settings.server.names.iter().cloned().chain(names));
         let cache = Cache::new(store.clone(), upstreams, limits, Arc::clone(&metrics));
-        let registry = Registry::new(routes, access, cache, Arc::clone(&metrics), log.clone());
-        let admin_handler = Admin::new(Arc::clone(&metrics), store.clone());
+        let registry = Registry::new(routes.clone(), access, cache.clone(), Arc::clone(&metrics), log.clone());
+        let admin_handler = Admin::new(Arc::clone(&metrics), store.clone(), cache, routes);
         admin_handler.set_ready(true);
 
         let (address, admin) = (tcp(&server), tcp(&admin_server));

@@ -35,6 +35,7 @@ mod larder;
 mod logs;
 mod process;
 pub mod raw;
+pub mod scripted;
 mod setup;
 
 pub use acr::Acr;

@@ -44,7 +44,7 @@ impl Setup {
                 drain: Duration::from_secs(30),
                 limits: Limits::default(),
             },
-            admin: AdminSettings { listen: loopback },
+            admin: AdminSettings { listen: loopback, socket: None },
             store: StoreSettings {
                 path: folder.path().join("store"),
                 max_size: Some(4 << 30),
