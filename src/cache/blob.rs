@@ -57,7 +57,7 @@ impl Cache {
         }
         let mut tries = 0;
         loop {
-            let member = self.0.holds_blob(repository, digest).await;
+            let member = self.0.may_answer(repository, digest).await;
             let asked = Asked { repository, digest, want, outlook, member };
             if let Some(answer) = self.stored(&asked).await? {
                 return Ok(answer);
@@ -268,6 +268,13 @@ impl Cache {
 }
 
 impl Inner {
+    /// Whether a link of the repository vouches for the blob, or upstream has just given it to a fill that will write one.
+    async fn may_answer(&self, repository: &Repository, digest: &Digest) -> bool {
+        // In this order: a fill leaves the list after it has written its links.
+        let proven = self.fills.running(digest).is_some_and(|fill| fill.sources.is_proven(repository));
+        proven || self.holds_blob(repository, digest).await
+    }
+
     pub(super) async fn holds_blob(&self, repository: &Repository, digest: &Digest) -> bool {
         let held = self.store.holds_blob(repository, digest).await;
         heard("read the links of", digest, held).unwrap_or(false)
