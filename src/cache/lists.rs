@@ -5,7 +5,7 @@ use super::error::CacheError;
 use super::freshness::Age;
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
-use crate::oci::{Name, Registry};
+use crate::oci::{Code, Name, Registry};
 use crate::store::{ListKey, StoredList};
 use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, FetchedList, ListRequest, Page};
@@ -78,7 +78,7 @@ impl Cache {
             (state.entries, Provenance::new(status).with_ttl(state.age.ttl(ttl)))
         };
         let (entries, provenance) = match state {
-            Some(state) if state.age.is_fresh(ttl) && !revalidate => answer(state, CacheStatus::Hit),
+            Some(state) if outlook.sealed || state.age.is_fresh(ttl) && !revalidate => answer(state, CacheStatus::Hit),
             Some(state) => match self.refreshed(key, outlook, &state).await {
                 Ok(Some((fresh, status))) => answer(fresh, status),
                 Err(error) if is_final(&error) => return Err(error),
@@ -91,6 +91,10 @@ impl Cache {
                     (entries, provenance.with_outage(error.to_string().into()))
                 }
             },
+            None if outlook.sealed => {
+                let (what, registry) = (in_words(key), registry(key).clone());
+                return Err(CacheError::Sealed { what, registry, code: Code::NameUnknown });
+            }
             None => {
                 let seat = self.fetch_list(key);
                 let status = if seat.first { CacheStatus::Miss } else { CacheStatus::Coalesced };
@@ -256,6 +260,14 @@ fn repository(key: &ListKey) -> Option<&crate::oci::Repository> {
     match key {
         ListKey::Catalogue(_) => None,
         ListKey::Tags(repository) | ListKey::Referrers(repository, _) => Some(repository),
+    }
+}
+
+fn in_words(key: &ListKey) -> String {
+    match key {
+        ListKey::Catalogue(registry) => format!("the list of the repositories of {registry}"),
+        ListKey::Tags(repository) => format!("the list of the tags of {repository}"),
+        ListKey::Referrers(repository, digest) => format!("the list of the referrers of {repository}@{digest}"),
     }
 }
 

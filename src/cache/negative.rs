@@ -5,10 +5,7 @@ use quick_cache::sync::Cache;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long "upstream does not have it" is believed. Seconds only: a geo-replica may be behind, and a push behind larder's
-/// back must show at once for a person.
-const BELIEF: Duration = Duration::from_secs(5);
-/// The same for `sha256-…` tags, where signatures and fallback lists of referrers appear moments after an image.
+/// How long "upstream does not have it" is believed of `sha256-…` tags at most, where signatures and fallback lists of referrers appear moments after an image.
 const BRIEF: Duration = Duration::from_secs(1);
 
 /// What upstream has just said that it does not have.
@@ -37,19 +34,19 @@ impl Negatives {
         Self(Cache::new(entries))
     }
 
-    /// Remembers what `error` says, if it says that upstream does not have `object`.
-    pub(super) fn note(&self, repository: &Repository, object: Object, error: &UpstreamError) {
+    /// Remembers for `ttl` what `error` says, if it says that upstream does not have `object`.
+    pub(super) fn note(&self, repository: &Repository, object: Object, error: &UpstreamError, ttl: Duration) {
         if let ErrorKind::NotFound { code, message } = error.kind() {
             // An answer to HEAD has no words of its own.
             let message = if message.is_empty() { error.to_string() } else { message.clone() };
-            self.remember(repository, object, Absence { code: code.clone(), message });
+            self.remember(repository, object, Absence { code: code.clone(), message }, ttl);
         }
     }
 
-    fn remember(&self, repository: &Repository, object: Object, absence: Absence) {
+    fn remember(&self, repository: &Repository, object: Object, absence: Absence, ttl: Duration) {
         let belief = match &object {
-            Object::Manifest(Reference::Tag(tag)) if is_fallback_tag(tag.as_str()) => BRIEF,
-            _ => BELIEF,
+            Object::Manifest(Reference::Tag(tag)) if is_fallback_tag(tag.as_str()) => ttl.min(BRIEF),
+            _ => ttl,
         };
         self.0.insert((repository.clone(), object), (Instant::now() + belief, absence));
     }
@@ -100,8 +97,9 @@ mod tests {
         let absence = Absence { code: "MANIFEST_UNKNOWN".into(), message: "no".into() };
         let tag = || Object::Manifest("v1".parse().unwrap());
         let signature = || Object::Manifest(format!("sha256-{}.sig", "a".repeat(64)).parse().unwrap());
-        negatives.remember(&repository, tag(), absence.clone());
-        negatives.remember(&repository, signature(), absence.clone());
+        let ttl = Duration::from_secs(5);
+        negatives.remember(&repository, tag(), absence.clone(), ttl);
+        negatives.remember(&repository, signature(), absence.clone(), ttl);
         assert_eq!(negatives.recall(&repository, tag()), Some(absence));
         tokio::time::advance(Duration::from_secs(2)).await;
         assert!(negatives.recall(&repository, tag()).is_some());
@@ -116,7 +114,7 @@ mod tests {
         let repository = Repository { registry: Registry::new("r"), name: "a".parse().unwrap() };
         let digest = Digest::of(crate::oci::Algorithm::Sha256, b"");
         let absence = Absence { code: "BLOB_UNKNOWN".into(), message: "no".into() };
-        negatives.remember(&repository, Object::Blob(digest), absence);
+        negatives.remember(&repository, Object::Blob(digest), absence, Duration::from_secs(5));
         assert!(negatives.recall(&repository, Object::Blob(digest)).is_some());
         assert!(negatives.recall(&repository, Object::Manifest(Reference::Digest(digest))).is_none());
     }

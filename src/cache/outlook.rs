@@ -17,6 +17,8 @@ pub(super) struct Outlook {
     /// The connection to it.
     pub(super) upstream: Upstream,
     pub(super) metrics: Arc<Metrics>,
+    /// Whether it is never asked.
+    pub(super) sealed: bool,
     /// How long its tags are good.
     pub(super) freshness: Freshness,
     /// Whether it has lately kept a request waiting in vain: then nobody waits until it answers again.
@@ -32,6 +34,7 @@ impl Outlook {
         Self {
             upstream,
             metrics,
+            sealed: settings.sealed,
             freshness: Freshness::new(&settings.freshness),
             slow: AtomicBool::new(false),
             trouble: Mutex::default(),
@@ -41,7 +44,12 @@ impl Outlook {
 
     /// How long a request that could be answered from the store waits for a fresher answer.
     pub(super) fn patience(&self) -> Duration {
-        if self.slow.load(Ordering::Relaxed) { Duration::ZERO } else { self.freshness.patience }
+        if self.is_slow() { Duration::ZERO } else { self.freshness.patience }
+    }
+
+    /// Whether it has lately kept a request waiting in vain, and not answered since.
+    pub(super) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
     }
 
     /// Why stored content goes out although it is out of date.

@@ -95,6 +95,8 @@ impl Problem {
             CacheError::Absent { code, message } => {
                 Self { code, ..Self::new(StatusCode::NOT_FOUND, Code::Unknown, &message) }
             }
+            CacheError::Sealed { code, .. } => Self::new(StatusCode::NOT_FOUND, code, &error),
+            CacheError::TooOld { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, Code::Unknown, &error),
             CacheError::Unsatisfiable { length } => {
                 Self { length: Some(length), ..Self::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::Unknown, &error) }
             }

@@ -61,6 +61,15 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until `condition`, which may take its time, holds.
+pub async fn until_async(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "this did not come true: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// `sha256:…` of some bytes.
 pub fn sha256(content: &[u8]) -> String {
     format!("sha256:{}", hex(&sha2::Sha256::digest(content)))

@@ -36,7 +36,7 @@ impl Blob {
     }
 }
 
-/// One repository with one tag.
+/// One repository with one tag, both of which nobody has seen before: a cache may keep a tag that it has seen.
 #[derive(Clone)]
 pub(super) struct Artifact {
     pub(super) repository: String,
@@ -49,6 +49,8 @@ pub(super) const TAG: &str = "v1";
 
 impl Artifact {
     pub(super) fn fresh(repository: &str, layers: &[usize]) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let repository = format!("{repository}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let config = Blob::fresh(512);
         let layers: Vec<Blob> = layers.iter().map(|&length| Blob::fresh(length)).collect();
         let descriptor = |blob: &Blob, media_type: &str| json!({"mediaType": media_type, "digest": blob.digest, "size": blob.bytes.len()});
@@ -62,7 +64,7 @@ impl Artifact {
         });
         let manifest = Blob::new(manifest.to_string().into_bytes());
         let blobs = std::iter::once(config).chain(layers).collect();
-        Self { repository: repository.to_owned(), manifest, blobs }
+        Self { repository, manifest, blobs }
     }
 
     pub(super) fn manifest_path(&self) -> String {
