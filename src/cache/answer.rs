@@ -31,8 +31,8 @@ impl Provenance {
         Self { status, stored, ttl: None, outage: None, unverified: false }
     }
 
-    pub(super) fn with_ttl(mut self, ttl: i64) -> Self {
-        self.ttl = Some(ttl);
+    pub(super) fn with_ttl(mut self, ttl: impl Into<Option<i64>>) -> Self {
+        self.ttl = ttl.into();
         self
     }
 

@@ -125,6 +125,11 @@ impl Freshness {
         self.immutable.iter().any(|pattern| matches(pattern.as_bytes(), tag.as_str().as_bytes()))
     }
 
+    /// Seconds for which `tag`, last seen at `age`, is still good; `None` for one that never moves.
+    pub(super) fn left(&self, tag: &Tag, age: &Age) -> Option<i64> {
+        (!self.is_immutable(tag)).then(|| age.ttl(self.ttl_of(tag)))
+    }
+
     /// Whether a tag in `state` may be served without asking.
     pub(super) fn is_fresh(&self, tag: &Tag, state: &TagState) -> bool {
         state.age.is_fresh(self.ttl_of(tag)) || self.is_immutable(tag)

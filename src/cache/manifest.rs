@@ -111,7 +111,7 @@ impl Cache {
         let Some(manifest) = self.0.stored_manifest(repository, &state.digest).await else {
             return self.cold(request, outlook).await;
         };
-        let ttl = state.age.ttl(outlook.freshness.ttl_of(tag));
+        let ttl = outlook.freshness.left(tag, &state.age);
         if outlook.sealed || outlook.freshness.is_fresh(tag, &state) && !request.revalidate {
             return Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Hit).with_ttl(ttl) });
         }
@@ -138,7 +138,7 @@ impl Cache {
         let patience = if too_old.is_some() { Duration::MAX } else { outlook.patience() };
         match timeout(patience, seat.result()).await {
             Ok(Some(Ok(fetched))) => {
-                let ttl = Age::new().ttl(outlook.freshness.ttl_of(tag));
+                let ttl = outlook.freshness.left(tag, &Age::new());
                 let provenance = Provenance::new(fetched.status(first)).with_ttl(ttl);
                 Ok(ManifestAnswer { manifest: fetched.manifest, provenance })
             }
@@ -173,7 +173,7 @@ impl Cache {
         let mut provenance = Provenance::new(fetched.status(first));
         provenance.stored = fetched.kept;
         if let Reference::Tag(tag) = reference {
-            provenance = provenance.with_ttl(Age::new().ttl(outlook.freshness.ttl_of(tag)));
+            provenance = provenance.with_ttl(outlook.freshness.left(tag, &Age::new()));
         }
         Ok(ManifestAnswer { manifest: fetched.manifest, provenance })
     }

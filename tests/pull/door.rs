@@ -320,3 +320,27 @@ async fn nonsense_on_the_wire_ends_its_own_connection_and_nothing_else() {
     }
     assert_eq!(larder.get(&manifest(REPOSITORY, "v1")).await.status, 200);
 }
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket_is_a_door_too_and_its_file_permissions_are_who_may_use_it() {
+    let acr = Acr::start(Options::public()).await;
+    let (artifact, _) = seed(&acr);
+    let setup = Setup::of(&acr);
+    let path = setup.folder.path().join("larder.sock");
+    let listen = larder::config::Listen::Unix(path.clone());
+    let larder = setup
+        .with(|settings| {
+            settings.server.listen.push(listen);
+            settings.access.open_to = Vec::new();
+        })
+        .start()
+        .await;
+    assert_eq!(larder.get("/v2/").await.error().0, 403, "no network is let in");
+    let mut socket = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let request = format!("GET {} HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n", manifest(REPOSITORY, "v1"));
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).await.unwrap();
+    assert!(raw::heads(&answer)[0].starts_with("HTTP/1.1 200") && answer.ends_with(&artifact.manifest));
+}

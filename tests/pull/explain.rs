@@ -199,3 +199,30 @@ async fn a_request_line_says_who_asked_for_what_and_how_it_ended() {
     assert_eq!((&line["bytes"], &line["status"]), (&content.len().into(), &200.into()));
     assert!(lines[1]["detail"].as_str().is_some_and(|detail| detail.contains("went away")), "{}", lines[1]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_says_for_how_long_it_is_good_unless_it_is_good_for_ever() {
+    let acr = Acr::start(Options::public()).await;
+    let (artifact, _) = seed(&acr);
+    acr.push_manifest(REPOSITORY, Some("latest"), crate::harness::simulator::OCI_MANIFEST, artifact.manifest.clone());
+    let setup = Setup::of(&acr).tag_ttl(Duration::from_secs(100));
+    let larder = setup.upstream(|upstream| upstream.freshness.immutable_tags = vec!["v*".into()]).start().await;
+    for (reference, cold, warm) in [
+        ("latest", "larder; fwd=miss; stored; ttl=", "larder; hit; ttl="),
+        ("v1", "larder; fwd=miss; stored", "larder; hit"),
+        (&artifact.digest, "larder; hit", "larder; hit"),
+    ] {
+        for expected in [cold, warm] {
+            let answer = larder.get(&manifest(REPOSITORY, reference)).await;
+            let rest =
+                answer.cache_status().strip_prefix(expected).unwrap_or_else(|| panic!("{reference}: {answer:?}"));
+            let seconds = rest.parse::<u64>().ok();
+            assert_eq!(
+                seconds.is_some_and(|left| (90..=100).contains(&left)),
+                expected.ends_with("ttl="),
+                "{reference}: {rest}"
+            );
+            assert!(expected.ends_with("ttl=") || rest.is_empty(), "{reference}: {rest}");
+        }
+    }
+}
