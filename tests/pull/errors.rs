@@ -1,7 +1,7 @@
 //! What a client is told when there is no answer: status, code, and a text with a way out.
 
 use crate::harness::simulator::{FaultAnswer, Options, PathClass};
-use crate::harness::{Acr, Larder, Setup, UPSTREAM};
+use crate::harness::{Acr, Larder, Setup, UPSTREAM, until_async};
 use crate::{REPOSITORY, blob, manifest, seed, unknown_digest};
 use std::time::Duration;
 
@@ -88,7 +88,6 @@ async fn trap_19_every_kind_of_trouble_upstream_has_its_status_and_says_with_who
     let acr = Acr::start(Options::public()).await;
     seed(&acr);
     let setup = Setup::of(&acr).upstream(|upstream| upstream.first_byte_timeout = Duration::from_millis(400));
-    let larder = setup.start().await;
     let oci = |status, code: &str| FaultAnswer::Oci { status, code: code.into(), message: "on purpose".into() };
     let status = |status| FaultAnswer::Status { status, body: "<html>gateway</html>".into() };
     for (fault, expected, code) in [
@@ -107,6 +106,8 @@ async fn trap_19_every_kind_of_trouble_upstream_has_its_status_and_says_with_who
         (FaultAnswer::ForeignRedirect { location: "http://127.0.0.1:1/login".into() }, 504, "UNKNOWN"),
         (FaultAnswer::ForeignRedirect { location: "not an address".into() }, 502, "UNKNOWN"),
     ] {
+        // Each kind meets a larder that has not heard of the others: a 429 holds back what would come after it.
+        let larder = setup.start().await;
         for (number, class) in [PathClass::Manifests, PathClass::Blobs, PathClass::Tags].into_iter().enumerate() {
             acr.knobs().turn(|k| k.faults.clear());
             acr.knobs().fail(class, fault.clone());
@@ -121,8 +122,10 @@ async fn trap_19_every_kind_of_trouble_upstream_has_its_status_and_says_with_who
             assert_eq!((got, &*said), (expected, code), "{fault:?} {target}: {message}");
             assert!(message.contains(UPSTREAM) || message.contains(&acr.host()), "{target}: with whom? {message}");
         }
+        larder.stop().await;
     }
     acr.knobs().reset();
+    let larder = setup.start().await;
     for (side, status) in [("silent", 504), ("reset", 504), ("gone", 504)] {
         match side {
             "silent" => acr.knobs().turn(|k| k.login.hang = true),
@@ -138,7 +141,8 @@ async fn trap_19_every_kind_of_trouble_upstream_has_its_status_and_says_with_who
         acr.knobs().reset();
     }
     acr.resume_listening();
-    assert_eq!(larder.get(&manifest(REPOSITORY, "v1")).await.status, 200, "and back to normal without a restart");
+    let target = manifest(REPOSITORY, "v1");
+    until_async("back to normal without a restart", async || larder.get(&target).await.status == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
