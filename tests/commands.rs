@@ -26,7 +26,7 @@ fn json(output: &Output) -> serde_json::Value {
 async fn pulled() -> (Acr, Setup, Process, String) {
     let acr = Acr::start(Options::public()).await;
     let layer = samples::incompressible(3, 100_000);
-    let artifact = acr.push_artifact("samples/config", "v1", &[("a.bin", "application/octet-stream", layer.into())]);
+    let artifact = acr.push_artifact("samples/config", "v1", &[("a.bin", "application/octet-stream", layer)]);
     let setup = Setup::of(&acr);
     let process = Process::start(&setup, &["--upstream", &acr.url(), "--login", "anonymous"]).await;
     let answer = process.client().call("GET", "/v2/samples/config/manifests/v1").line("accept", "*/*").send().await;

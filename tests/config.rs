@@ -523,7 +523,8 @@ fn help_names_only_what_exists() {
         .skip(1)
         .map_while(|line| line.split_whitespace().next())
         .collect();
-    assert_eq!((code, commands), (Some(0), vec!["serve", "check", "status", "list", "purge", "help"]));
+    let all = vec!["serve", "check", "status", "list", "purge", "verify", "help"];
+    assert_eq!((code, commands), (Some(0), all));
     let (_, out, _) = larder(folder.path(), &["serve", "--help"]);
     assert!(out.contains("--open-to") && out.contains("--sealed") && !out.contains("--allow"), "{out}");
     assert_eq!(larder(folder.path(), &["--version"]).1, format!("larder {}\n", env!("CARGO_PKG_VERSION")));

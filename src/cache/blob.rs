@@ -22,6 +22,8 @@ const FOLLOW_WAIT: Duration = Duration::from_millis(200);
 const SMALL: u64 = 8 << 20;
 /// … for at most this long.
 const VERIFY_WAIT: Duration = Duration::from_secs(1);
+/// Of a stored blob, bytes that are checked before the answer begins.
+const CHECKED_FIRST: u64 = 4 << 20;
 /// How often an answer is tried again because the state of things changed under it.
 const TRIES: u32 = 4;
 
@@ -55,7 +57,7 @@ impl Cache {
         }
         let mut tries = 0;
         loop {
-            let member = self.0.holds_blob(repository, digest).await;
+            let member = self.0.may_answer(repository, digest).await;
             let asked = Asked { repository, digest, want, outlook, member };
             if let Some(answer) = self.stored(&asked).await? {
                 return Ok(answer);
@@ -88,7 +90,15 @@ impl Cache {
             self.decide(asked).await?;
             CacheStatus::Revalidated
         };
-        from_file(blob.file(), blob.len(), asked.want, Provenance::new(status)).map(Some)
+        let answer = from_file(blob.file(), blob.len(), asked.want, Provenance::new(status))?;
+        if let Content::File(file, range) = &answer.content {
+            // Damage that is found now costs this reader nothing: the answer comes from upstream instead.
+            let first = range.start..range.end.min(range.start.saturating_add(CHECKED_FIRST));
+            if !file.is_checked(&first) && heard("check", asked.digest, file.check(first).await).is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(answer))
     }
 
     /// Whether the repository has the blob: upstream's word, for bytes that came through another repository.
@@ -258,6 +268,13 @@ impl Cache {
 }
 
 impl Inner {
+    /// Whether a link of the repository vouches for the blob, or upstream has just given it to a fill that will write one.
+    async fn may_answer(&self, repository: &Repository, digest: &Digest) -> bool {
+        // In this order: a fill leaves the list after it has written its links.
+        let proven = self.fills.running(digest).is_some_and(|fill| fill.sources.is_proven(repository));
+        proven || self.holds_blob(repository, digest).await
+    }
+
     pub(super) async fn holds_blob(&self, repository: &Repository, digest: &Digest) -> bool {
         let held = self.store.holds_blob(repository, digest).await;
         heard("read the links of", digest, held).unwrap_or(false)

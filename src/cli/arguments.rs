@@ -84,3 +84,21 @@ impl Settings {
         Sources { file: self.config, flags, ..sources }
     }
 }
+
+/// Which larder, or which store: what the other commands need to know.
+#[derive(Args, Debug)]
+pub(super) struct Place {
+    /// Read this file [default: $LARDER_CONFIG, /etc/larder/larder.toml, the user's configuration folder]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The folder of the store [default: as for serve]
+    #[arg(long, value_name = "DIR")]
+    store: Option<String>,
+}
+
+impl Place {
+    /// Adds them to the other sources.
+    pub(super) fn into_sources(self, sources: Sources) -> Sources {
+        Sources { file: self.config, flags: Flags { store: self.store, ..Flags::default() }, ..sources }
+    }
+}

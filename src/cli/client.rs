@@ -1,6 +1,6 @@
 //! Asking the running daemon through its Unix socket.
 
-use super::arguments::Settings;
+use super::arguments::Place;
 use crate::config::{Sources, find_socket};
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Empty};
@@ -15,13 +15,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks, prints with `show` or as JSON, and says how it went: 0 done, 1 failed, 2 wrong arguments, 3 no daemon runs.
 pub(super) fn ask(
-    settings: Settings,
+    place: Place,
     sources: Sources,
     json: bool,
     requests: &[(Method, String)],
     show: impl Fn(&Value) -> String,
 ) -> ExitCode {
-    let socket = match find_socket(&settings.into_sources(sources)) {
+    let socket = match find_socket(&place.into_sources(sources)) {
         Ok(Some(socket)) => socket,
         Ok(None) => return fail(2, "this platform has no Unix sockets, through which the commands ask the daemon"),
         Err(errors) => return fail(2, &format!("the configuration is wrong\n{errors}")),

@@ -1,6 +1,6 @@
 //! `larder list`: what can be asked for by tag with the link down, with sizes, for a person or as JSON.
 
-use super::arguments::Settings;
+use super::arguments::Place;
 use super::client;
 use crate::config::Sources;
 use bytesize::ByteSize;
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    settings: Settings,
+    place: Place,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -20,7 +20,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
     let request = (Method::GET, "/v1/references".to_owned());
-    client::ask(arguments.settings, sources, arguments.json, &[request], show)
+    client::ask(arguments.place, sources, arguments.json, &[request], show)
 }
 
 fn show(references: &Value) -> String {

@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand. It turns arguments into sources of configuration, and outcomes into exit codes.
 //!
 //! Exit codes: 0 done, 1 failed, 2 nothing was begun because the arguments or the configuration are wrong, 3 no daemon runs that
-//! could be asked.
+//! could be asked. `verify` says more.
 
 mod arguments;
 mod check;
@@ -11,6 +11,7 @@ mod list;
 mod purge;
 mod serve;
 mod status;
+mod verify;
 
 use crate::config::Sources;
 use clap::{Parser, Subcommand};
@@ -37,6 +38,9 @@ enum Command {
     List(list::Arguments),
     /// Forget tags, manifests or repositories: they are fetched anew when they are asked for
     Purge(purge::Arguments),
+    /// Hash every blob of a store that no daemon has, and say which are damaged
+    #[command(after_help = verify::EXIT_CODES)]
+    Verify(verify::Arguments),
 }
 
 /// Runs the command that the process's arguments name.
@@ -49,6 +53,7 @@ pub fn run() -> ExitCode {
         Command::Status(arguments) => status::run(arguments, sources),
         Command::List(arguments) => list::run(arguments, sources),
         Command::Purge(arguments) => purge::run(arguments, sources),
+        Command::Verify(arguments) => verify::run(arguments, sources),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `larder purge`: has the running daemon forget tags, manifests or whole repositories, so that upstream is asked anew.
 
-use super::arguments::Settings;
+use super::arguments::Place;
 use super::client;
 use crate::config::Sources;
 use http::Method;
@@ -13,7 +13,7 @@ pub(super) struct Arguments {
     #[arg(required = true, value_name = "REF")]
     references: Vec<String>,
     #[command(flatten)]
-    settings: Settings,
+    place: Place,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -25,7 +25,7 @@ pub(super) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
         .iter()
         .map(|reference| (Method::POST, format!("/v1/purge?reference={reference}")))
         .collect();
-    client::ask(arguments.settings, sources, arguments.json, &requests, show)
+    client::ask(arguments.place, sources, arguments.json, &requests, show)
 }
 
 fn show(purged: &Value) -> String {

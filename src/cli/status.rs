@@ -1,6 +1,6 @@
 //! `larder status`: what the running daemon is doing and what it has saved, for a person or as JSON.
 
-use super::arguments::Settings;
+use super::arguments::Place;
 use super::client;
 use crate::config::Sources;
 use bytesize::ByteSize;
@@ -13,7 +13,7 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    settings: Settings,
+    place: Place,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -21,7 +21,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
     let request = (Method::GET, "/v1/status".to_owned());
-    client::ask(arguments.settings, sources, arguments.json, &[request], show)
+    client::ask(arguments.place, sources, arguments.json, &[request], show)
 }
 
 fn show(status: &Value) -> String {

@@ -5,7 +5,7 @@ use super::origin::{ConfigError, ConfigErrors, Origin};
 use super::overlay::{Flags, apply_environment, apply_flags};
 use super::reader::{Effective, Reader, Section};
 use super::sections::{check_listeners, read_access, read_admin, read_server, read_store};
-use super::settings::Settings;
+use super::settings::{Settings, StoreSettings};
 use super::tree::{Table, parse_file};
 use super::upstreams::{Places, read_upstreams};
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ impl Sources {
 /// # Errors
 /// Everything that is wrong and can be found in one go.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
-    load_with(sources, true)
+    load_for(sources, true)
 }
 
 /// The socket through which the daemon of these sources can be asked. An upstream need not be named for that.
@@ -75,10 +75,18 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
 /// # Errors
 /// Everything that is wrong and can be found in one go.
 pub fn find_socket(sources: &Sources) -> Result<Option<PathBuf>, ConfigErrors> {
-    load_with(sources, false).map(|loaded| loaded.settings.admin.socket)
+    load_for(sources, false).map(|loaded| loaded.settings.admin.socket)
 }
 
-fn load_with(sources: &Sources, needs_upstream: bool) -> Result<Loaded, ConfigErrors> {
+/// The store's settings, for commands that need no upstream.
+///
+/// # Errors
+/// Everything that is wrong and can be found in one go, but for the want of an upstream.
+pub fn load_store(sources: &Sources) -> Result<StoreSettings, ConfigErrors> {
+    load_for(sources, false).map(|loaded| loaded.settings.store)
+}
+
+fn load_for(sources: &Sources, needs_upstream: bool) -> Result<Loaded, ConfigErrors> {
     let file = sources.find_file();
     let mut reader = Reader::default();
     let mut root = match &file {

@@ -142,11 +142,12 @@ pub(super) fn read_store(mut section: Section<'_>, environment: &Environment, he
     }
     let min_free = section.or("min_free", Size(5 << 30)).0;
     let sync = section.or("sync", Sync::Commit);
+    let scrub_rate = section.or("scrub_rate", Size(8 << 20)).0;
     section.unavailable("pin", None, "");
     let path = base.join(path);
     section.show_as("path", &path);
     section.finish();
-    StoreSettings { path, max_size, min_free, sync }
+    StoreSettings { path, max_size, min_free, sync, scrub_rate }
 }
 
 fn default_store(environment: &Environment) -> (Option<PathBuf>, Origin) {

@@ -106,6 +106,8 @@ pub struct StoreSettings {
     pub min_free: u64,
     /// What is synced before a blob counts as stored.
     pub sync: Sync,
+    /// Bytes per second at which everything stored is hashed again, over and over. 0: never.
+    pub scrub_rate: u64,
 }
 
 /// `[store] sync`

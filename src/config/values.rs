@@ -36,6 +36,9 @@ const UNITS: [(&str, u64); 10] = [
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let advice = r#"write a number with a unit, such as "10GiB" or "500MB""#;
     let trimmed = text.trim();
+    if trimmed == "0" {
+        return Ok(0);
+    }
     let unit = UNITS.iter().find(|(unit, _)| {
         trimmed.len() > unit.len()
             && trimmed.get(trimmed.len() - unit.len()..).is_some_and(|end| end.eq_ignore_ascii_case(unit))

@@ -43,7 +43,7 @@ impl Store {
         let (theirs, path) = (settings.clone(), settings.path.clone());
         let failed = move |source| OpenError::Io { action: "open", path, source };
         let spawned = std::thread::Builder::new().name("larder-open".into()).spawn(move || {
-            let _ = sender.send(super::open::open(&theirs, &disk, metrics));
+            let _ = sender.send(super::open::open(&theirs, &disk, &metrics));
         });
         match spawned {
             Ok(_) => opened
@@ -58,9 +58,9 @@ impl Store {
     /// afterwards is answered with [`StoreError::Closed`].
     pub async fn close(&self) {
         self.0.closing.store(true, Ordering::Release);
-        let upkeep = lock(&self.0.upkeep).take();
-        if let Some(upkeep) = upkeep {
-            upkeep.stop().await;
+        let threads = std::mem::take(&mut *lock(&self.0.background));
+        for thread in threads {
+            thread.stop().await;
         }
         self.0.writers.stop().await;
         self.0.walker.stop().await;

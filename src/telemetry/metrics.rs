@@ -94,6 +94,8 @@ metrics! {
     digest_failures: IntCounterVec = "larder_digest_failures_total" ["where"];
     /// Blobs set aside because their bytes were damaged.
     quarantined: IntGaugeVec = "larder_quarantined_objects" [];
+    /// When the scrub last came to the end of all blobs, in Unix seconds; absent if it never has.
+    scrub_last_completed: IntGaugeVec = "larder_scrub_last_completed_timestamp_seconds" [];
     /// Always 1; the labels say what is running.
     build_info: IntGaugeVec = "larder_build_info" ["version"];
     /// Unix time at which the process started.

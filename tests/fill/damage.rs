@@ -1,7 +1,7 @@
 use super::harness::simulator::{Damage, DamageKind, Redirect};
 use super::{MIB, Scene};
 
-const READERS: usize = 8;
+const READERS: usize = 4;
 const HELD_BACK: u64 = 64 << 10;
 
 /// Every reader of a damaged download gets a broken body, nothing is kept, and the next request fetches anew.

@@ -95,6 +95,9 @@ impl DiskFile for TroubledFile {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
+    fn forget(&self) {
+        self.file.forget();
+    }
     fn set_read_only(&self) -> io::Result<()> {
         self.file.set_read_only()
     }

@@ -19,6 +19,7 @@ mod disk;
 mod kept;
 mod ranges;
 mod resume;
+mod sources;
 mod stampede;
 
 use bytes::Bytes;

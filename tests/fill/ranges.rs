@@ -39,6 +39,7 @@ async fn a_range_that_is_there_already_comes_from_the_fill() {
     is_part(&scene, &answer, 1000, 2000);
     assert_eq!(answer.cache_status(), "larder; fwd=miss; collapsed; stored; detail=unverified");
     assert_eq!(scene.ranges(), [None]);
+    scene.rate(None);
     assert_eq!(reader.hashed().await.1, scene.digest);
 }
 
@@ -51,6 +52,7 @@ async fn a_range_far_ahead_is_a_request_of_its_own_beside_the_one_fill() {
     assert_eq!(answer.cache_status(), "larder; fwd=bypass; detail=unverified");
     let asked = format!("bytes={start}-{}", start + 999);
     assert_eq!(scene.ranges(), [None, Some(asked)]);
+    scene.rate(None);
     assert_eq!(reader.hashed().await.1, scene.digest);
     scene.stored().await;
     assert_eq!(scene.bodies().len(), 2, "and the fill went on");

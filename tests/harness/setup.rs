@@ -50,6 +50,7 @@ impl Setup {
                 max_size: Some(4 << 30),
                 min_free: 0,
                 sync: Sync::None,
+                scrub_rate: 0,
             },
             access: AccessSettings { open_to: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()] },
             upstreams: vec![upstream(UPSTREAM, ALIAS, url, true)],
