@@ -131,7 +131,6 @@ fn what_does_not_exist_yet_says_so() {
     for lines in [
         "[server.tls]\ncertificate_file = \"x\"",
         "[admin]\nsocket = \"/run/x\"",
-        "[store]\npin = [\"a/**\"]",
         "[access]\nusers_file = \"x\"",
         "[access]\nask_upstream = true",
         "[[access.rules]]\nusers = [\"*\"]",
@@ -156,6 +155,8 @@ fn what_does_not_exist_yet_says_so() {
 fn each_rule_between_values_has_its_own_error() {
     for (lines, text) in [
         ("[server]\nlisten = []", "the list is empty"),
+        ("[store]\npin = [\"a.io/x:v1\"]", "names a tag or a digest"),
+        ("[store]\npin = [\"a.io\"]", "matches no repository"),
         ("[server]\nlisten = [\"127.0.0.1:5000\", \"127.0.0.1:5000\"]", "clash"),
         ("[server]\nlisten = [\"127.0.0.1:5000\", \"0.0.0.0:5000\"]", "clash"),
         ("[server]\nlisten = \"127.0.0.1:5000\"", "write a list in square brackets, [\"127.0.0.1:5000\"]"),
