@@ -137,6 +137,7 @@ fn walk(weak: &Weak<Inner>) -> Option<()> {
     inner.files.all_counted();
     find_pins(weak)?;
     inner.walked.store(true, Ordering::Release);
+    inner.remove_old_ingests();
     inner.trim();
     Some(())
 }

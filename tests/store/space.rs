@@ -311,6 +311,20 @@ async fn quarantine_goes_before_any_blob() {
     }
 }
 
+#[tokio::test]
+async fn partial_downloads_that_nobody_goes_on_with_are_removed_after_a_day() {
+    let mut bench = Bench::new().await;
+    for name in ["old", "recent"] {
+        let mut ingest = bench.store.ingest(&sha256(name.as_bytes()), Some(10_000)).await.unwrap();
+        ingest.write(content(1, 5000)).await.unwrap();
+    }
+    let path = |name: &str| format!("ingest/sha256/{}", sha256(name.as_bytes()).hex());
+    bench.reopen(|folder| age(folder, &path("old"), 25 * HOUR)).await;
+    until("the old one is gone", || bench.store.usage().ingests == 1).await;
+    assert!(!bench.path(path("old")).exists() && bench.path(path("recent")).exists());
+    assert_eq!(bench.store.ingest(&sha256(b"recent"), Some(10_000)).await.unwrap().received(), 5000);
+}
+
 /// Bytes in everything that the store accounts for.
 fn bytes_on(disk: &SimDisk) -> u64 {
     let parts = ["blobs", "pieces", "ingest", "lists", "repositories", "quarantine"];
