@@ -130,7 +130,6 @@ fn a_file_that_cannot_be_read_is_named() {
 fn what_does_not_exist_yet_says_so() {
     for lines in [
         "[server.tls]\ncertificate_file = \"x\"",
-        "[store]\npin = [\"a/**\"]",
         "[access]\nusers_file = \"x\"",
         "[access]\nask_upstream = true",
         "[[access.rules]]\nusers = [\"*\"]",
@@ -174,6 +173,8 @@ fn an_upstream_can_be_sealed_slowed_and_held_to_an_age() {
 fn each_rule_between_values_has_its_own_error() {
     for (lines, text) in [
         ("[server]\nlisten = []", "the list is empty"),
+        ("[store]\npin = [\"a.io/x:v1\"]", "names a tag or a digest"),
+        ("[store]\npin = [\"a.io\"]", "matches no repository"),
         ("[server]\nlisten = [\"127.0.0.1:5000\", \"127.0.0.1:5000\"]", "clash"),
         ("[server]\nlisten = [\"127.0.0.1:5000\", \"0.0.0.0:5000\"]", "clash"),
         ("[server]\nlisten = \"127.0.0.1:5000\"", "write a list in square brackets, [\"127.0.0.1:5000\"]"),

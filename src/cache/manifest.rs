@@ -194,6 +194,7 @@ impl Inner {
     /// The manifest, if it may answer for `repository`: memory first, then a link and the blob behind it.
     async fn stored_manifest(&self, repository: &Repository, digest: &Digest) -> Option<Arc<StoredManifest>> {
         if let Some(manifest) = self.memory.get(repository, digest) {
+            self.store.used(digest);
             return Some(manifest);
         }
         let media_type = heard("read the link of", digest, self.store.manifest_type(repository, digest).await)??;

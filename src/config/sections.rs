@@ -143,11 +143,26 @@ pub(super) fn read_store(mut section: Section<'_>, environment: &Environment, he
     let min_free = section.or("min_free", Size(5 << 30)).0;
     let sync = section.or("sync", Sync::Commit);
     let scrub_rate = section.or("scrub_rate", Size(8 << 20)).0;
-    section.unavailable("pin", None, "");
+    let pin = read_pins(&mut section);
     let path = base.join(path);
     section.show_as("path", &path);
     section.finish();
-    StoreSettings { path, max_size, min_free, sync, scrub_rate }
+    StoreSettings { path, max_size, min_free, sync, scrub_rate, pin }
+}
+
+fn read_pins(section: &mut Section<'_>) -> Vec<String> {
+    let pins = section.or::<Vec<String>>("pin", Vec::new());
+    let advice = r#"write upstream and repository, such as "myacr.azurecr.io/base/**""#;
+    for pin in &pins {
+        let last = pin.rsplit('/').next().unwrap_or_default();
+        if last.contains(':') || last.contains('@') {
+            section
+                .error("pin", format!("'{pin}' names a tag or a digest, and whole repositories are pinned: {advice}"));
+        } else if !pin.contains('/') && !pin.contains("**") {
+            section.error("pin", format!("'{pin}' matches no repository: {advice}"));
+        }
+    }
+    pins
 }
 
 fn default_store(environment: &Environment) -> (Option<PathBuf>, Origin) {

@@ -108,6 +108,8 @@ pub struct StoreSettings {
     pub sync: Sync,
     /// Bytes per second at which everything stored is hashed again, over and over. 0: never.
     pub scrub_rate: u64,
+    /// Patterns of `<upstream>/<repository>` (`*` within a component, `**` anything) whose content is never removed to make room.
+    pub pin: Vec<String>,
 }
 
 /// `[store] sync`

@@ -180,6 +180,7 @@ mod tests {
             min_free: 0,
             sync: Sync::None,
             scrub_rate: 0,
+            pin: Vec::new(),
         };
         let open =
             async || Store::open(&settings, Arc::new(RealDisk::new(folder)), Arc::new(Metrics::new())).await.unwrap();

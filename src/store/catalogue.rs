@@ -6,6 +6,7 @@
 use super::blob::{Blob, BlobFile, Observer};
 use super::files::lock;
 use super::pieces::Checked;
+use super::policy::{ONE_USE_MILLIS, Standing};
 use crate::oci::Digest;
 use prometheus::IntGauge;
 use std::collections::{HashMap, VecDeque};
@@ -16,11 +17,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Files kept open for the next reader. Small against the usual limit of 1024 per process.
 const OPEN_FILES: usize = 256;
 
+/// Last use is in milliseconds; in a file's time, so many nanoseconds more say that the blob was used again.
+const USED_AGAIN_NANOS: u32 = 200;
+const NANOS_PER_MILLI: u32 = 1_000_000;
+
 /// What is known of one blob.
 pub(super) struct Entry {
     pub(super) len: u64,
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970, as is `last_use`.
+    first_use: u64,
     last_use: AtomicU64,
+    /// Whether it was used again, some time after the first time.
+    used_again: AtomicBool,
+    /// Whether somebody has asked for it since its children were last told.
+    untold: AtomicBool,
     /// Whether `last_use` is newer than the file's time.
     unwritten: AtomicBool,
     manifest: AtomicBool,
@@ -40,9 +50,13 @@ impl Entry {
     /// A blob that lies on disk.
     pub(super) fn found(len: u64, last_use: SystemTime, manifest: bool, suspect: bool) -> Self {
         let since = last_use.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let first_use = u64::try_from(since.as_millis()).unwrap_or_default();
         Self {
             len,
-            last_use: AtomicU64::new(u64::try_from(since.as_millis()).unwrap_or_default()),
+            first_use,
+            last_use: AtomicU64::new(first_use),
+            used_again: AtomicBool::new(since.subsec_nanos() % NANOS_PER_MILLI == USED_AGAIN_NANOS),
+            untold: AtomicBool::new(false),
             unwritten: AtomicBool::new(false),
             manifest: AtomicBool::new(manifest),
             checked: Checked::new(len, false),
@@ -53,8 +67,32 @@ impl Entry {
 
     pub(super) fn touch(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last_use.store(u64::try_from(now.as_millis()).unwrap_or_default(), Ordering::Relaxed);
+        self.touch_at(u64::try_from(now.as_millis()).unwrap_or_default());
+    }
+
+    /// It was used at this time.
+    pub(super) fn touch_at(&self, millis: u64) {
+        self.last_use.store(millis, Ordering::Relaxed);
         self.unwritten.store(true, Ordering::Relaxed);
+        if millis > self.first_use.saturating_add(ONE_USE_MILLIS) {
+            self.used_again.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// It was asked for by name, and so, if it is a manifest, was what it refers to.
+    pub(super) fn touch_with_children(&self) {
+        self.touch();
+        self.untold.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its children are still to be told of a use.
+    pub(super) fn take_untold(&self) -> bool {
+        self.untold.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        let used_again = self.used_again.load(Ordering::Relaxed);
+        Standing { len: self.len, last_use: self.last_use(), used_again, manifest: self.is_manifest() }
     }
 
     pub(super) fn last_use(&self) -> u64 {
@@ -64,7 +102,8 @@ impl Entry {
     /// The time to write to the file, if it has changed since the last call.
     pub(super) fn take_unwritten(&self) -> Option<SystemTime> {
         let unwritten = self.unwritten.swap(false, Ordering::Relaxed);
-        unwritten.then(|| UNIX_EPOCH + Duration::from_millis(self.last_use()))
+        let again = if self.used_again.load(Ordering::Relaxed) { USED_AGAIN_NANOS } else { 0 };
+        unwritten.then(|| UNIX_EPOCH + Duration::from_millis(self.last_use()) + Duration::from_nanos(again.into()))
     }
 
     pub(super) fn is_manifest(&self) -> bool {

@@ -1,17 +1,22 @@
 //! Making room: what goes when a reservation does not fit.
 //!
-//! In this order: what lies in quarantine, partial downloads that nobody is filling, blobs by last use, the bytes of manifests.
-//! A blob that somebody has open is no candidate. Nothing is removed for a reservation that would be refused all the same.
+//! In this order: what lies in quarantine, partial downloads that nobody is filling, blobs as `policy` ranks them, the bytes of
+//! manifests. A blob that somebody has open, or that is pinned, is no candidate. Nothing is removed for a reservation that would be refused all the same.
 
 use super::catalogue::Entry;
 use super::error::{Refusal, StoreError};
-use super::files::{is_absent, lock};
+use super::files::{Replaced, is_absent, lock};
 use super::inner::Inner;
 use super::layout;
+use super::policy;
 use super::space::{Reservation, Shortage};
 use crate::oci::Digest;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// After this long, a partial download that nobody goes on with is removed.
+const INGEST_AGE: Duration = Duration::from_secs(24 * 3600);
 
 impl Inner {
     /// Reserves `bytes`, removing what was not used for longest if they do not fit.
@@ -31,9 +36,22 @@ impl Inner {
         self.try_reserve(bytes).map_err(|shortage| shortage.refusal.into())
     }
 
-    /// Removes what is over the limit, if anything is: after a start with a smaller one, say.
+    /// Replaces a small file, for which there is room. No digest may be locked.
+    pub(super) fn replace(&self, path: &Path, content: &[u8]) -> Result<Replaced, StoreError> {
+        let room = self.reserve(content.len() as u64)?;
+        let replaced = self.files.replace(path, content);
+        // Counted as used from here on.
+        drop(room);
+        replaced
+    }
+
+    /// Removes what is over the limit or over the high watermark, so that a download seldom waits for it.
     pub(super) fn trim(&self) {
         drop(self.reserve(0));
+        let _one = lock(&self.evicting);
+        if let Some(shortage) = self.space.over_high() {
+            self.make_room(&shortage);
+        }
     }
 
     fn try_reserve(&self, bytes: u64) -> Result<Reservation, Shortage> {
@@ -46,7 +64,8 @@ impl Inner {
         if freed < shortage.must {
             freed += self.remove_idle_ingests();
         }
-        if freed >= shortage.must {
+        let enough = if shortage.must > 0 { shortage.must } else { shortage.goal };
+        if freed >= enough {
             return;
         }
         let candidates = self.candidates();
@@ -63,18 +82,21 @@ impl Inner {
             freed += bytes.unwrap_or_default();
             removed += u64::from(bytes.is_some());
         }
-        tracing::info!(
-            blobs = removed,
-            size_bytes = freed - before,
-            "removed the least recently used blobs to make room"
-        );
+        if removed > 0 {
+            let size_bytes = freed - before;
+            tracing::info!(blobs = removed, size_bytes, "removed blobs that were not used for long to make room");
+        }
     }
 
-    /// Blobs without a reader, the first to go first.
+    /// Blobs without a reader or a pin, the first to go first.
     fn candidates(&self) -> Vec<(Digest, Arc<Entry>)> {
+        if !self.pins.is_ready() {
+            return Vec::new();
+        }
+        self.touch_children();
         let mut all = self.catalogue.all();
-        all.retain(|(digest, entry)| !self.catalogue.has_reader(digest, entry));
-        all.sort_by_cached_key(|(_, entry)| (entry.is_manifest(), entry.last_use()));
+        all.retain(|(digest, entry)| !self.pins.has(digest) && !self.catalogue.has_reader(digest, entry));
+        policy::sort(&mut all, |(_, entry)| entry.standing());
         all
     }
 
@@ -120,14 +142,28 @@ impl Inner {
     }
 
     fn remove_idle_ingests(&self) -> u64 {
-        let mut freed = 0;
-        for (digest, len) in self.partials.take_idle() {
-            if self.files.disk.remove(&layout::ingest(&digest)).is_ok() {
-                freed += len;
-            }
-            self.partials.forget(&digest);
+        self.partials.idle().iter().filter_map(|digest| self.remove_ingest(digest)).sum()
+    }
+
+    /// Removes partial downloads that nobody has gone on with for long: nobody will.
+    pub(super) fn remove_old_ingests(&self) {
+        let is_old = |digest: &Digest| {
+            let metadata = self.files.disk.metadata(&layout::ingest(digest));
+            metadata.is_ok_and(|metadata| metadata.modified.elapsed().is_ok_and(|age| age > INGEST_AGE))
+        };
+        for digest in self.partials.idle().iter().filter(|digest| is_old(digest)) {
+            self.remove_ingest(digest);
         }
-        self.space.sub(freed);
-        freed
+    }
+
+    fn remove_ingest(&self, digest: &Digest) -> Option<u64> {
+        let mut claim = self.partials.claim(*digest)?;
+        match self.files.disk.remove(&layout::ingest(digest)) {
+            Err(error) if !is_absent(&error) => return None,
+            _ => {}
+        }
+        let len = claim.len.take().unwrap_or_default();
+        self.space.sub(len);
+        Some(len)
     }
 }

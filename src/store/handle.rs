@@ -103,7 +103,21 @@ impl Store {
     /// [`MAX_MANIFEST`](crate::oci::MAX_MANIFEST).
     pub async fn read_small(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
         let digest = *digest;
-        self.run(move |inner| inner.read_small(&digest)).await
+        self.run(move |inner| {
+            let content = inner.read_small(&digest)?;
+            if let Some(entry) = inner.catalogue.get(&digest) {
+                entry.touch_with_children();
+            }
+            Ok(content)
+        })
+        .await
+    }
+
+    /// Notes that a manifest was given out, without a read: it and all that it refers to is in use.
+    pub fn used(&self, digest: &Digest) {
+        if let Some(entry) = self.0.catalogue.get(digest) {
+            entry.touch_with_children();
+        }
     }
 
     /// Stores a manifest's bytes, checked against the digest.

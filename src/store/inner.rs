@@ -6,9 +6,11 @@ use super::index::Index;
 use super::layout;
 use super::membership::Members;
 use super::partials::Partials;
+use super::pins::Pins;
 use super::space::Space;
 use super::upkeep::Background;
 use super::workers::Workers;
+use crate::oci::{MAX_MANIFEST, Manifest};
 use crate::telemetry::Metrics;
 use prometheus::IntGauge;
 use std::path::Path;
@@ -28,6 +30,7 @@ pub(super) struct Inner {
     pub(super) digest_locks: DigestLocks,
     pub(super) partials: Partials,
     pub(super) members: Members,
+    pub(super) pins: Pins,
     pub(super) index: Index,
     pub(super) metrics: Arc<Metrics>,
     pub(super) tags: IntGauge,
@@ -50,8 +53,23 @@ pub(super) struct Inner {
 }
 
 impl Inner {
+    /// Somebody has used a manifest: so what it refers to is in use, also where it need not be fetched.
+    pub(super) fn touch_children(&self) {
+        for (digest, entry) in self.catalogue.all() {
+            if !entry.is_manifest() || entry.len > MAX_MANIFEST as u64 || !entry.take_untold() {
+                continue;
+            }
+            let content = self.files.read(&layout::blob(&digest)).ok().flatten();
+            let manifest = content.and_then(|content| Manifest::parse(&content)).unwrap_or_default();
+            for child in manifest.children().filter_map(|child| self.catalogue.get(&child.digest)) {
+                child.touch_at(child.last_use().max(entry.last_use()));
+            }
+        }
+    }
+
     /// Writes last use into the blobs' file times, for the next start.
     pub(super) fn write_last_use(&self) {
+        self.touch_children();
         for (digest, entry) in self.catalogue.all() {
             if let Some(time) = entry.take_unwritten() {
                 // What cannot be written only blurs what goes first when room is needed.

@@ -37,7 +37,7 @@ impl Inner {
     pub(super) fn set_tag(&self, repository: &Repository, tag: &Tag, link: TagLink) -> Result<(), StoreError> {
         let record = Record::new().with_repository(repository).with("name", tag);
         let record = record.with("digest", &link.digest).with_time("seen", link.seen);
-        if self.files.replace(&layout::tag(repository, tag), &record.to_bytes(TAG))? == Replaced::Nothing {
+        if self.replace(&layout::tag(repository, tag), &record.to_bytes(TAG))? == Replaced::Nothing {
             self.tags.inc();
         }
         Ok(())
@@ -70,12 +70,14 @@ impl Inner {
         media_type: &MediaType,
         manifest: &Manifest,
     ) -> Result<(), StoreError> {
+        // First: what is linked must not be removed before it is pinned.
+        self.pins.add(repository, manifest.children().map(|child| child.digest).chain([*digest]));
         let path = layout::manifest(repository, digest);
         let old = self.link(MANIFEST, &path, repository, &digest.to_string())?;
         let record = Record::new().with_repository(repository).with("name", digest).with("type", media_type);
         if old.is_some_and(|old| old.get("type") == Some(media_type.as_str())) {
             self.files.keep(&path)?;
-        } else if self.files.replace(&path, &record.to_bytes(MANIFEST))? == Replaced::Nothing {
+        } else if self.replace(&path, &record.to_bytes(MANIFEST))? == Replaced::Nothing {
             self.manifests.inc();
         }
         let children: Vec<Digest> = manifest.children().map(|child| child.digest).collect();
@@ -96,13 +98,14 @@ impl Inner {
     }
 
     pub(super) fn link_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
+        self.pins.add(repository, [*digest]);
         let path = layout::blob_link(repository, digest);
         let name = digest.to_string();
         if self.link(BLOB, &path, repository, &name)?.is_some() {
             self.files.keep(&path)?;
         } else {
             let record = Record::new().with_repository(repository).with("name", &name);
-            self.files.replace(&path, &record.to_bytes(BLOB))?;
+            self.replace(&path, &record.to_bytes(BLOB))?;
         }
         self.members.add(repository, &[*digest]);
         Ok(())

@@ -61,7 +61,7 @@ impl Inner {
 
     pub(super) fn set_list(&self, key: &ListKey, list: &StoredList) -> Result<(), StoreError> {
         let record = Record::new().with("key", &key.text()).with_time("fetched", list.fetched).with_body(&list.content);
-        self.files.replace(&layout::list(key), &record.to_bytes(LIST)).map(|_| ())
+        self.replace(&layout::list(key), &record.to_bytes(LIST)).map(|_| ())
     }
 
     pub(super) fn remove_list(&self, key: &ListKey) -> Result<(), StoreError> {

@@ -122,7 +122,7 @@ impl Inner {
     }
 
     /// Every digest that the repository's links speak for.
-    fn members_on_disk(&self, repository: &Repository) -> Result<Vec<Digest>, StoreError> {
+    pub(super) fn members_on_disk(&self, repository: &Repository) -> Result<Vec<Digest>, StoreError> {
         let mut all = Vec::new();
         for algorithm in ALGORITHMS {
             for digest in self.linked(&layout::blob_links(repository, algorithm), algorithm)? {

@@ -9,7 +9,7 @@
 //!
 //! From the outside in: [`Store`] (`handle`) sends each call to the store's threads (`workers`), where `blobs`, `ingest`,
 //! `links`, `membership` and `lists` do the work on what `inner` puts together: `files` (atomic replacement), `space` and
-//! `evict`, `catalogue` (blobs and last use), `pieces` and `check` (checksums, and the check before sending), `index`. `layout` names the paths, `record` is the format of small files,
+//! `evict` (by the `policy`, sparing the `pins`), `catalogue` (blobs and last use), `pieces` and `check` (checksums, and the check before sending), `index`. `layout` names the paths, `record` is the format of small files,
 //! [`disk`] the seam to the file system. `open`, `upkeep` and `scrub` are its start and its housekeeping, `verify` looks at it from outside. `docs/disk.md` describes every
 //! file, rename and sync.
 
@@ -33,6 +33,8 @@ mod membership;
 mod open;
 mod partials;
 mod pieces;
+mod pins;
+mod policy;
 mod record;
 mod scrub;
 mod space;

@@ -12,6 +12,7 @@ use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
 use super::membership::Members;
 use super::partials::Partials;
+use super::pins::Pins;
 use super::record::Record;
 use super::space::Space;
 use super::upkeep::Background;
@@ -71,6 +72,7 @@ pub(super) fn open(
         digest_locks: DigestLocks::new(),
         partials,
         members: Members::default(),
+        pins: Pins::new(&settings.pin),
         index: Index::start(disk, metrics),
         tags: kind("tag"),
         manifests: kind("manifest"),

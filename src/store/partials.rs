@@ -50,15 +50,10 @@ impl Partials {
         Some(Claim { partials: self.clone(), digest, len: (len > 0).then_some(len), allocated })
     }
 
-    /// Claims all that nobody is writing, to remove them.
-    pub(super) fn take_idle(&self) -> Vec<(Digest, u64)> {
-        let mut files = lock(&self.0.files);
-        let idle = files.iter_mut().filter(|(_, partial)| !partial.running);
-        idle.map(|(digest, partial)| {
-            partial.running = true;
-            (*digest, partial.len)
-        })
-        .collect()
+    /// Those that nobody is writing.
+    pub(super) fn idle(&self) -> Vec<Digest> {
+        let files = lock(&self.0.files);
+        files.iter().filter(|(_, partial)| !partial.running).map(|(digest, _)| *digest).collect()
     }
 
     /// Those that nobody is writing and that may have more space than they need.
@@ -72,10 +67,6 @@ impl Partials {
         let mut files = lock(&self.0.files);
         let partial = files.get_mut(digest).filter(|partial| !partial.running);
         partial.is_some_and(|partial| std::mem::replace(&mut partial.allocated, false))
-    }
-
-    pub(super) fn forget(&self, digest: &Digest) {
-        self.set(*digest, None);
     }
 
     fn set(&self, digest: Digest, partial: Option<Partial>) {

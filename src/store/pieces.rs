@@ -208,11 +208,7 @@ impl Inner {
             return;
         }
         let bytes = pieces.to_bytes(digest);
-        let kept = self.reserve(bytes.len() as u64).and_then(|room| {
-            let replaced = self.files.replace(&layout::pieces(digest), &bytes);
-            drop(room);
-            replaced
-        });
+        let kept = self.replace(&layout::pieces(digest), &bytes);
         if let Err(error @ StoreError::Io { .. }) = kept {
             tracing::warn!(blob.digest = %digest, %error, "cannot keep a blob's checksums; it is hashed again after a restart");
         }

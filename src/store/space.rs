@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 
 /// Removal goes on down to this part of the limit, so that it does not start again with the next download.
 const LOW_WATERMARK_PERCENT: u64 = 90;
+/// Above this part of it, removal begins without a download that needs the room.
+const HIGH_WATERMARK_PERCENT: u64 = 95;
 
 pub(super) struct Space {
     pub(super) limit: u64,
@@ -88,6 +90,14 @@ impl Space {
         };
         let goal = if over > 0 { after.saturating_sub(low).max(missing) } else { missing };
         Err(Shortage { must: over.max(missing), goal, refusal })
+    }
+
+    /// What to remove to get from above the high watermark to the low one.
+    pub(super) fn over_high(&self) -> Option<Shortage> {
+        let (total, limit) = (lock(&self.counts).total(), self.limit);
+        let goal = total.saturating_sub(limit / 100 * LOW_WATERMARK_PERCENT);
+        let refusal = Refusal::Full { needed: 0, limit };
+        (total > limit / 100 * HIGH_WATERMARK_PERCENT).then_some(Shortage { must: 0, goal, refusal })
     }
 
     /// The disk itself has said that it has no room.

@@ -7,7 +7,7 @@
 use super::error::StoreError;
 use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
-use super::links::MANIFEST;
+use super::links::{BLOB, MANIFEST};
 use super::record::Record;
 use crate::oci::{Algorithm, Digest, Registry, Repository};
 use std::io;
@@ -79,6 +79,7 @@ pub(super) fn run(weak: &Weak<Inner>, told: &Told) {
         if tick % TICKS_PER_ROUND == 0 {
             inner.write_last_use();
             inner.tidy_ingests();
+            inner.remove_old_ingests();
             inner.trim();
         }
         drop(inner);
@@ -134,9 +135,62 @@ fn walk(weak: &Weak<Inner>) -> Option<()> {
     }
     let inner = alive(weak)?;
     inner.files.all_counted();
+    find_pins(weak)?;
     inner.walked.store(true, Ordering::Release);
+    inner.remove_old_ingests();
     inner.trim();
     Some(())
+}
+
+/// Pins what the links of the repositories concerned speak for. `None`: the store is gone.
+fn find_pins(weak: &Weak<Inner>) -> Option<()> {
+    let mut folders = vec![PathBuf::from(layout::REPOSITORIES)];
+    while let Some(folder) = folders.pop() {
+        let inner = alive(weak)?;
+        if inner.pins.is_ready() {
+            break;
+        }
+        let entries = inner.files.disk.list(&folder).unwrap_or_default();
+        let below = entries.iter().filter(|entry| entry.is_dir && !entry.name.starts_with('_'));
+        folders.extend(below.map(|entry| folder.join(&entry.name)));
+        if let Some(repository) = repository_at(&inner, &folder).filter(|repository| inner.pins.concern(repository)) {
+            pin(&inner, &repository);
+        }
+    }
+    alive(weak)?.pins.set_ready();
+    Some(())
+}
+
+fn pin(inner: &Inner, repository: &Repository) {
+    for algorithm in ALGORITHMS {
+        let manifests = inner.linked(&layout::manifests(repository, algorithm), algorithm);
+        inner.pins.add(repository, manifests.unwrap_or_default());
+    }
+    match inner.members_on_disk(repository) {
+        Ok(members) => inner.pins.add(repository, members),
+        Err(error) => tracing::warn!(%error, "cannot read all links of a pinned repository"),
+    }
+}
+
+/// The repository whose links lie in this folder: any of them says which.
+fn repository_at(inner: &Inner, folder: &Path) -> Option<Repository> {
+    for (part, kind) in [("_manifests", MANIFEST), ("_blobs", BLOB)] {
+        for algorithm in ALGORITHMS {
+            let folder = folder.join(part).join(algorithm.as_str());
+            for entry in inner.files.disk.list(&folder).unwrap_or_default() {
+                let bytes = inner.files.read(&folder.join(&entry.name)).ok().flatten();
+                if let Some(repository) = bytes.and_then(|bytes| repository_of(&Record::parse(kind, &bytes)?)) {
+                    return Some(repository);
+                }
+            }
+        }
+    }
+    None
+}
+
+fn repository_of(record: &Record) -> Option<Repository> {
+    let registry = Registry::new(record.get("registry")?);
+    Some(Repository { registry, name: record.get("repository")?.parse().ok()? })
 }
 
 /// Hashes what an earlier process stored without syncing it. `None`: the store is gone.
@@ -249,11 +303,7 @@ fn index_manifests(weak: &Weak<Inner>, folder: &Path, algorithm: Algorithm) -> O
 
 fn read_link(inner: &Inner, path: &Path, manifest: &Digest) -> Result<Option<(Repository, Vec<Digest>)>, StoreError> {
     let record = inner.files.read(path)?.and_then(|bytes| Record::parse(MANIFEST, &bytes));
-    let repository = record.and_then(|record| {
-        let registry = Registry::new(record.get("registry")?);
-        Some(Repository { registry, name: record.get("repository")?.parse().ok()? })
-    });
-    let Some(repository) = repository else { return Ok(None) };
+    let Some(repository) = record.as_ref().and_then(repository_of) else { return Ok(None) };
     let children = inner.children(&repository, manifest)?;
     Ok(Some((repository, children)))
 }

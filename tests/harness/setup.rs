@@ -51,6 +51,7 @@ impl Setup {
                 min_free: 0,
                 sync: Sync::None,
                 scrub_rate: 0,
+                pin: Vec::new(),
             },
             access: AccessSettings { open_to: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()] },
             upstreams: vec![upstream(UPSTREAM, ALIAS, url, true)],

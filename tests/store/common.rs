@@ -8,7 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) fn settings(path: &Path) -> StoreSettings {
-    StoreSettings { path: path.to_owned(), max_size: Some(1 << 30), min_free: 0, sync: Sync::Commit, scrub_rate: 0 }
+    StoreSettings {
+        path: path.to_owned(),
+        max_size: Some(1 << 30),
+        min_free: 0,
+        sync: Sync::Commit,
+        scrub_rate: 0,
+        pin: Vec::new(),
+    }
 }
 
 /// A store in a folder that goes when the test ends.

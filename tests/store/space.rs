@@ -1,5 +1,5 @@
 use crate::common::{Bench, content, fill, link, open, read, repository, settings, sha256, until, walked};
-use larder::oci::Tag;
+use larder::oci::{Digest, Tag};
 use larder::store::disk::sim::SimDisk;
 use larder::store::{IngestError, ListKey, Refusal, Store, StoreError, StoredList, TagLink};
 use std::path::Path;
@@ -13,7 +13,7 @@ async fn bench() -> Bench {
     Bench::with(|settings| settings.max_size = Some(10 * SIZE as u64 + 1_500_000)).await
 }
 
-async fn fill_some(bench: &Bench, seeds: std::ops::Range<u64>) -> Vec<larder::oci::Digest> {
+async fn fill_some(bench: &Bench, seeds: std::ops::Range<u64>) -> Vec<Digest> {
     let mut digests = Vec::new();
     for seed in seeds {
         digests.push(fill(&bench.store, &content(seed, SIZE)).await);
@@ -190,5 +190,241 @@ async fn the_account_agrees_with_the_disk_after_everything_at_once() {
         assert_eq!((objects("tag"), objects("blob")), (count("/_tags/"), count("blobs/")), "start {start}");
         assert!(usage.blobs > 0 && count("/_tags/") > 0);
         store.close().await;
+    }
+}
+
+/// Says in the file's time that a blob was last used so long ago.
+fn age(folder: &Path, path: &str, ago: Duration) {
+    let file = std::fs::File::open(folder.join(path)).unwrap();
+    file.set_modified(SystemTime::now() - ago).unwrap();
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn one_pass_over_much_content_does_not_flush_what_was_used_again() {
+    let mut bench = bench().await;
+    let hot = fill_some(&bench, 0..3).await;
+    let once = fill_some(&bench, 3..5).await;
+    bench.reopen(|folder| hot.iter().chain(&once).for_each(|digest| age(folder, &blob_path(digest), HOUR))).await;
+    walked(&bench.store).await;
+    for digest in &hot {
+        bench.store.blob(digest).await.unwrap();
+    }
+    // That it was used again is known after a restart, too.
+    bench.reopen(|_| {}).await;
+    walked(&bench.store).await;
+    fill_some(&bench, 100..130).await;
+    for digest in &hot {
+        assert!(bench.store.blob(digest).await.unwrap().is_some(), "used again, and gone");
+    }
+    for digest in &once {
+        assert!(bench.store.blob(digest).await.unwrap().is_none(), "used once, and kept");
+    }
+}
+
+#[tokio::test]
+async fn using_a_manifest_keeps_what_it_refers_to() {
+    let mut bench = bench().await;
+    let blobs = fill_some(&bench, 0..9).await;
+    let from_disk = link(&bench.store, &repository("a"), &blobs[..1]).await;
+    let from_memory = link(&bench.store, &repository("b"), &blobs[1..2]).await;
+    bench.reopen(|folder| blobs.iter().for_each(|digest| age(folder, &blob_path(digest), HOUR))).await;
+    walked(&bench.store).await;
+    bench.store.read_small(&from_disk).await.unwrap().unwrap();
+    bench.store.used(&from_memory);
+    fill_some(&bench, 100..103).await;
+    for digest in &blobs[..2] {
+        assert!(bench.store.blob(digest).await.unwrap().is_some(), "its manifest was used");
+    }
+    let mut left = 0;
+    for digest in &blobs[2..] {
+        left += u32::from(bench.store.blob(digest).await.unwrap().is_some());
+    }
+    assert!(left < 7, "something had to go");
+}
+
+#[tokio::test]
+async fn what_is_pinned_stays_with_all_that_it_refers_to() {
+    let mut bench = bench().await;
+    let before = fill_some(&bench, 0..3).await;
+    link(&bench.store, &repository("base/os"), &before[..1]).await;
+    bench.store.link_blob(&repository("base/deep/er"), &before[1]).await.unwrap();
+    bench.set(|settings| settings.pin = vec!["myacr.azurecr.io/base/**".to_owned()]);
+    bench.reopen(|folder| before.iter().for_each(|digest| age(folder, &blob_path(digest), HOUR))).await;
+    walked(&bench.store).await;
+    let later = sha256(&content(50, SIZE));
+    let manifest = link(&bench.store, &repository("base/later"), &[later]).await;
+    fill(&bench.store, &content(50, SIZE)).await;
+    fill_some(&bench, 100..115).await;
+    for pinned in [&before[0], &before[1], &later, &manifest] {
+        assert!(bench.store.blob(pinned).await.unwrap().is_some());
+    }
+    assert!(bench.store.blob(&before[2]).await.unwrap().is_none(), "the longest unused of the others");
+}
+
+#[tokio::test]
+async fn a_store_full_of_pins_refuses_and_removes_none() {
+    let bench = Bench::with(|settings| {
+        settings.max_size = Some(3 * SIZE as u64 + 1_000_000);
+        settings.pin = vec!["**".to_owned()];
+    })
+    .await;
+    walked(&bench.store).await;
+    let digests: Vec<Digest> = (0..3).map(|seed| sha256(&content(seed, SIZE))).collect();
+    link(&bench.store, &repository("a"), &digests).await;
+    fill_some(&bench, 0..3).await;
+    let refused = bench.store.ingest(&sha256(b"one more"), Some(SIZE as u64)).await;
+    assert!(matches!(refused, Err(IngestError::Refused(Refusal::Full { .. }))));
+    for digest in &digests {
+        assert!(bench.store.blob(digest).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn above_the_high_watermark_room_is_made_before_somebody_needs_it() {
+    let mut bench = Bench::with(|settings| settings.max_size = Some(100 * SIZE as u64)).await;
+    fill_some(&bench, 0..10).await;
+    let used = bench.store.usage().bytes;
+    bench.reopen_with_limit(used * 100 / 97).await;
+    walked(&bench.store).await;
+    let usage = || bench.store.usage();
+    until("the low watermark is reached", || usage().bytes <= usage().limit / 100 * 90).await;
+    assert!(usage().blobs >= 8, "{:?}", usage());
+}
+
+#[tokio::test]
+async fn quarantine_goes_before_any_blob() {
+    let mut bench = bench().await;
+    let blobs = fill_some(&bench, 0..9).await;
+    bench.reopen(|folder| std::fs::write(folder.join("quarantine/sha256-x-1"), vec![0; SIZE]).unwrap()).await;
+    walked(&bench.store).await;
+    assert!(bench.store.usage().bytes > 10 * SIZE as u64, "it is counted");
+    fill(&bench.store, &content(100, SIZE)).await;
+    assert_eq!(std::fs::read_dir(bench.path("quarantine")).unwrap().count(), 0);
+    for digest in &blobs {
+        assert!(bench.store.blob(digest).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn partial_downloads_that_nobody_goes_on_with_are_removed_after_a_day() {
+    let mut bench = Bench::new().await;
+    for name in ["old", "recent"] {
+        let mut ingest = bench.store.ingest(&sha256(name.as_bytes()), Some(10_000)).await.unwrap();
+        ingest.write(content(1, 5000)).await.unwrap();
+    }
+    let path = |name: &str| format!("ingest/sha256/{}", sha256(name.as_bytes()).hex());
+    bench.reopen(|folder| age(folder, &path("old"), 25 * HOUR)).await;
+    until("the old one is gone", || bench.store.usage().ingests == 1).await;
+    assert!(!bench.path(path("old")).exists() && bench.path(path("recent")).exists());
+    assert_eq!(bench.store.ingest(&sha256(b"recent"), Some(10_000)).await.unwrap().received(), 5000);
+}
+
+/// Bytes in everything that the store accounts for.
+fn bytes_on(disk: &SimDisk) -> u64 {
+    let parts = ["blobs", "pieces", "ingest", "lists", "repositories", "quarantine"];
+    let files = parts.iter().flat_map(|part| disk.files_below(Path::new(part)));
+    files.map(|(_, bytes)| bytes.len() as u64).sum()
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Fill { seed: u64, len: usize, announced: bool, until: usize },
+    Link { seed: u64, len: usize, repository: u8 },
+    List { len: usize },
+    Read { seed: u64, len: usize },
+    Damage { seed: u64, len: usize },
+    Restart,
+}
+
+fn operation() -> impl proptest::strategy::Strategy<Value = Operation> {
+    use proptest::prelude::*;
+    let blob = || (0_u64..12, prop_oneof![Just(100), Just(70_000), Just(900_000), Just(1_500_000)]);
+    prop_oneof![
+        8 => (blob(), any::<bool>(), prop_oneof![3 => Just(100), 1 => 0_usize..100])
+            .prop_map(|((seed, len), announced, until)| Operation::Fill { seed, len, announced, until }),
+        3 => (blob(), 0_u8..3).prop_map(|((seed, len), repository)| Operation::Link { seed, len, repository }),
+        1 => prop_oneof![Just(10_usize), Just(400_000)].prop_map(|len| Operation::List { len }),
+        3 => blob().prop_map(|(seed, len)| Operation::Read { seed, len }),
+        2 => blob().prop_map(|(seed, len)| Operation::Damage { seed, len }),
+        1 => Just(Operation::Restart),
+    ]
+}
+
+/// What is refused is refused: only the bytes count here.
+async fn perform(store: &Store, disk: &SimDisk, operation: &Operation) {
+    match *operation {
+        Operation::Fill { seed, len, announced, until } => {
+            let bytes = content(seed, len);
+            let Ok(mut ingest) = store.ingest(&sha256(&bytes), announced.then_some(len as u64)).await else { return };
+            let kept = usize::try_from(ingest.received()).unwrap();
+            let stop = kept.max(len * until / 100);
+            if ingest.write(bytes.slice(kept..stop)).await.is_ok() && stop == len {
+                let _ = ingest.verify().await.unwrap().commit().await;
+            }
+        }
+        Operation::Link { seed, len, repository: number } => {
+            let bytes = format!(r#"{{"layers":[{{"digest":"{}"}}]}}"#, sha256(&content(seed, len)));
+            let (digest, repository) = (sha256(bytes.as_bytes()), repository(&format!("r{number}")));
+            let manifest = larder::oci::Manifest::parse(bytes.as_bytes()).unwrap();
+            let _ = store.put_small(&digest, bytes.into()).await;
+            let _ = store.link_manifest(&repository, &digest, &crate::common::media_type(), &manifest).await;
+            let link = TagLink { digest, seen: SystemTime::UNIX_EPOCH };
+            let _ = store.set_tag(&repository, &format!("v{seed}").parse().unwrap(), link).await;
+        }
+        Operation::List { len } => {
+            let list = StoredList { fetched: SystemTime::UNIX_EPOCH, content: content(9, len) };
+            let _ = store.set_list(&ListKey::Tags(repository(&format!("l{}", len % 3))), &list).await;
+        }
+        Operation::Read { seed, len } => {
+            if let Some(blob) = store.blob(&sha256(&content(seed, len))).await.unwrap() {
+                let _ = blob.file().check(0..len as u64).await;
+            }
+        }
+        Operation::Damage { seed, len } => {
+            let digest = sha256(&content(seed, len));
+            disk.damage(Path::new(&blob_path(&digest)), &vec![0; len]);
+            if let Some(blob) = store.blob(&digest).await.unwrap() {
+                blob.file().distrust();
+                let _ = blob.file().check(0..len as u64).await;
+            }
+        }
+        Operation::Restart => {}
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 12, ..Default::default() })]
+
+    #[test]
+    fn whatever_happens_the_limit_holds_and_the_account_is_right(
+        operations in proptest::collection::vec(operation(), 1..50),
+        limit in 1_000_000_u64..6_000_000,
+    ) {
+        let limit = if limit > 5_000_000 { 17 << 20 } else { limit };
+        let limited = larder::config::StoreSettings { max_size: Some(limit), ..settings(Path::new("sim")) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let disk = SimDisk::new();
+            let (mut store, _) = open(&limited, Arc::new(disk.clone())).await;
+            walked(&store).await;
+            for operation in &operations {
+                perform(&store, &disk, operation).await;
+                if let Operation::Restart = operation {
+                    store.close().await;
+                    store = open(&limited, Arc::new(disk.clone())).await.0;
+                    walked(&store).await;
+                }
+                let bytes = bytes_on(&disk);
+                assert!(bytes <= limit, "{bytes} bytes of {limit} after {operation:?}");
+                assert_eq!(store.usage().bytes, bytes, "after {operation:?}");
+            }
+            store.close().await;
+        });
     }
 }
