@@ -130,7 +130,6 @@ fn a_file_that_cannot_be_read_is_named() {
 fn what_does_not_exist_yet_says_so() {
     for lines in [
         "[server.tls]\ncertificate_file = \"x\"",
-        "[admin]\nsocket = \"/run/x\"",
         "[store]\npin = [\"a/**\"]",
         "[access]\nusers_file = \"x\"",
         "[access]\nask_upstream = true",
@@ -139,17 +138,36 @@ fn what_does_not_exist_yet_says_so() {
         let error = error(lines);
         assert!(error.contains("larder.toml:") && error.contains("not available yet: remove it"), "{error}");
     }
-    for lines in ["sealed = true", "max_rate = \"1MiB\""] {
-        assert!(upstream_error(lines).contains("not available yet: remove it"), "{lines}");
-    }
     for kind in ["managed-identity", "workload-identity"] {
         let error = upstream_error(&format!("credential = {{ kind = \"{kind}\" }}"));
         assert!(error.contains(kind) && error.contains("not available yet"), "{error}");
     }
     let error = upstream_error("credential = { kind = \"service-principal\", client_id = \"x\" }");
     assert!(error.contains("use kind = \"password\" with the application id"), "{error}");
-    loaded(&format!("{MINIMAL}sealed = false\nmax_rate = \"0\"\n"));
-    loaded(&format!("{MINIMAL}max_rate = 0\n[access]\nask_upstream = false\n"));
+    loaded(&format!("{MINIMAL}[access]\nask_upstream = false\n"));
+}
+
+#[test]
+fn an_upstream_can_be_sealed_slowed_and_held_to_an_age() {
+    let upstream = |lines: &str| loaded(&format!("{MINIMAL}{lines}")).settings.upstreams[0].clone();
+    let plain = upstream("");
+    assert!(!plain.sealed && plain.max_rate.is_none() && plain.freshness.max_stale.is_none());
+    let set =
+        upstream("sealed = true\nmax_rate = \"50MiB\"\nfreshness = { max_stale = \"7d\", negative_ttl = \"1s\" }\n");
+    assert!(set.sealed);
+    assert_eq!(set.max_rate, Some(50 << 20));
+    assert_eq!(set.freshness.max_stale, Some(Duration::from_secs(7 * 86400)));
+    assert_eq!(set.freshness.negative_ttl, Duration::from_secs(1));
+    for none in ["\"0\"", "0", "\"0B\""] {
+        assert_eq!(upstream(&format!("max_rate = {none}\n")).max_rate, None, "{none}");
+    }
+    assert!(upstream_error("max_rate = 5").contains("has no unit"));
+    assert!(upstream_error("max_rate = \"fast\"").contains("such as \"10GiB\""));
+
+    let (_folder, sources) = sources(&format!("{MINIMAL}sealed = false\n[[upstream]]\nname = \"b.io\"\n"));
+    let flags = Flags { sealed: true, upstreams: vec!["c.io".to_owned()], ..Flags::default() };
+    let sealed = load(&Sources { flags, ..sources }).unwrap().settings.upstreams;
+    assert_eq!(sealed.iter().map(|upstream| upstream.sealed).collect::<Vec<_>>(), [true; 3]);
 }
 
 #[test]
@@ -363,9 +381,9 @@ fn flags_join_a_file_by_name_or_alias() {
 #[test]
 fn flags_without_a_feature_are_refused_by_name() {
     let (_folder, sources) = sources(MINIMAL);
-    let flags = Flags { allow: vec!["push".to_owned()], sealed: true, ..Flags::default() };
+    let flags = Flags { allow: vec!["push".to_owned()], ..Flags::default() };
     let found = errors_of(&Sources { flags, ..sources });
-    assert_eq!(found, ["flag --allow: not available yet: remove it", "flag --sealed: not available yet: remove it"]);
+    assert_eq!(found, ["flag --allow: not available yet: remove it"]);
 }
 
 #[test]
@@ -505,8 +523,9 @@ fn help_names_only_what_exists() {
         .skip(1)
         .map_while(|line| line.split_whitespace().next())
         .collect();
-    assert_eq!((code, commands), (Some(0), vec!["serve", "check", "help"]));
+    let all = vec!["serve", "check", "status", "list", "purge", "verify", "help"];
+    assert_eq!((code, commands), (Some(0), all));
     let (_, out, _) = larder(folder.path(), &["serve", "--help"]);
-    assert!(out.contains("--open-to") && !out.contains("--sealed") && !out.contains("--allow"), "{out}");
+    assert!(out.contains("--open-to") && out.contains("--sealed") && !out.contains("--allow"), "{out}");
     assert_eq!(larder(folder.path(), &["--version"]).1, format!("larder {}\n", env!("CARGO_PKG_VERSION")));
 }

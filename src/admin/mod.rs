@@ -1,8 +1,11 @@
-//! The second listener: whether the process lives, whether it serves, and its metrics. Read-only.
+//! The second listener: whether the process lives, whether it serves, and its metrics. Read-only, but for the Unix socket, through
+//! which the commands ask for more (`control.rs`).
 //!
 //! Readiness never depends on an upstream: a larder whose upstream is away serves what it has, which is when it matters most.
 
-use crate::server::{Body, Handler, Peer};
+use crate::cache::Cache;
+use crate::config::Listen;
+use crate::server::{Body, Handler, Peer, Routes};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use http::header::{self, HeaderValue};
@@ -10,7 +13,9 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::time::Instant;
 
+mod control;
 mod process;
 
 /// The handler of the admin listener; a cheap clone.
@@ -18,14 +23,17 @@ mod process;
 pub struct Admin {
     metrics: Arc<Metrics>,
     store: Store,
+    cache: Cache,
+    routes: Routes,
+    started: Instant,
     ready: Arc<AtomicBool>,
 }
 
 impl Admin {
     /// Not ready until [`Admin::set_ready`] says so.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, store: Store) -> Self {
-        Self { metrics, store, ready: Arc::default() }
+    pub fn new(metrics: Arc<Metrics>, store: Store, cache: Cache, routes: Routes) -> Self {
+        Self { metrics, store, cache, routes, started: Instant::now(), ready: Arc::default() }
     }
 
     /// Whether the registry's listeners take requests.
@@ -68,7 +76,12 @@ impl Admin {
 }
 
 impl Handler for Admin {
-    async fn handle(&self, request: Request<Incoming>, _: Arc<Peer>) -> Response<Body> {
+    async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
+        if let Listen::Unix(_) = *peer.listener
+            && let Some(answer) = self.command(request.method(), request.uri().path(), request.uri().query()).await
+        {
+            return answer;
+        }
         self.answer(request.method(), request.uri().path())
     }
 }

@@ -1,7 +1,6 @@
 use crate::oci::{ByteRange, Digest, MediaType};
 use crate::store::BlobFile;
 use crate::telemetry::CacheStatus;
-use crate::upstream::UpstreamError;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -37,8 +36,8 @@ impl Provenance {
         self
     }
 
-    pub(super) fn with_outage(mut self, error: Option<&UpstreamError>) -> Self {
-        self.outage = Some(error.map_or_else(|| "no answer in time".into(), |error| error.to_string().into()));
+    pub(super) fn with_outage(mut self, why: Arc<str>) -> Self {
+        self.outage = Some(why);
         self
     }
 

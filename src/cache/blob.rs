@@ -4,14 +4,14 @@ use super::answer::{BlobAnswer, Content, Provenance};
 use super::download::{Download, Source};
 use super::error::CacheError;
 use super::fill::{End, Fill, Follower, HELD_BACK, Opened};
-use super::negative::Absence;
+use super::negative::Object;
 use super::outlook::Outlook;
 use super::transfer::Transfer;
 use super::{Cache, Inner, heard};
-use crate::oci::{ByteRange, Digest, RangeRequest, Reference, Repository};
+use crate::oci::{ByteRange, Code, Digest, RangeRequest, Reference, Repository};
 use crate::store::BlobFile;
 use crate::telemetry::CacheStatus;
-use crate::upstream::{ErrorKind, UpstreamError};
+use crate::upstream::UpstreamError;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -22,6 +22,8 @@ const FOLLOW_WAIT: Duration = Duration::from_millis(200);
 const SMALL: u64 = 8 << 20;
 /// … for at most this long.
 const VERIFY_WAIT: Duration = Duration::from_secs(1);
+/// Of a stored blob, bytes that are checked before the answer begins.
+const CHECKED_FIRST: u64 = 4 << 20;
 /// How often an answer is tried again because the state of things changed under it.
 const TRIES: u32 = 4;
 
@@ -55,13 +57,16 @@ impl Cache {
         }
         let mut tries = 0;
         loop {
-            let member = self.0.holds_blob(repository, digest).await;
+            let member = self.0.may_answer(repository, digest).await;
             let asked = Asked { repository, digest, want, outlook, member };
             if let Some(answer) = self.stored(&asked).await? {
                 return Ok(answer);
             }
-            if let Some(Absence { code, message }) = self.0.negatives.recall(repository, &Reference::Digest(*digest)) {
-                return Err(CacheError::Absent { code, message });
+            if let Some(absence) = self.0.negatives.recall(repository, Object::Blob(*digest)) {
+                return Err(absence.into());
+            }
+            if outlook.sealed {
+                return Err(self.0.sealed(repository, &Reference::Digest(*digest), Code::BlobUnknown));
             }
             if let Want::Head = want {
                 return self.head(&asked).await;
@@ -77,14 +82,23 @@ impl Cache {
     /// From the store, if the bytes are there and may answer for the repository.
     async fn stored(&self, asked: &Asked<'_>) -> Result<Option<BlobAnswer>, CacheError> {
         let blob = heard("open", asked.digest, self.0.store.blob(asked.digest).await).flatten();
-        let Some(blob) = blob else { return Ok(None) };
+        // Whether another repository may have it is for upstream to say.
+        let Some(blob) = blob.filter(|_| asked.member || !asked.outlook.sealed) else { return Ok(None) };
         let status = if asked.member {
             CacheStatus::Hit
         } else {
             self.decide(asked).await?;
             CacheStatus::Revalidated
         };
-        from_file(blob.file(), blob.len(), asked.want, Provenance::new(status)).map(Some)
+        let answer = from_file(blob.file(), blob.len(), asked.want, Provenance::new(status))?;
+        if let Content::File(file, range) = &answer.content {
+            // Damage that is found now costs this reader nothing: the answer comes from upstream instead.
+            let first = range.start..range.end.min(range.start.saturating_add(CHECKED_FIRST));
+            if !file.is_checked(&first) && heard("check", asked.digest, file.check(first).await).is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(answer))
     }
 
     /// Whether the repository has the blob: upstream's word, for bytes that came through another repository.
@@ -102,13 +116,7 @@ impl Cache {
         let seat = self.0.head_flights.board(key, &self.0.tasks, || async move {
             let head = outlook.upstream.head_blob(&repository.name, &digest);
             let result = outlook.ask(Some(&repository), head).await;
-            if let Err(error) = &result
-                && let ErrorKind::NotFound { code, message } = error.kind()
-            {
-                let absence = Absence { code: code.clone(), message: message.clone() };
-                inner.negatives.remember(&repository, &Reference::Digest(digest), absence);
-            }
-            result
+            result.inspect_err(|error| inner.note_absence(&repository, Object::Blob(digest), error))
         });
         Ok(seat.result().await.ok_or(CacheError::Aborted)??)
     }
@@ -144,17 +152,11 @@ impl Cache {
             fill.sources.add(source());
         }
         let status = if first { CacheStatus::Miss } else { CacheStatus::Coalesced };
+        let provenance = Provenance::new(status);
         match (progress.opened, progress.end) {
-            (_, Some(End::Bypassed(spare))) => {
-                let spare = spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-                self.bypass(asked, &fill, spare).await
-            }
-            (_, Some(End::Failed(error))) => Err(self.failure(asked, &fill, error)),
-            (Some(opened), Some(End::Verified)) => {
-                from_file(&opened.file, opened.length, asked.want, Provenance::new(status))
-            }
-            (Some(opened), None) => self.follow(asked, &fill, opened, Provenance::new(status)).await,
-            (None, _) => Err(CacheError::Aborted),
+            (opened, Some(end)) => self.ended(asked, &fill, opened, end, provenance).await,
+            (Some(opened), None) => self.follow(asked, &fill, opened, provenance).await,
+            (None, None) => Err(CacheError::Aborted),
         }
     }
 
@@ -173,10 +175,7 @@ impl Cache {
     }
 
     fn note_absence(&self, asked: &Asked<'_>, refusal: &UpstreamError) {
-        if let ErrorKind::NotFound { code, message } = refusal.kind() {
-            let absence = Absence { code: code.clone(), message: message.clone() };
-            self.0.negatives.remember(asked.repository, &Reference::Digest(*asked.digest), absence);
-        }
+        self.0.note_absence(asked.repository, Object::Blob(*asked.digest), refusal);
     }
 
     async fn follow(
@@ -190,19 +189,16 @@ impl Cache {
         let range = resolve(asked.want, length)?;
         let wanted = range.unwrap_or(ByteRange { start: 0, end: length });
         if length <= HELD_BACK {
-            return match fill.ended().await {
-                End::Verified => from_file(&file, length, asked.want, provenance),
-                End::Failed(error) => Err(self.failure(asked, fill, error)),
-                End::Bypassed(_) => self.bypass(asked, fill, None).await,
-            };
+            let opened = Some(Opened { file, length });
+            return self.ended(asked, fill, opened, fill.ended().await, provenance).await;
         }
         let mut provenance = provenance;
         if range.is_some() {
             let reached = timeout(FOLLOW_WAIT, fill.reaches(wanted.start)).await.is_ok();
             if length <= SMALL
-                && let Ok(End::Verified) = timeout(VERIFY_WAIT, fill.ended()).await
+                && let Ok(end) = timeout(VERIFY_WAIT, fill.ended()).await
             {
-                return from_file(&file, length, asked.want, provenance);
+                return self.ended(asked, fill, Some(Opened { file, length }), end, provenance).await;
             }
             if !reached && let Ok(permit) = Arc::clone(&fill.beside).try_acquire_owned() {
                 let mut download = Download::of_range(*asked.digest, Arc::clone(&fill.sources), wanted);
@@ -217,6 +213,28 @@ impl Cache {
         }
         let follower = Follower::new(fill, Opened { file, length }, wanted);
         Ok(BlobAnswer { length, range, content: Content::Follow(Box::new(follower)), provenance })
+    }
+
+    /// The answer once it is known how the fill ended.
+    async fn ended(
+        &self,
+        asked: &Asked<'_>,
+        fill: &Fill,
+        opened: Option<Opened>,
+        end: End,
+        provenance: Provenance,
+    ) -> Result<BlobAnswer, CacheError> {
+        match end {
+            End::Verified => {
+                let Opened { file, length } = opened.ok_or(CacheError::Aborted)?;
+                from_file(&file, length, asked.want, provenance)
+            }
+            End::Failed(error) => Err(self.failure(asked, fill, error)),
+            End::Bypassed(spare) => {
+                let spare = spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+                self.bypass(asked, fill, spare).await
+            }
+        }
     }
 
     /// A download for this reader alone. `spare` is the fill's own, at its first byte, if nobody has taken it.
@@ -250,6 +268,13 @@ impl Cache {
 }
 
 impl Inner {
+    /// Whether a link of the repository vouches for the blob, or upstream has just given it to a fill that will write one.
+    async fn may_answer(&self, repository: &Repository, digest: &Digest) -> bool {
+        // In this order: a fill leaves the list after it has written its links.
+        let proven = self.fills.running(digest).is_some_and(|fill| fill.sources.is_proven(repository));
+        proven || self.holds_blob(repository, digest).await
+    }
+
     pub(super) async fn holds_blob(&self, repository: &Repository, digest: &Digest) -> bool {
         let held = self.store.holds_blob(repository, digest).await;
         heard("read the links of", digest, held).unwrap_or(false)
@@ -257,7 +282,7 @@ impl Inner {
 
     /// Notes that upstream has given the blob for `repository`, unless a manifest there names it anyway.
     pub(super) async fn link_blob(&self, repository: &Repository, digest: &Digest) {
-        self.negatives.forget(repository, &Reference::Digest(*digest));
+        self.negatives.forget(repository, Object::Blob(*digest));
         if !self.holds_blob(repository, digest).await {
             heard("link", digest, self.store.link_blob(repository, digest).await);
         }

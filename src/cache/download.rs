@@ -14,6 +14,8 @@ const ATTEMPTS: u32 = 6;
 /// Pause before the second attempt without progress; it doubles from there (3 s in all).
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The longest pause that is granted to a source that throttles: what clients bear in the middle of a body.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long a body that has brought everything may take to say that it ends. What it then still says is of no use: the digest
 /// decides.
 const END_WAIT: Duration = Duration::from_millis(500);
@@ -193,6 +195,9 @@ impl Download {
                 Ok(Some(chunk)) => {
                     self.attempt = 0;
                     self.offset += chunk.len() as u64;
+                    if self.length.is_some_and(|length| self.offset > length) {
+                        return Err(self.mismatch("more bytes than it announced"));
+                    }
                     return Ok(Some(chunk));
                 }
                 Ok(None) if self.length.is_none() => return Ok(None),
@@ -248,7 +253,8 @@ impl Download {
                 return Err(problem.map_or_else(|| self.no_source(), CacheError::from));
             };
             if self.attempt > 1 {
-                sleep(PAUSE * 2u32.pow(self.attempt - 2)).await;
+                let asked = problem.as_ref().and_then(pause_asked_for).unwrap_or_default();
+                sleep(asked.max(PAUSE * 2u32.pow(self.attempt - 2))).await;
             }
             let labels = [source.repository.registry.as_str()];
             let metrics = &source.outlook.metrics;
@@ -299,5 +305,13 @@ impl Download {
     fn no_source(&self) -> CacheError {
         let ways = self.sources.lock();
         ways.closed.last().map_or(CacheError::Aborted, |(_, error)| error.clone().into())
+    }
+}
+
+/// A source that throttles is not asked before its time: nothing would be sent.
+fn pause_asked_for(error: &UpstreamError) -> Option<Duration> {
+    match error.kind() {
+        ErrorKind::Throttled { retry_after } => retry_after.map(|after| after.min(LONGEST_PAUSE)),
+        _ => None,
     }
 }

@@ -1,4 +1,4 @@
-use crate::oci::Digest;
+use crate::oci::{Code, Digest, Registry};
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
 use std::sync::Arc;
@@ -17,6 +17,31 @@ pub enum CacheError {
         code: String,
         /// Upstream's words.
         message: String,
+    },
+    /// It is not stored, and its upstream is never asked.
+    #[error(
+        "{what} is not stored, and {registry} is sealed here: it is never asked ([[upstream]] sealed, or --sealed)"
+    )]
+    Sealed {
+        /// What was asked for.
+        what: String,
+        /// The sealed upstream.
+        registry: Registry,
+        /// The error code for something that is not there.
+        code: Code,
+    },
+    /// The stored tag is older than it may be to stand in for upstream.
+    #[error(
+        "the stored tag was last confirmed {age}, longer ago than max_stale ({}) allows, and upstream cannot be asked: {outage}",
+        humantime::format_duration(*limit)
+    )]
+    TooOld {
+        /// When that was, in words.
+        age: String,
+        /// What is allowed.
+        limit: Duration,
+        /// What keeps upstream from answering.
+        outage: Arc<str>,
     },
     /// The range lies outside the blob.
     #[error("the range lies outside the blob's {length} bytes")]

@@ -18,6 +18,10 @@ pub(super) struct Freshness {
     pub(super) ttl: Duration,
     /// How long a request waits for news of an expired one.
     pub(super) patience: Duration,
+    /// How old a stored tag may be to stand in for upstream.
+    pub(super) max_stale: Option<Duration>,
+    /// How long upstream's "not found" is believed.
+    pub(super) negative_ttl: Duration,
     immutable: Vec<String>,
 }
 
@@ -61,6 +65,19 @@ impl Age {
         self.checked.is_some_and(|checked| checked.elapsed() < ttl)
     }
 
+    /// Whether upstream last said so longer ago than `limit`.
+    pub(super) fn exceeds(&self, limit: Duration) -> bool {
+        self.checked.is_none_or(|checked| checked.elapsed() > limit)
+    }
+
+    /// When upstream last said so, in words.
+    pub(super) fn words(&self) -> String {
+        self.checked.map_or_else(
+            || "at a time that the clock cannot tell".to_owned(),
+            |checked| format!("{} ago", humantime::format_duration(Duration::from_secs(checked.elapsed().as_secs()))),
+        )
+    }
+
     /// Whether upstream may be asked again already.
     pub(super) fn may_ask(&self) -> bool {
         self.retry.is_none_or(|retry| retry <= Instant::now())
@@ -84,7 +101,13 @@ impl From<TagLink> for TagState {
 
 impl Freshness {
     pub(super) fn new(settings: &FreshnessSettings) -> Self {
-        Self { ttl: settings.tag_ttl, patience: settings.revalidate_wait, immutable: settings.immutable_tags.clone() }
+        Self {
+            ttl: settings.tag_ttl,
+            patience: settings.revalidate_wait,
+            max_stale: settings.max_stale,
+            negative_ttl: settings.negative_ttl,
+            immutable: settings.immutable_tags.clone(),
+        }
     }
 
     /// Time for which `tag` is good: a shorter one for the tags beside an image, where a missing signature is a failed deployment.

@@ -5,7 +5,7 @@ use super::error::CacheError;
 use super::freshness::Age;
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
-use crate::oci::{Name, Registry};
+use crate::oci::{Code, Name, Registry};
 use crate::store::{ListKey, StoredList};
 use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, FetchedList, ListRequest, Page};
@@ -21,7 +21,18 @@ pub enum List {
     /// All of it.
     Whole(Arc<Entries>),
     /// Too long to be kept: one page, as upstream cut it, for this request's own query.
-    Page(Arc<FetchedList>),
+    Page(Arc<ListPage>),
+}
+
+/// A part of a list.
+#[derive(Debug)]
+pub struct ListPage {
+    /// Its entries.
+    pub entries: Entries,
+    /// The query that gets the part behind it, if there is one.
+    pub next: Option<String>,
+    /// Whether upstream has left out what the query's `artifactType` does not want.
+    pub filtered: bool,
 }
 
 /// All entries of a list, in upstream's order.
@@ -57,7 +68,7 @@ struct ReferrersPage {
 }
 
 impl Cache {
-    /// The list. `query` is the client's, used only where the list is too long to be kept.
+    /// The list. `query` goes to upstream where the list is too long to be kept.
     pub async fn list(&self, key: &ListKey, query: &str, revalidate: bool) -> Result<ListAnswer, CacheError> {
         let outlook = self.0.outlook_of(registry(key))?;
         let ttl = ttl(key, &outlook.freshness);
@@ -67,20 +78,23 @@ impl Cache {
             (state.entries, Provenance::new(status).with_ttl(state.age.ttl(ttl)))
         };
         let (entries, provenance) = match state {
-            Some(state) if state.age.is_fresh(ttl) && !revalidate => answer(state, CacheStatus::Hit),
+            Some(state) if outlook.sealed || state.age.is_fresh(ttl) && !revalidate => answer(state, CacheStatus::Hit),
             Some(state) => match self.refreshed(key, outlook, &state).await {
                 Ok(Some((fresh, status))) => answer(fresh, status),
+                Err(error) if is_final(&error) => return Err(error),
                 Ok(None) => {
                     let (entries, provenance) = answer(state, CacheStatus::Stale);
-                    (entries, provenance.with_outage(None))
+                    (entries, provenance.with_outage(outlook.outage()))
                 }
-                Err(error) if is_final(&error) => return Err(error),
                 Err(error) => {
                     let (entries, provenance) = answer(state, CacheStatus::Stale);
-                    let upstream = if let CacheError::Upstream(error) = &error { Some(error) } else { None };
-                    (entries, provenance.with_outage(upstream))
+                    (entries, provenance.with_outage(error.to_string().into()))
                 }
             },
+            None if outlook.sealed => {
+                let (what, registry) = (in_words(key), registry(key).clone());
+                return Err(CacheError::Sealed { what, registry, code: Code::NameUnknown });
+            }
             None => {
                 let seat = self.fetch_list(key);
                 let status = if seat.first { CacheStatus::Miss } else { CacheStatus::Coalesced };
@@ -119,8 +133,13 @@ impl Cache {
 
     async fn page(&self, key: &ListKey, outlook: &Outlook, query: &str) -> Result<ListAnswer, CacheError> {
         let request = outlook.upstream.get_list(request(key, Page::Query(query.to_owned())));
-        let page = outlook.ask(repository(key), request).await?;
-        Ok(ListAnswer { list: List::Page(Arc::new(page)), provenance: Provenance::new(CacheStatus::Bypass) })
+        let fetched = outlook.ask(repository(key), request).await?;
+        let mut entries = Entries::of(key);
+        entries.add(key, &fetched)?;
+        let next = fetched.next.and_then(|next| Some(next.split_once('?')?.1.to_owned()));
+        let filtered = fetched.filters_applied.as_deref() == Some("artifactType");
+        let list = List::Page(Arc::new(ListPage { entries, next, filtered }));
+        Ok(ListAnswer { list, provenance: Provenance::new(CacheStatus::Bypass) })
     }
 }
 
@@ -166,10 +185,7 @@ impl Inner {
     /// `None`: there are more entries than are kept.
     async fn fetch_pages(&self, key: &ListKey) -> Result<Option<Entries>, CacheError> {
         let outlook = self.outlook_of(registry(key))?;
-        let mut all = match key {
-            ListKey::Referrers(..) => Entries::Descriptors(Vec::new()),
-            ListKey::Tags(_) | ListKey::Catalogue(_) => Entries::Names(Vec::new()),
-        };
+        let mut all = Entries::of(key);
         let mut page = Page::First;
         loop {
             let fetched = outlook.ask(repository(key), outlook.upstream.get_list(request(key, page))).await?;
@@ -184,6 +200,14 @@ impl Inner {
 }
 
 impl Entries {
+    /// None yet, of the kind that the list has.
+    fn of(key: &ListKey) -> Self {
+        match key {
+            ListKey::Referrers(..) => Self::Descriptors(Vec::new()),
+            ListKey::Tags(_) | ListKey::Catalogue(_) => Self::Names(Vec::new()),
+        }
+    }
+
     /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -236,6 +260,14 @@ fn repository(key: &ListKey) -> Option<&crate::oci::Repository> {
     match key {
         ListKey::Catalogue(_) => None,
         ListKey::Tags(repository) | ListKey::Referrers(repository, _) => Some(repository),
+    }
+}
+
+fn in_words(key: &ListKey) -> String {
+    match key {
+        ListKey::Catalogue(registry) => format!("the list of the repositories of {registry}"),
+        ListKey::Tags(repository) => format!("the list of the tags of {repository}"),
+        ListKey::Referrers(repository, digest) => format!("the list of the referrers of {repository}@{digest}"),
     }
 }
 

@@ -3,16 +3,20 @@
 use super::answer::{ManifestAnswer, Provenance, StoredManifest};
 use super::error::CacheError;
 use super::freshness::{Age, TagState};
-use super::negative::Absence;
+use super::negative::Object;
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
-use crate::oci::{Accept, Algorithm, Digest, Manifest, Reference, Registry, Repository, Tag};
+use crate::oci::{Accept, Algorithm, Code, Digest, Manifest, Reference, Registry, Repository, Tag};
 use crate::store::TagLink;
 use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, FetchedManifest, UpstreamError};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
+
+/// How long a client that cannot read the stored type waits for upstream to say what it has instead.
+const CONVERSION_WAIT: Duration = Duration::from_secs(5);
 
 /// A request for a manifest.
 #[derive(Clone, Copy, Debug)]
@@ -48,10 +52,11 @@ impl Cache {
             Reference::Digest(digest) => self.by_digest(request, outlook, digest).await?,
             Reference::Tag(tag) => self.by_tag(request, outlook, tag).await?,
         };
-        if accept.allows(&answer.manifest.media_type) {
+        if accept.allows(&answer.manifest.media_type) || outlook.sealed {
             return Ok(answer);
         }
-        match outlook.ask(Some(repository), outlook.upstream.get_manifest(&repository.name, reference, accept)).await {
+        let Some(converted) = self.converted(request, outlook).await else { return Ok(answer) };
+        match converted {
             Ok(fetched) => {
                 let manifest = Arc::new(verified(&repository.registry, reference, fetched)?);
                 Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Bypass) })
@@ -59,6 +64,26 @@ impl Cache {
             Err(error) if error.is_outage() => Ok(answer),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Upstream's own answer to what the client can read; `None`: not in time. The request goes on: it may find upstream well again.
+    async fn converted(
+        &self,
+        request: ManifestRequest<'_>,
+        outlook: &Arc<Outlook>,
+    ) -> Option<Result<FetchedManifest, UpstreamError>> {
+        let limit = if outlook.is_slow() { Duration::ZERO } else { CONVERSION_WAIT };
+        let (repository, reference, accept) =
+            (request.repository.clone(), request.reference.clone(), request.accept.clone());
+        let (sender, receiver) = oneshot::channel();
+        let asked = Arc::clone(outlook);
+        self.0.tasks.spawn(async move {
+            let get = asked.upstream.get_manifest(&repository.name, &reference, &accept);
+            // Whoever asked may have stopped waiting.
+            let _ = sender.send(asked.ask(Some(&repository), get).await);
+        });
+        let converted = timeout(limit, receiver).await.inspect_err(|_| outlook.kept_waiting());
+        converted.ok()?.ok()
     }
 
     async fn by_digest(
@@ -87,15 +112,19 @@ impl Cache {
             return self.cold(request, outlook).await;
         };
         let ttl = state.age.ttl(outlook.freshness.ttl_of(tag));
-        if outlook.freshness.is_fresh(tag, &state) && !request.revalidate {
+        if outlook.sealed || outlook.freshness.is_fresh(tag, &state) && !request.revalidate {
             return Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Hit).with_ttl(ttl) });
         }
-        let stand_in = |error: Option<&UpstreamError>| {
-            let provenance = Provenance::new(CacheStatus::Stale).with_ttl(ttl).with_outage(error);
+        let too_old = outlook.freshness.max_stale.filter(|limit| state.age.exceeds(*limit));
+        let stand_in = |why: Arc<str>| {
+            if let Some(limit) = too_old {
+                return Err(CacheError::TooOld { age: state.age.words(), limit, outage: why });
+            }
+            let provenance = Provenance::new(CacheStatus::Stale).with_ttl(ttl).with_outage(why);
             Ok(ManifestAnswer { manifest: Arc::clone(&manifest), provenance })
         };
         if !state.age.may_ask() {
-            return stand_in(None);
+            return stand_in(outlook.outage());
         }
         let inner = Arc::clone(&self.0);
         let key = (repository.clone(), request.reference.clone());
@@ -106,7 +135,8 @@ impl Cache {
             .manifest_flights
             .board(key, &self.0.tasks, || async move { inner.revalidate(&for_task, &for_tag, state, current).await });
         let first = seat.first;
-        match timeout(outlook.patience(), seat.result()).await {
+        let patience = if too_old.is_some() { Duration::MAX } else { outlook.patience() };
+        match timeout(patience, seat.result()).await {
             Ok(Some(Ok(fetched))) => {
                 let ttl = Age::new().ttl(outlook.freshness.ttl_of(tag));
                 let provenance = Provenance::new(fetched.status(first)).with_ttl(ttl);
@@ -114,12 +144,13 @@ impl Cache {
             }
             Ok(Some(Err(CacheError::Upstream(error)))) => match error.kind() {
                 ErrorKind::NotFound { .. } | ErrorKind::RepositoryRefused { .. } => Err(error.into()),
-                _ => stand_in(Some(&error)),
+                _ => stand_in(error.to_string().into()),
             },
-            Ok(Some(Err(_)) | None) => stand_in(None),
+            Ok(Some(Err(error))) => stand_in(error.to_string().into()),
+            Ok(None) => stand_in(outlook.outage()),
             Err(_) => {
                 outlook.kept_waiting();
-                stand_in(None)
+                stand_in(outlook.outage())
             }
         }
     }
@@ -127,8 +158,11 @@ impl Cache {
     /// Nothing is stored: upstream is asked, once for everybody who asks meanwhile.
     async fn cold(&self, request: ManifestRequest<'_>, outlook: &Outlook) -> Result<ManifestAnswer, CacheError> {
         let ManifestRequest { repository, reference, .. } = request;
-        if let Some(Absence { code, message }) = self.0.negatives.recall(repository, reference) {
-            return Err(CacheError::Absent { code, message });
+        if let Some(absence) = self.0.negatives.recall(repository, Object::Manifest(reference.clone())) {
+            return Err(absence.into());
+        }
+        if outlook.sealed {
+            return Err(self.0.sealed(repository, reference, Code::ManifestUnknown));
         }
         let inner = Arc::clone(&self.0);
         let key = (repository.clone(), reference.clone());
@@ -206,9 +240,8 @@ impl Inner {
 
     async fn note_failure(&self, repository: &Repository, tag: &Tag, state: TagState, error: &UpstreamError) {
         let key = (repository.clone(), tag.clone());
-        if let ErrorKind::NotFound { code, message } = error.kind() {
-            let absence = Absence { code: code.clone(), message: message.clone() };
-            self.negatives.remember(repository, &Reference::Tag(tag.clone()), absence);
+        if let ErrorKind::NotFound { .. } = error.kind() {
+            self.note_absence(repository, Object::Manifest(Reference::Tag(tag.clone())), error);
             self.tags.remove(&key);
             heard("forget the tag", tag, self.store.remove_tag(repository, tag).await);
         } else {
@@ -224,10 +257,7 @@ impl Inner {
         let fetched = match outlook.ask(Some(repository), request).await {
             Ok(fetched) => fetched,
             Err(error) => {
-                if let ErrorKind::NotFound { code, message } = error.kind() {
-                    let absence = Absence { code: code.clone(), message: message.clone() };
-                    self.negatives.remember(repository, reference, absence);
-                }
+                self.note_absence(repository, Object::Manifest(reference.clone()), &error);
                 return Err(error.into());
             }
         };
@@ -238,7 +268,7 @@ impl Inner {
                 return Err(error);
             }
         };
-        self.negatives.forget(repository, reference);
+        self.negatives.forget(repository, Object::Manifest(reference.clone()));
         let kept = self.keep_manifest(repository, &manifest).await;
         if let Reference::Tag(tag) = reference
             && kept

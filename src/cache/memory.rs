@@ -32,6 +32,10 @@ impl ManifestMemory {
         self.0.get(&(repository.clone(), *digest))
     }
 
+    pub(super) fn remove(&self, repository: &Repository, digest: &Digest) {
+        self.0.remove(&(repository.clone(), *digest));
+    }
+
     pub(super) fn insert(&self, repository: &Repository, manifest: Arc<StoredManifest>) {
         self.0.insert((repository.clone(), manifest.digest), manifest);
     }

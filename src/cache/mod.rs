@@ -16,8 +16,10 @@ mod freshness;
 mod lists;
 mod manifest;
 mod memory;
+mod missing;
 mod negative;
 mod outlook;
+mod purge;
 mod tasks;
 mod transfer;
 
@@ -25,12 +27,14 @@ pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, Provenance, St
 pub use blob::Want;
 pub use error::CacheError;
 pub use fill::{Follower, Step};
-pub use lists::{Entries, List};
+pub use lists::{Entries, List, ListPage};
 pub use manifest::ManifestRequest;
+pub use missing::Missing;
+pub use purge::{Purge, Purged};
 pub use transfer::Transfer;
 
 use crate::config::{Limits, UpstreamSettings};
-use crate::oci::{Digest, Registry, Repository, Tag};
+use crate::oci::{Code, Digest, Reference, Registry, Repository, Tag};
 use crate::store::{ListKey, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, UpstreamError};
@@ -57,7 +61,8 @@ struct Inner {
     tags: quick_cache::sync::Cache<(Repository, Tag), TagState>,
     lists: quick_cache::sync::Cache<ListKey, lists::ListState>,
     negatives: negative::Negatives,
-    manifest_flights: Flights<(Repository, crate::oci::Reference), Result<manifest::Fetched, CacheError>>,
+    missing: missing::MissingList,
+    manifest_flights: Flights<(Repository, Reference), Result<manifest::Fetched, CacheError>>,
     head_flights: Flights<(Repository, Digest), Result<Option<u64>, UpstreamError>>,
     list_flights: Flights<ListKey, Result<lists::ListState, CacheError>>,
     fills: fill::Fills,
@@ -83,6 +88,7 @@ impl Cache {
             tags: quick_cache::sync::Cache::new(limits.tag_entries),
             lists: quick_cache::sync::Cache::new(LISTS),
             negatives: negative::Negatives::new(limits.negative_entries),
+            missing: missing::MissingList::default(),
             manifest_flights: Flights::default(),
             head_flights: Flights::default(),
             list_flights: Flights::default(),
@@ -92,6 +98,12 @@ impl Cache {
             store,
             metrics,
         }))
+    }
+
+    /// What was asked of sealed upstreams since the start and is not stored, most wanted first.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Missing> {
+        self.0.missing.list()
     }
 }
 
@@ -103,6 +115,23 @@ impl Inner {
     /// Every registry that a request can name is configured, since requests are resolved against the same list.
     fn outlook_of(&self, registry: &Registry) -> Result<&Arc<Outlook>, CacheError> {
         self.outlooks.get(registry).ok_or(CacheError::Aborted)
+    }
+
+    /// The answer to a request for what a sealed upstream would have to be asked for.
+    fn sealed(&self, repository: &Repository, reference: &Reference, code: Code) -> CacheError {
+        self.missing.note(repository, reference);
+        let what = match reference {
+            Reference::Tag(tag) => format!("{repository}:{tag}"),
+            Reference::Digest(digest) => format!("{repository}@{digest}"),
+        };
+        CacheError::Sealed { what, registry: repository.registry.clone(), code }
+    }
+
+    /// Remembers for a moment that upstream does not have it, if that is what `error` says.
+    fn note_absence(&self, repository: &Repository, object: negative::Object, error: &UpstreamError) {
+        if let Ok(outlook) = self.outlook(repository) {
+            self.negatives.note(repository, object, error, outlook.freshness.negative_ttl);
+        }
     }
 }
 

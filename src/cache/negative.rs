@@ -1,17 +1,23 @@
-use crate::oci::{Reference, Repository};
+use super::CacheError;
+use crate::oci::{Digest, Reference, Repository};
+use crate::upstream::{ErrorKind, UpstreamError};
 use quick_cache::sync::Cache;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long "upstream does not have it" is believed. Seconds only: a geo-replica may be behind, and a push behind larder's
-/// back must show at once for a person.
-const BELIEF: Duration = Duration::from_secs(5);
-/// The same for `sha256-…` tags, where signatures and fallback lists of referrers appear moments after an image.
+/// How long "upstream does not have it" is believed of `sha256-…` tags at most, where signatures and fallback lists of referrers appear moments after an image.
 const BRIEF: Duration = Duration::from_secs(1);
 
 /// What upstream has just said that it does not have.
 #[derive(Debug)]
-pub(super) struct Negatives(Cache<(Repository, Reference), (Instant, Absence)>);
+pub(super) struct Negatives(Cache<(Repository, Object), (Instant, Absence)>);
+
+/// What can be absent. A digest may name a manifest and a blob, and a repository have the one without the other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Object {
+    Manifest(Reference),
+    Blob(Digest),
+}
 
 /// The words of an upstream's 404.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,21 +34,29 @@ impl Negatives {
         Self(Cache::new(entries))
     }
 
-    /// Upstream says so.
-    pub(super) fn remember(&self, repository: &Repository, reference: &Reference, absence: Absence) {
-        let belief = match reference {
-            Reference::Tag(tag) if is_fallback_tag(tag.as_str()) => BRIEF,
-            _ => BELIEF,
+    /// Remembers for `ttl` what `error` says, if it says that upstream does not have `object`.
+    pub(super) fn note(&self, repository: &Repository, object: Object, error: &UpstreamError, ttl: Duration) {
+        if let ErrorKind::NotFound { code, message } = error.kind() {
+            // An answer to HEAD has no words of its own.
+            let message = if message.is_empty() { error.to_string() } else { message.clone() };
+            self.remember(repository, object, Absence { code: code.clone(), message }, ttl);
+        }
+    }
+
+    fn remember(&self, repository: &Repository, object: Object, absence: Absence, ttl: Duration) {
+        let belief = match &object {
+            Object::Manifest(Reference::Tag(tag)) if is_fallback_tag(tag.as_str()) => ttl.min(BRIEF),
+            _ => ttl,
         };
-        self.0.insert((repository.clone(), reference.clone()), (Instant::now() + belief, absence));
+        self.0.insert((repository.clone(), object), (Instant::now() + belief, absence));
     }
 
     /// What upstream said, if it was moments ago.
-    pub(super) fn recall(&self, repository: &Repository, reference: &Reference) -> Option<Absence> {
+    pub(super) fn recall(&self, repository: &Repository, object: Object) -> Option<Absence> {
         if self.0.is_empty() {
             return None;
         }
-        let key = (repository.clone(), reference.clone());
+        let key = (repository.clone(), object);
         let (until, absence) = self.0.get(&key)?;
         if until > Instant::now() {
             return Some(absence);
@@ -52,10 +66,16 @@ impl Negatives {
     }
 
     /// It is there after all.
-    pub(super) fn forget(&self, repository: &Repository, reference: &Reference) {
+    pub(super) fn forget(&self, repository: &Repository, object: Object) {
         if !self.0.is_empty() {
-            self.0.remove(&(repository.clone(), reference.clone()));
+            self.0.remove(&(repository.clone(), object));
         }
+    }
+}
+
+impl From<Absence> for CacheError {
+    fn from(Absence { code, message }: Absence) -> Self {
+        Self::Absent { code, message }
     }
 }
 
@@ -75,15 +95,27 @@ mod tests {
         let negatives = Negatives::new(10);
         let repository = Repository { registry: Registry::new("r"), name: "a".parse().unwrap() };
         let absence = Absence { code: "MANIFEST_UNKNOWN".into(), message: "no".into() };
-        let tag: Reference = "v1".parse().unwrap();
-        let signature: Reference = format!("sha256-{}.sig", "a".repeat(64)).parse().unwrap();
-        negatives.remember(&repository, &tag, absence.clone());
-        negatives.remember(&repository, &signature, absence.clone());
-        assert_eq!(negatives.recall(&repository, &tag), Some(absence));
+        let tag = || Object::Manifest("v1".parse().unwrap());
+        let signature = || Object::Manifest(format!("sha256-{}.sig", "a".repeat(64)).parse().unwrap());
+        let ttl = Duration::from_secs(5);
+        negatives.remember(&repository, tag(), absence.clone(), ttl);
+        negatives.remember(&repository, signature(), absence.clone(), ttl);
+        assert_eq!(negatives.recall(&repository, tag()), Some(absence));
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(negatives.recall(&repository, &tag).is_some());
-        assert!(negatives.recall(&repository, &signature).is_none());
+        assert!(negatives.recall(&repository, tag()).is_some());
+        assert!(negatives.recall(&repository, signature()).is_none());
         tokio::time::advance(Duration::from_secs(4)).await;
-        assert!(negatives.recall(&repository, &tag).is_none());
+        assert!(negatives.recall(&repository, tag()).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_missing_manifest_says_nothing_of_a_blob_with_the_same_digest() {
+        let negatives = Negatives::new(10);
+        let repository = Repository { registry: Registry::new("r"), name: "a".parse().unwrap() };
+        let digest = Digest::of(crate::oci::Algorithm::Sha256, b"");
+        let absence = Absence { code: "BLOB_UNKNOWN".into(), message: "no".into() };
+        negatives.remember(&repository, Object::Blob(digest), absence, Duration::from_secs(5));
+        assert!(negatives.recall(&repository, Object::Blob(digest)).is_some());
+        assert!(negatives.recall(&repository, Object::Manifest(Reference::Digest(digest))).is_none());
     }
 }

@@ -17,10 +17,14 @@ pub(super) struct Outlook {
     /// The connection to it.
     pub(super) upstream: Upstream,
     pub(super) metrics: Arc<Metrics>,
+    /// Whether it is never asked.
+    pub(super) sealed: bool,
     /// How long its tags are good.
     pub(super) freshness: Freshness,
     /// Whether it has lately kept a request waiting in vain: then nobody waits until it answers again.
     slow: AtomicBool,
+    /// Why the last request to it failed, if that says nothing about content.
+    trouble: Mutex<Option<Arc<str>>>,
     /// Repositories that a working token was refused for: their content is withheld until it works again.
     withdrawn: Mutex<HashSet<Repository>>,
 }
@@ -30,15 +34,27 @@ impl Outlook {
         Self {
             upstream,
             metrics,
+            sealed: settings.sealed,
             freshness: Freshness::new(&settings.freshness),
             slow: AtomicBool::new(false),
+            trouble: Mutex::default(),
             withdrawn: Mutex::default(),
         }
     }
 
     /// How long a request that could be answered from the store waits for a fresher answer.
     pub(super) fn patience(&self) -> Duration {
-        if self.slow.load(Ordering::Relaxed) { Duration::ZERO } else { self.freshness.patience }
+        if self.is_slow() { Duration::ZERO } else { self.freshness.patience }
+    }
+
+    /// Whether it has lately kept a request waiting in vain, and not answered since.
+    pub(super) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Why stored content goes out although it is out of date.
+    pub(super) fn outage(&self) -> Arc<str> {
+        lock(&self.trouble).clone().unwrap_or_else(|| "no answer in time".into())
     }
 
     /// A request waited in vain.
@@ -74,7 +90,7 @@ impl Outlook {
     fn failed(&self, repository: Option<&Repository>, error: &UpstreamError) {
         match (error.kind(), repository) {
             (ErrorKind::RepositoryRefused { .. }, Some(repository)) => self.withdraw(repository, error),
-            _ if error.is_outage() => {}
+            _ if error.is_outage() => *lock(&self.trouble) = Some(error.to_string().into()),
             _ => self.answered(),
         }
     }
@@ -85,6 +101,7 @@ impl Outlook {
     }
 
     fn answered(&self) {
+        *lock(&self.trouble) = None;
         if self.slow.load(Ordering::Relaxed) && self.slow.swap(false, Ordering::Relaxed) {
             tracing::info!(upstream = %self.upstream.name(), "upstream answers again");
         }

@@ -33,6 +33,12 @@ impl Transfer {
         Self { download, check: Some(check), deliver, position: 0, place: None }
     }
 
+    /// What follows the part that `beginning` has hashed; `deliver` begins there.
+    pub(super) fn going_on(download: Download, digest: Digest, beginning: Hasher, deliver: ByteRange) -> Self {
+        let check = Check { digest, hasher: beginning, held: None };
+        Self { download, check: Some(check), deliver, position: deliver.start, place: None }
+    }
+
     /// Only `deliver` is read, unverified.
     pub(super) fn of_range(download: Download, deliver: ByteRange) -> Self {
         Self { download, check: None, deliver, position: deliver.start, place: None }

@@ -43,11 +43,12 @@ pub(super) struct Settings {
     /// Networks that are let in without a credential, separated by commas [default: loopback]
     #[arg(long, value_name = "NET,…", value_delimiter = ',')]
     open_to: Vec<String>,
+    /// Never ask any upstream: what is stored is all there is
+    #[arg(long)]
+    sealed: bool,
     // Accepted so that a script written for a later release is told, not guessed at.
     #[arg(long, value_name = "push,delete", value_delimiter = ',', hide = true)]
     allow: Vec<String>,
-    #[arg(long, hide = true)]
-    sealed: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -81,5 +82,23 @@ impl Settings {
             sealed: self.sealed,
         };
         Sources { file: self.config, flags, ..sources }
+    }
+}
+
+/// Which larder, or which store: what the other commands need to know.
+#[derive(Args, Debug)]
+pub(super) struct Place {
+    /// Read this file [default: $LARDER_CONFIG, /etc/larder/larder.toml, the user's configuration folder]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The folder of the store [default: as for serve]
+    #[arg(long, value_name = "DIR")]
+    store: Option<String>,
+}
+
+impl Place {
+    /// Adds them to the other sources.
+    pub(super) fn into_sources(self, sources: Sources) -> Sources {
+        Sources { file: self.config, flags: Flags { store: self.store, ..Flags::default() }, ..sources }
     }
 }

@@ -1,11 +1,17 @@
 //! The command line: one file per subcommand. It turns arguments into sources of configuration, and outcomes into exit codes.
 //!
-//! Exit codes: 0 done, 1 failed, 2 nothing was begun because the arguments or the configuration are wrong.
+//! Exit codes: 0 done, 1 failed, 2 nothing was begun because the arguments or the configuration are wrong, 3 no daemon runs that
+//! could be asked. `verify` says more.
 
 mod arguments;
 mod check;
+mod client;
 mod docker;
+mod list;
+mod purge;
 mod serve;
+mod status;
+mod verify;
 
 use crate::config::Sources;
 use clap::{Parser, Subcommand};
@@ -26,6 +32,15 @@ enum Command {
     Serve(arguments::Settings),
     /// Validate the configuration, print the effective settings and where each came from
     Check(check::Arguments),
+    /// Show what the running daemon is doing and what it has saved
+    Status(status::Arguments),
+    /// List what is stored by tag, with sizes
+    List(list::Arguments),
+    /// Forget tags, manifests or repositories: they are fetched anew when they are asked for
+    Purge(purge::Arguments),
+    /// Hash every blob of a store that no daemon has, and say which are damaged
+    #[command(after_help = verify::EXIT_CODES)]
+    Verify(verify::Arguments),
 }
 
 /// Runs the command that the process's arguments name.
@@ -35,6 +50,10 @@ pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments.into_sources(sources)),
         Command::Check(arguments) => check::run(arguments, sources),
+        Command::Status(arguments) => status::run(arguments, sources),
+        Command::List(arguments) => list::run(arguments, sources),
+        Command::Purge(arguments) => purge::run(arguments, sources),
+        Command::Verify(arguments) => verify::run(arguments, sources),
     }
 }
 

@@ -5,7 +5,7 @@ use super::origin::{ConfigError, ConfigErrors, Origin};
 use super::overlay::{Flags, apply_environment, apply_flags};
 use super::reader::{Effective, Reader, Section};
 use super::sections::{check_listeners, read_access, read_admin, read_server, read_store};
-use super::settings::Settings;
+use super::settings::{Settings, StoreSettings};
 use super::tree::{Table, parse_file};
 use super::upstreams::{Places, read_upstreams};
 use std::path::{Path, PathBuf};
@@ -67,6 +67,26 @@ impl Sources {
 /// # Errors
 /// Everything that is wrong and can be found in one go.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
+    load_for(sources, true)
+}
+
+/// The socket through which the daemon of these sources can be asked. An upstream need not be named for that.
+///
+/// # Errors
+/// Everything that is wrong and can be found in one go.
+pub fn find_socket(sources: &Sources) -> Result<Option<PathBuf>, ConfigErrors> {
+    load_for(sources, false).map(|loaded| loaded.settings.admin.socket)
+}
+
+/// The store's settings, for commands that need no upstream.
+///
+/// # Errors
+/// Everything that is wrong and can be found in one go, but for the want of an upstream.
+pub fn load_store(sources: &Sources) -> Result<StoreSettings, ConfigErrors> {
+    load_for(sources, false).map(|loaded| loaded.settings.store)
+}
+
+fn load_for(sources: &Sources, needs_upstream: bool) -> Result<Loaded, ConfigErrors> {
     let file = sources.find_file();
     let mut reader = Reader::default();
     let mut root = match &file {
@@ -80,7 +100,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
         Some(file) => Origin::File { file: Arc::from(file.as_path()), line: 1, column: 1 },
         None => Origin::Default,
     };
-    let settings = read_tree(&mut reader, root, &whole, sources);
+    let settings = read_tree(&mut reader, root, &whole, sources, needs_upstream);
     if reader.errors.is_empty() {
         let Reader { warnings, effective, .. } = reader;
         return Ok(Loaded { settings, effective, warnings, file });
@@ -112,18 +132,21 @@ fn concerns_upstreams(error: &ConfigError) -> bool {
     error.key == "upstream" || error.origin == Origin::Flag("--upstream")
 }
 
-fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources) -> Settings {
+fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources, needs_upstream: bool) -> Settings {
     let here = &sources.current_folder;
     let mut top = Section::new(reader, "", root, whole.clone());
     let section = top.section("server");
     let server = read_server(section);
     let listen_origin = top.reader.origin_of("server", "listen");
     check_listeners(top.reader, &listen_origin, &server.listen);
-    let admin = read_admin(top.section("admin"), &server);
+    let mut admin = read_admin(top.section("admin"), &server);
     let store = read_store(top.section("store"), &sources.environment, here);
+    if cfg!(unix) {
+        admin.socket.get_or_insert_with(|| store.path.join("admin.sock"));
+    }
     let access = read_access(top.section("access"), &server);
     let tables = top.tables("upstream");
-    if tables.is_empty() && !top.reader.errors.iter().any(concerns_upstreams) {
+    if needs_upstream && tables.is_empty() && !top.reader.errors.iter().any(concerns_upstreams) {
         let message = "there is no upstream: write [[upstream]] with name = \"myacr.azurecr.io\", or use --upstream myacr.azurecr.io";
         top.reader.error(whole.clone(), "", message);
     }

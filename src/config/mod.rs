@@ -20,7 +20,7 @@ mod upstreams;
 mod values;
 
 pub use environment::Environment;
-pub use load::{Loaded, Sources, load};
+pub use load::{Loaded, Sources, find_socket, load, load_store};
 pub use origin::{ConfigError, ConfigErrors, Origin};
 pub use overlay::{Flags, Login};
 pub use reader::Effective;

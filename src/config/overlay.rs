@@ -106,13 +106,24 @@ pub(super) fn apply_flags(root: &mut Table, flags: &Flags, errors: &mut Vec<Conf
             set(table, key, one(text, flag));
         }
     }
-    for (flag, given) in [("--allow", !flags.allow.is_empty()), ("--sealed", flags.sealed)] {
-        if given {
-            let message = "not available yet: remove it".to_owned();
-            errors.push(ConfigError { origin: Origin::Flag(flag), key: String::new(), message });
-        }
+    if !flags.allow.is_empty() {
+        let message = "not available yet: remove it".to_owned();
+        errors.push(ConfigError { origin: Origin::Flag("--allow"), key: String::new(), message });
     }
     apply_upstreams(root, flags, errors);
+    if flags.sealed {
+        seal(root);
+    }
+}
+
+/// Every upstream, whatever the file says of it.
+fn seal(root: &mut Table) {
+    let Some((_, Node { value: Value::Array(tables), .. })) = root.0.get_mut("upstream") else { return };
+    for node in tables {
+        if let Value::Table(table) = &mut node.value {
+            table.set("sealed", Node { value: Value::Boolean(true), origin: Origin::Flag("--sealed"), text: None });
+        }
+    }
 }
 
 fn apply_upstreams(root: &mut Table, flags: &Flags, errors: &mut Vec<ConfigError>) {

@@ -83,7 +83,7 @@ pub(super) fn positive(section: &mut Section<'_>, key: &'static str, default: Du
 
 pub(super) fn read_admin(mut section: Section<'_>, server: &ServerSettings) -> AdminSettings {
     let listen = section.or("listen", SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT));
-    section.unavailable("socket", None, "; health and metrics are on [admin] listen");
+    let socket = section.optional::<PathBuf>("socket", "admin.sock in the store's folder");
     if let Some(other) = server.listen.iter().find(|other| clash(other, &Listen::Tcp(listen))) {
         section.error("listen", format!("{listen} is taken by [server] listen {}: choose another port", show(other)));
     }
@@ -92,7 +92,7 @@ pub(super) fn read_admin(mut section: Section<'_>, server: &ServerSettings) -> A
         section.reader.warnings.push(warning);
     }
     section.finish();
-    AdminSettings { listen }
+    AdminSettings { listen, socket }
 }
 
 pub(super) fn check_listeners(reader: &mut Reader, origin: &Origin, listen: &[Listen]) {
@@ -142,11 +142,12 @@ pub(super) fn read_store(mut section: Section<'_>, environment: &Environment, he
     }
     let min_free = section.or("min_free", Size(5 << 30)).0;
     let sync = section.or("sync", Sync::Commit);
+    let scrub_rate = section.or("scrub_rate", Size(8 << 20)).0;
     section.unavailable("pin", None, "");
     let path = base.join(path);
     section.show_as("path", &path);
     section.finish();
-    StoreSettings { path, max_size, min_free, sync }
+    StoreSettings { path, max_size, min_free, sync, scrub_rate }
 }
 
 fn default_store(environment: &Environment) -> (Option<PathBuf>, Origin) {

@@ -91,6 +91,8 @@ impl Default for Limits {
 pub struct AdminSettings {
     /// Where health and metrics listen.
     pub listen: SocketAddr,
+    /// The Unix socket that the commands speak through. `None` where there are none.
+    pub socket: Option<PathBuf>,
 }
 
 /// `[store]`
@@ -104,6 +106,8 @@ pub struct StoreSettings {
     pub min_free: u64,
     /// What is synced before a blob counts as stored.
     pub sync: Sync,
+    /// Bytes per second at which everything stored is hashed again, over and over. 0: never.
+    pub scrub_rate: u64,
 }
 
 /// `[store] sync`
@@ -141,12 +145,38 @@ pub struct UpstreamSettings {
     pub credential: CredentialSettings,
     /// How long what can change may be served without asking again.
     pub freshness: FreshnessSettings,
+    /// Whether it is never to be asked: what is stored is all there is.
+    pub sealed: bool,
+    /// Bytes per second of all its blob downloads together. `None`: no limit.
+    pub max_rate: Option<u64>,
     /// Time to connect, TLS included.
     pub connect_timeout: Duration,
     /// Time from sending a request to the head of its answer.
     pub first_byte_timeout: Duration,
     /// Time without a byte after which a body is given up.
     pub stall_timeout: Duration,
+}
+
+impl UpstreamSettings {
+    /// The settings of an upstream of which nothing else is said.
+    #[must_use]
+    pub fn new(name: Registry, url: http::Uri) -> Self {
+        Self {
+            name,
+            aliases: Vec::new(),
+            default: false,
+            url,
+            ca_file: None,
+            token_realms: Vec::new(),
+            credential: CredentialSettings::Anonymous,
+            freshness: FreshnessSettings::default(),
+            sealed: false,
+            max_rate: None,
+            connect_timeout: Duration::from_secs(10),
+            first_byte_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(30),
+        }
+    }
 }
 
 /// `[upstream.credential]`
@@ -184,12 +214,23 @@ pub struct FreshnessSettings {
     pub tag_ttl: Duration,
     /// How long a request waits for the revalidation of an expired tag before the stored one goes out.
     pub revalidate_wait: Duration,
+    /// How old a stored tag may be to stand in for an upstream that is away. `None`: any age.
+    pub max_stale: Option<Duration>,
+    /// How long "upstream does not have it" is believed.
+    pub negative_ttl: Duration,
     /// Patterns (`*` any characters) of tags that never move.
     pub immutable_tags: Vec<String>,
 }
 
 impl Default for FreshnessSettings {
     fn default() -> Self {
-        Self { tag_ttl: Duration::from_secs(60), revalidate_wait: Duration::from_secs(1), immutable_tags: Vec::new() }
+        Self {
+            tag_ttl: Duration::from_secs(60),
+            revalidate_wait: Duration::from_secs(1),
+            max_stale: None,
+            // A geo-replica may be behind, and a push behind larder's back must show at once for a person.
+            negative_ttl: Duration::from_secs(5),
+            immutable_tags: Vec::new(),
+        }
     }
 }

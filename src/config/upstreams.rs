@@ -8,6 +8,7 @@ use super::secret::{read_secret, secret_path};
 use super::sections::{base_of, positive};
 use super::settings::{CredentialSettings, FreshnessSettings, UpstreamSettings};
 use super::tree::Table;
+use super::values::Rate;
 use crate::oci::Registry;
 use http::Uri;
 use std::path::{Path, PathBuf};
@@ -82,8 +83,8 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
     let connect_timeout = positive(&mut section, "connect_timeout", Duration::from_secs(10));
     let first_byte_timeout = positive(&mut section, "first_byte_timeout", Duration::from_secs(30));
     let stall_timeout = positive(&mut section, "stall_timeout", Duration::from_secs(30));
-    section.unavailable("sealed", Some("false"), "");
-    section.unavailable("max_rate", Some("0"), "");
+    let sealed = section.or("sealed", false);
+    let max_rate = section.or("max_rate", Rate(None)).0;
     let credential = read_credential(section.section("credential"), places);
     let freshness = read_freshness(section.section("freshness"));
     let clear = url.as_ref().filter(|url| url.scheme_str() == Some("http") && !is_loopback(url.host().unwrap_or("")));
@@ -102,6 +103,8 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
         token_realms,
         credential,
         freshness,
+        sealed,
+        max_rate,
         connect_timeout,
         first_byte_timeout,
         stall_timeout,
@@ -268,7 +271,9 @@ fn read_freshness(mut section: Section<'_>) -> FreshnessSettings {
     let default = FreshnessSettings::default();
     let tag_ttl = section.or("tag_ttl", default.tag_ttl);
     let revalidate_wait = section.or("revalidate_wait", default.revalidate_wait);
+    let max_stale = section.optional("max_stale", "a stored tag stands in whatever its age");
+    let negative_ttl = section.or("negative_ttl", default.negative_ttl);
     let immutable_tags = each(&mut section, "immutable_tags", parse_tag_pattern);
     section.finish();
-    FreshnessSettings { tag_ttl, revalidate_wait, immutable_tags }
+    FreshnessSettings { tag_ttl, revalidate_wait, max_stale, negative_ttl, immutable_tags }
 }

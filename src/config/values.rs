@@ -15,6 +15,10 @@ type Wrong = Vec<(Origin, String)>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Size(pub(super) u64);
 
+/// Bytes per second; `None`, written "0": no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate(pub(super) Option<u64>);
+
 /// Longest unit first, so that `GiB` is not read as `B`.
 const UNITS: [(&str, u64); 10] = [
     ("PiB", 1 << 50),
@@ -32,6 +36,9 @@ const UNITS: [(&str, u64); 10] = [
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let advice = r#"write a number with a unit, such as "10GiB" or "500MB""#;
     let trimmed = text.trim();
+    if trimmed == "0" {
+        return Ok(0);
+    }
     let unit = UNITS.iter().find(|(unit, _)| {
         trimmed.len() > unit.len()
             && trimmed.get(trimmed.len() - unit.len()..).is_some_and(|end| end.eq_ignore_ascii_case(unit))
@@ -105,6 +112,21 @@ impl Setting for Size {
     }
     fn show(&self) -> String {
         quote(&show_size(self.0))
+    }
+}
+
+impl Setting for Rate {
+    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
+        match &node.value {
+            Value::Integer(0) => return Some(Self(None)),
+            Value::String(text) if text == "0" => return Some(Self(None)),
+            _ => {}
+        }
+        let bytes = Size::read(node, wrong)?.0;
+        Some(Self((bytes > 0).then_some(bytes)))
+    }
+    fn show(&self) -> String {
+        self.0.map_or_else(|| quote("0"), |bytes| quote(&show_size(bytes)))
     }
 }
 

@@ -50,9 +50,12 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
     note_process(&metrics);
     // Sockets first: a port that is taken must not cost the opening of a store.
     let server = Server::bind(&settings.server.listen, &settings.server.limits).await?;
-    let admin_server = Server::bind(&[Listen::Tcp(settings.admin.listen)], &settings.server.limits).await?;
     let disk = Arc::new(RealDisk::new(&settings.store.path));
     let store = Store::open(&settings.store, disk, Arc::clone(&metrics)).await?;
+    // In the store's folder, if nothing else was said, and so after its lock: a socket that is there then is a dead one.
+    let socket = settings.admin.socket.clone().map(Listen::Unix);
+    let admin_listen: Vec<_> = std::iter::once(Listen::Tcp(settings.admin.listen)).chain(socket).collect();
+    let admin_server = Server::bind(&admin_listen, &settings.server.limits).await?;
     let mut routes = Routes::default();
     let mut upstreams = Vec::new();
     for upstream in &settings.upstreams {
@@ -66,8 +69,8 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
     let names = names.chain(settings.upstreams.iter().map(|upstream| upstream.name.to_string()));
     let access = Access::new(&settings.access, names);
     let cache = Cache::new(store.clone(), upstreams, &settings.server.limits, Arc::clone(&metrics));
-    let registry = Registry::new(routes, access, cache, Arc::clone(&metrics), log);
-    let admin = Admin::new(metrics, store.clone());
+    let registry = Registry::new(routes.clone(), access, cache.clone(), Arc::clone(&metrics), log);
+    let admin = Admin::new(metrics, store.clone(), cache, routes);
 
     let (trigger, drain) = Drain::new();
     // The admin listener goes on answering while the registry drains, so that what still runs can be seen.

@@ -24,6 +24,8 @@ pub trait FileBytes: Send + Sync + 'static {
     fn std_file(&self) -> Option<&std::fs::File>;
     /// Up to `len` bytes from `offset`, read where reading may block. No byte means that the file ends there.
     fn read(&self, offset: u64, len: usize) -> ReadFuture;
+    /// Its bytes were not there as announced: what is known of them is to be looked at again.
+    fn distrust(&self) {}
 }
 
 /// The parts of a file that may be sent now, in order: for a growing file they become ready one after another.

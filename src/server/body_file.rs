@@ -199,6 +199,7 @@ impl FileSource {
     }
 
     fn short(&self) -> BodyError {
+        self.file.distrust();
         BodyError::Short { missing: self.total.end - self.total.start }
     }
 }

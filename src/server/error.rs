@@ -4,6 +4,7 @@ use super::request::RequestError;
 use crate::access::Refusal;
 use crate::cache::CacheError;
 use crate::oci::{Code, InvalidDigest};
+use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, UpstreamError};
 use http::StatusCode;
 use std::time::Duration;
@@ -18,8 +19,8 @@ pub(super) struct Problem {
     pub(super) retry_after: Option<Duration>,
     /// Length of the content, for 416.
     pub(super) length: Option<u64>,
-    /// Whether this was remembered rather than asked.
-    pub(super) negative: bool,
+    /// Where the answer came from, if the cache was asked for it.
+    pub(super) origin: Option<CacheStatus>,
 }
 
 /// How long a client is asked to wait when upstream throttles and does not say for how long.
@@ -28,7 +29,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 impl Problem {
     pub(super) fn new(status: StatusCode, code: Code, message: &(impl ToString + ?Sized)) -> Self {
         let (code, message) = (code.as_str().to_owned(), message.to_string());
-        Self { status, code, message, retry_after: None, length: None, negative: false }
+        Self { status, code, message, retry_after: None, length: None, origin: None }
     }
 
     fn after(self, retry_after: Duration) -> Self {
@@ -77,11 +78,25 @@ impl From<Refusal> for Problem {
 
 impl From<CacheError> for Problem {
     fn from(error: CacheError) -> Self {
+        let origin = match error {
+            CacheError::Absent { .. } => Some(CacheStatus::Negative),
+            // That is about the request: what it asked for may well be stored.
+            CacheError::Unsatisfiable { .. } => None,
+            _ => Some(CacheStatus::Miss),
+        };
+        Self { origin, ..Self::of_cache(error) }
+    }
+}
+
+impl Problem {
+    fn of_cache(error: CacheError) -> Self {
         match error {
             CacheError::Upstream(error) => Self::of_upstream(&error),
             CacheError::Absent { code, message } => {
-                Self { code, negative: true, ..Self::new(StatusCode::NOT_FOUND, Code::Unknown, &message) }
+                Self { code, ..Self::new(StatusCode::NOT_FOUND, Code::Unknown, &message) }
             }
+            CacheError::Sealed { code, .. } => Self::new(StatusCode::NOT_FOUND, code, &error),
+            CacheError::TooOld { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, Code::Unknown, &error),
             CacheError::Unsatisfiable { length } => {
                 Self { length: Some(length), ..Self::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::Unknown, &error) }
             }
@@ -94,14 +109,16 @@ impl From<CacheError> for Problem {
             CacheError::Store(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, &error),
         }
     }
-}
 
-impl Problem {
     /// Connection trouble is 502 or 504, never 404 (containerd goes on to its next host, oras and regctl try again) and never 401
     /// (which would send clients looking for a login that is larder's to have).
     fn of_upstream(error: &UpstreamError) -> Self {
         let as_is = |status, code| Self::new(status, code, error);
         match error.kind() {
+            // An answer to HEAD has no words of its own.
+            ErrorKind::NotFound { code, message } if message.is_empty() => {
+                Self { code: code.clone(), ..as_is(StatusCode::NOT_FOUND, Code::Unknown) }
+            }
             ErrorKind::NotFound { code, message } => {
                 Self { code: code.clone(), ..Self::new(StatusCode::NOT_FOUND, Code::Unknown, message) }
             }

@@ -2,7 +2,9 @@
 
 use super::error::Problem;
 use super::request::{Naming, parameter};
+use crate::cache::Entries;
 use crate::oci::{Code, MediaType, Name};
+use crate::store::ListKey;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -42,6 +44,21 @@ impl<'a> Cut<'a> {
         Ok(Self { query, count, last })
     }
 
+    /// The same query, for a list that is cut already.
+    pub(super) fn uncut(&self) -> Self {
+        Self { query: self.query, count: None, last: None }
+    }
+
+    /// The query as upstream understands it: without what names the upstream here.
+    pub(super) fn for_upstream(&self, naming: &Naming) -> String {
+        let last = self.last.as_deref().map(|last| unprefixed(last, naming).to_owned());
+        let kind = parameter(self.query, "artifactType").map(std::borrow::Cow::into_owned);
+        let count = self.count.map(|count| count.to_string());
+        let parts = [("n", count), ("last", last), ("artifactType", kind)];
+        let parts = parts.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(&value?))));
+        parts.collect::<Vec<_>>().join("&")
+    }
+
     /// The names behind `last`, as many as are wanted, and whether more follow.
     ///
     /// Upstreams sort lexically or in ASCII order, so the place of `last` is looked up; one that has gone in the meantime is
@@ -61,14 +78,28 @@ impl<'a> Cut<'a> {
 
     /// `Link` to the page behind `last`, in the client's way of naming.
     fn link(&self, path: &str, last: &str) -> String {
-        let encode =
-            |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
         let count = self.count.map_or_else(String::new, |count| format!("&n={count}"));
         let kept = ["artifactType", "ns"].map(|name| {
             parameter(self.query, name).map_or_else(String::new, |value| format!("&{name}={}", encode(&value)))
         });
         format!("<{path}?last={}{count}{}>; rel=\"next\"", encode(last), kept.concat())
     }
+}
+
+/// `Link` to the page that `query` gets from upstream, in the client's way of naming.
+pub(super) fn passed_link(path: &str, query: &str, naming: &Naming) -> String {
+    let ns = naming.ns.as_deref().map_or_else(String::new, |ns| format!("&ns={}", encode(ns)));
+    format!("<{path}?{query}{ns}>; rel=\"next\"")
+}
+
+fn encode(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+/// A client goes on after a repository's name as it has seen it, or as upstream has it.
+fn unprefixed<'a>(last: &'a str, naming: &Naming) -> &'a str {
+    let prefix = naming.component.as_deref().and_then(|component| last.strip_prefix(component)?.strip_prefix('/'));
+    prefix.unwrap_or(last)
 }
 
 #[derive(Serialize)]
@@ -82,8 +113,18 @@ struct Catalogue {
     repositories: Vec<String>,
 }
 
+/// The page of a list that the client asked for; `path` is where the client found it.
+pub(super) fn page(cut: &Cut<'_>, key: &ListKey, naming: &Naming, path: &str, entries: &Entries) -> Page {
+    match (key, entries) {
+        (ListKey::Tags(repository), Entries::Names(names)) => tags(cut, naming, &repository.name, names),
+        (ListKey::Catalogue(_), Entries::Names(names)) => catalogue(cut, naming, names),
+        (_, Entries::Descriptors(descriptors)) => referrers(cut, path, descriptors),
+        (ListKey::Referrers(..), Entries::Names(_)) => Page::default(),
+    }
+}
+
 /// `tags/list`
-pub(super) fn tags(cut: &Cut<'_>, naming: &Naming, name: &Name, tags: &[String]) -> Page {
+fn tags(cut: &Cut<'_>, naming: &Naming, name: &Name, tags: &[String]) -> Page {
     let (page, more) = cut.of(tags);
     let path = naming.path(&format!("{name}/tags/list"));
     let link = page.last().filter(|_| more).map(|last| cut.link(&path, last));
@@ -91,10 +132,9 @@ pub(super) fn tags(cut: &Cut<'_>, naming: &Naming, name: &Name, tags: &[String])
 }
 
 /// `_catalog`, each repository named as the client would ask for it.
-pub(super) fn catalogue(cut: &Cut<'_>, naming: &Naming, repositories: &[String]) -> Page {
+fn catalogue(cut: &Cut<'_>, naming: &Naming, repositories: &[String]) -> Page {
     let prefix = naming.component.as_ref().map_or_else(String::new, |component| format!("{component}/"));
-    // A client goes on after a name as it has seen it.
-    let last = cut.last.as_deref().map(|last| last.strip_prefix(&prefix).unwrap_or(last).to_owned());
+    let last = cut.last.as_deref().map(|last| unprefixed(last, naming).to_owned());
     let (page, more) = Cut { last, ..*cut }.of(repositories);
     let named: Vec<String> = page.iter().map(|name| format!("{prefix}{name}")).collect();
     let link = named.last().filter(|_| more).map(|last| cut.link(&naming.path("_catalog"), last));
@@ -119,7 +159,7 @@ struct Referrer {
 
 /// `referrers`, filtered by `artifactType` if every descriptor says its own: ACR leaves it out of some, and only the client, who
 /// can fetch the manifest, can judge those.
-pub(super) fn referrers(cut: &Cut<'_>, path: &str, descriptors: &[Box<RawValue>]) -> Page {
+fn referrers(cut: &Cut<'_>, path: &str, descriptors: &[Box<RawValue>]) -> Page {
     let wanted = parameter(cut.query, "artifactType").filter(|wanted| !wanted.is_empty());
     let entries: Vec<(&RawValue, Referrer)> =
         descriptors.iter().filter_map(|raw| Some((&**raw, serde_json::from_str(raw.get()).ok()?))).collect();
@@ -173,6 +213,17 @@ mod tests {
         assert!(body.contains(r#"["v2","v3"]"#), "a last that is gone is placed by comparison");
         assert_eq!(page("n=0", &all), (r#"{"name":"acr/samples/config","tags":[]}"#.into(), None));
         assert!(Cut::parse("n=many").is_err());
+    }
+
+    #[test]
+    fn upstream_is_asked_in_its_own_words() {
+        let naming = Naming { component: Some("acr".into()), ns: Some("a.b".into()), ..Naming::default() };
+        let of = |query: &str| Cut::parse(query).unwrap().for_upstream(&naming);
+        assert_eq!(of("ns=a.b"), "");
+        assert_eq!(of("last=acr%2Fa%2Fb&ns=a.b&n=5"), "n=5&last=a%2Fb");
+        assert_eq!(of("last=c&artifactType=x/y&orderby="), "last=c&artifactType=x%2Fy");
+        let link = passed_link("/v2/acr/_catalog", "last=c&n=5&orderby=", &naming);
+        assert_eq!(link, "</v2/acr/_catalog?last=c&n=5&orderby=&ns=a%2Eb>; rel=\"next\"");
     }
 
     #[test]

@@ -8,10 +8,10 @@ use super::lists::{self, Cut, Page};
 use super::request::{self, Naming, Resolved, Routes, Target, without_port};
 use super::{content, record::Record};
 use crate::access::{Access, Caller, Refusal};
-use crate::cache::{BlobAnswer, Cache, Entries, List, ListAnswer, ManifestAnswer, ManifestRequest, Provenance, Want};
+use crate::cache::{BlobAnswer, Cache, List, ListAnswer, ManifestAnswer, ManifestRequest, Provenance, Want};
 use crate::oci::{Accept, ByteRange, Code, Digest, ErrorBody, MediaType, Reference, Repository};
 use crate::store::ListKey;
-use crate::telemetry::{CacheStatus, Log, Metrics};
+use crate::telemetry::{Log, Metrics};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -99,10 +99,12 @@ impl Inner {
             query: query.unwrap_or(""),
             naming: &naming,
         };
-        let mut reply = self.target(&target, &asked).await.map_err(|problem| match target {
+        let result = self.target(&target, &asked).await.map_err(|problem| match target {
             Target::Referrers(..) => problem.of_referrers(),
             _ => problem,
-        })?;
+        });
+        // An error, too, is scoped by the namespace.
+        let mut reply = result.unwrap_or_else(|problem| problem_reply(&problem, &record.request_id()));
         if let Some(ns) = naming.ns.as_deref().and_then(|ns| HeaderValue::from_str(ns).ok()) {
             reply.response.headers_mut().insert(NAMESPACE, ns);
         }
@@ -115,35 +117,38 @@ impl Inner {
             Target::Manifest(repository, reference) => self.manifest(repository, reference, asked).await,
             Target::Blob(repository, digest) => self.blob(repository, digest, asked).await,
             Target::Tags(repository) => {
-                let cut = Cut::parse(asked.query)?;
-                let answer = self.cache.list(&ListKey::Tags(repository.clone()), asked.query, asked.no_cache()).await?;
                 let path = asked.naming.path(&format!("{}/tags/list", repository.name));
-                Ok(list_reply(answer, asked, &path, JSON, |entries| match entries {
-                    Entries::Names(names) => lists::tags(&cut, asked.naming, &repository.name, names),
-                    Entries::Descriptors(_) => Page::default(),
-                }))
+                self.list(&ListKey::Tags(repository.clone()), asked, &path).await
             }
             Target::Catalogue(registry) => {
-                let cut = Cut::parse(asked.query)?;
-                let answer =
-                    self.cache.list(&ListKey::Catalogue(registry.clone()), asked.query, asked.no_cache()).await?;
-                Ok(list_reply(answer, asked, &asked.naming.path("_catalog"), JSON, |entries| match entries {
-                    Entries::Names(names) => lists::catalogue(&cut, asked.naming, names),
-                    Entries::Descriptors(_) => Page::default(),
-                }))
+                self.list(&ListKey::Catalogue(registry.clone()), asked, &asked.naming.path("_catalog")).await
             }
             Target::Referrers(repository, digest) => {
-                let cut = Cut::parse(asked.query)?;
-                let key = ListKey::Referrers(repository.clone(), *digest);
-                let answer = self.cache.list(&key, asked.query, asked.no_cache()).await?;
                 let path = asked.naming.path(&format!("{}/referrers/{digest}", repository.name));
-                let kind = HeaderValue::from_static(MediaType::OCI_INDEX);
-                Ok(list_reply(answer, asked, &path, kind, |entries| match entries {
-                    Entries::Descriptors(descriptors) => lists::referrers(&cut, &path, descriptors),
-                    Entries::Names(_) => Page::default(),
-                }))
+                self.list(&ListKey::Referrers(repository.clone(), *digest), asked, &path).await
             }
         }
+    }
+
+    async fn list(&self, key: &ListKey, asked: &Asked<'_>, path: &str) -> Result<Reply, Problem> {
+        let cut = Cut::parse(asked.query)?;
+        let ListAnswer { list, provenance } =
+            self.cache.list(key, &cut.for_upstream(asked.naming), asked.no_cache()).await?;
+        let page = match &list {
+            List::Whole(entries) => lists::page(&cut, key, asked.naming, path, entries),
+            List::Page(passed) => {
+                let mut page = lists::page(&cut.uncut(), key, asked.naming, path, &passed.entries);
+                let next = passed.next.as_deref().map(|query| lists::passed_link(path, query, asked.naming));
+                page.link = page.link.or(next);
+                page.filtered |= passed.filtered;
+                page
+            }
+        };
+        let kind = match key {
+            ListKey::Referrers(..) => HeaderValue::from_static(MediaType::OCI_INDEX),
+            ListKey::Tags(_) | ListKey::Catalogue(_) => JSON,
+        };
+        Ok(list_reply(page, kind, asked.head, provenance))
     }
 
     async fn manifest(
@@ -229,26 +234,9 @@ fn ping(head: bool) -> Reply {
     Reply { response, provenance: None, detail: None }
 }
 
-fn list_reply(
-    answer: ListAnswer,
-    asked: &Asked<'_>,
-    path: &str,
-    kind: HeaderValue,
-    page: impl FnOnce(&Entries) -> Page,
-) -> Reply {
-    let page = match &answer.list {
-        List::Whole(entries) => page(entries),
-        List::Page(fetched) => {
-            let query = fetched.next.as_deref().and_then(|next| Some(next.split_once('?')?.1));
-            Page {
-                body: fetched.content.to_vec(),
-                link: query.map(|query| format!("<{path}?{query}>; rel=\"next\"")),
-                filtered: fetched.filters_applied.as_deref() == Some("artifactType"),
-            }
-        }
-    };
+fn list_reply(page: Page, kind: HeaderValue, head: bool, provenance: Provenance) -> Reply {
     let length = page.body.len();
-    let body = if asked.head { Body::empty() } else { Body::full(page.body.into()) };
+    let body = if head { Body::empty() } else { Body::full(page.body.into()) };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, kind);
@@ -259,7 +247,7 @@ fn list_reply(
     if page.filtered {
         headers.insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
     }
-    Reply { response, provenance: Some(answer.provenance), detail: None }
+    Reply { response, provenance: Some(provenance), detail: None }
 }
 
 fn problem_reply(problem: &Problem, request_id: &str) -> Reply {
@@ -277,7 +265,7 @@ fn problem_reply(problem: &Problem, request_id: &str) -> Reply {
     if let Some(length) = problem.length {
         headers.insert(header::CONTENT_RANGE, value(&format!("bytes */{length}")));
     }
-    let provenance = problem.negative.then(|| Provenance::new(CacheStatus::Negative));
+    let provenance = problem.origin.map(|origin| Provenance { stored: false, ..Provenance::new(origin) });
     Reply { response, provenance, detail: Some(problem.message.clone()) }
 }
 

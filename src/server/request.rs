@@ -143,6 +143,12 @@ impl Routes {
         }
     }
 
+    /// The upstreams' canonical names.
+    #[must_use]
+    pub fn registries(&self) -> &[Registry] {
+        &self.canonical
+    }
+
     /// Whether `host`, a lower-case `Host` value without its port, is an upstream's name.
     #[must_use]
     pub fn is_upstream(&self, host: &str) -> bool {

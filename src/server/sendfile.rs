@@ -143,7 +143,10 @@ impl Live {
         };
         let mut at = offset;
         match sendfile(socket, file, Some(&mut at), buffer.len()) {
-            Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file that is being sent became shorter")),
+            Ok(0) => {
+                mapping.file.distrust();
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file that is being sent became shorter"))
+            }
             Ok(sent) => {
                 self.stats.calls.fetch_add(1, Ordering::Relaxed);
                 self.stats.bytes.fetch_add(sent as u64, Ordering::Relaxed);
@@ -151,7 +154,12 @@ impl Live {
             }
             // Some file systems cannot; the mapping is real, so writing from it is right.
             Err(Errno::INVAL | Errno::NOSYS) => send_plain(socket, &[IoSlice::new(buffer)], 1, SendFlags::empty()),
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                if error == Errno::IO {
+                    mapping.file.distrust();
+                }
+                Err(error.into())
+            }
         }
     }
 }

@@ -1,3 +1,4 @@
+use super::check::Check;
 use super::disk::{DiskFile, read_exact_at};
 use super::error::StoreError;
 use super::workers::Workers;
@@ -5,7 +6,7 @@ use crate::oci::Digest;
 use bytes::Bytes;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// A complete, verified, immutable blob, open for reading.
 ///
@@ -44,16 +45,18 @@ impl Blob {
 
 /// An open file of a blob or an ingest. It is never opened again by its path, so that renaming or removing it does not matter.
 #[derive(Clone)]
-pub struct BlobFile(Arc<Open>);
+pub struct BlobFile(pub(super) Arc<Open>);
 
-struct Open {
-    file: Box<dyn DiskFile>,
-    workers: Workers,
+pub(super) struct Open {
+    pub(super) file: Box<dyn DiskFile>,
+    pub(super) workers: Workers,
+    /// Unset as long as the file is an ingest: all of it was written or hashed here.
+    pub(super) check: OnceLock<Check>,
 }
 
 impl BlobFile {
     pub(super) fn new(file: Box<dyn DiskFile>, workers: Workers) -> Self {
-        Self(Arc::new(Open { file, workers }))
+        Self(Arc::new(Open { file, workers, check: OnceLock::new() }))
     }
 
     /// The file for `sendfile` and memory maps. `None` on a simulated disk.

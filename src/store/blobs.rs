@@ -4,13 +4,16 @@
 
 use super::blob::{Blob, BlobFile};
 use super::catalogue::Entry;
+use super::check::Check;
 use super::disk::{Access, DiskFile, read_exact_at};
 use super::error::StoreError;
 use super::files::{is_absent, lock, parent};
 use super::inner::Inner;
 use super::layout;
+use super::pieces::{PIECE, Rehash};
 use crate::oci::{Digest, Hasher, MAX_MANIFEST};
 use bytes::Bytes;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -28,6 +31,13 @@ impl DigestLocks {
         let first = digest.as_bytes().first().copied().unwrap_or_default();
         lock(&self.0[usize::from(first) % self.0.len()])
     }
+}
+
+/// Whether an error says that a file is there and cannot be read: no more of it than of one that is not.
+fn is_damage(error: &io::Error) -> bool {
+    // EIO; EBADMSG and EUCLEAN are what file systems with checksums say.
+    let broken = cfg!(unix) && matches!(error.raw_os_error(), Some(5 | 74 | 117));
+    broken || matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::PermissionDenied)
 }
 
 impl Inner {
@@ -50,6 +60,10 @@ impl Inner {
                 }
                 return Ok(None);
             }
+            Err(error) if is_damage(&error) => {
+                self.set_aside(digest, "read")?;
+                return Ok(None);
+            }
             other => other.map_err(StoreError::io("open", &path))?,
         };
         let len = file.len().map_err(StoreError::io("read", &path))?;
@@ -57,18 +71,25 @@ impl Inner {
             Some(entry) if entry.len == len => entry,
             _ => self.found(*digest, len, SystemTime::now()),
         };
-        if !self.is_sound(&*file, digest, &entry)? {
+        let mut pieces = None;
+        if !entry.checked.is_all() && len > PIECE {
+            pieces = self.read_pieces(digest);
+        }
+        let is_cut = pieces.as_ref().is_some_and(|pieces| pieces.len != len);
+        if is_cut || !self.is_sound(&*file, digest, &entry)? {
             drop(file);
-            self.set_aside(digest)?;
+            self.set_aside(digest, "read")?;
             return Ok(None);
         }
-        Ok(Some(self.opened(*digest, BlobFile::new(file, self.general.clone()), entry)))
+        let file = BlobFile::new(file, self.general.clone());
+        let _ = file.0.check.set(Check::new(self.me.clone(), *digest, Arc::clone(&entry), pieces));
+        Ok(Some(self.opened(*digest, file, entry)))
     }
 
     /// Enters a blob that was found on disk.
     pub(super) fn found(&self, digest: Digest, len: u64, last_use: SystemTime) -> Arc<Entry> {
-        let entry = Arc::new(Entry::new(len, last_use, false));
-        entry.set_checked(!self.suspect.load(Ordering::Acquire));
+        let suspect = self.suspect.load(Ordering::Acquire);
+        let entry = Arc::new(Entry::found(len, last_use, false, suspect));
         self.space.add(len);
         if let Some(old) = self.catalogue.insert(digest, Arc::clone(&entry)) {
             self.space.sub(old.len);
@@ -84,28 +105,22 @@ impl Inner {
         blob
     }
 
-    /// Whether a blob found after an unsynced stop has its digest; asked once. It is synced on the way, so that it is no
-    /// question for the next process.
+    /// Whether a blob may be opened: a small one, and any that was found after an unsynced stop, must have its digest; asked
+    /// once. The latter is synced on the way, so that it is no question for the next process.
     fn is_sound(&self, file: &dyn DiskFile, digest: &Digest, entry: &Entry) -> Result<bool, StoreError> {
-        if entry.is_checked() {
+        let suspect = entry.is_suspect();
+        if entry.checked.is_all() || (entry.len > PIECE && !suspect) {
             return Ok(true);
         }
-        let path = layout::blob(digest);
-        let mut hasher = Hasher::new(digest.algorithm());
-        let mut piece = vec![0; 1 << 20];
-        let mut offset = 0;
-        while offset < entry.len {
-            let length = usize::try_from(entry.len - offset).unwrap_or(usize::MAX).min(piece.len());
-            read_exact_at(file, &mut piece[..length], offset).map_err(StoreError::io("read", &path))?;
-            hasher.update(&piece[..length]);
-            offset += length as u64;
+        let mut rehash = Rehash::new(*digest);
+        if rehash.step(file, entry.len, u64::MAX).is_err() || rehash.pieces().is_none() {
+            return Ok(false);
         }
-        let sound = hasher.finish() == *digest;
-        if sound && self.files.durable() {
-            file.sync_data().map_err(StoreError::io("sync", &path))?;
+        if suspect && self.files.durable() {
+            file.sync_data().map_err(StoreError::io("sync", layout::blob(digest)))?;
         }
-        entry.set_checked(sound);
-        Ok(sound)
+        entry.set_sound();
+        Ok(true)
     }
 
     /// Checks a blob that nobody has asked for yet.
@@ -116,7 +131,7 @@ impl Inner {
             Err(error) if is_absent(&error) => return Ok(()),
             other => other.map_err(StoreError::io("open", &path))?,
         };
-        if self.is_sound(&*file, digest, entry)? { Ok(()) } else { self.set_aside(digest) }
+        if self.is_sound(&*file, digest, entry)? { Ok(()) } else { self.set_aside(digest, "read") }
     }
 
     /// The last steps of every commit before the rename: nobody may write any more, and what was written survives a crash.
@@ -140,10 +155,11 @@ impl Inner {
         let path = layout::blob(&digest);
         let _guard = self.digest_locks.lock(&digest);
         self.files.disk.rename(from, &path).map_err(StoreError::io("rename to its place", &path))?;
-        let entry = Arc::new(Entry::new(len, SystemTime::now(), manifest));
+        let entry = Arc::new(Entry::written(len, SystemTime::now(), manifest));
         if let Some(old) = self.catalogue.insert(digest, Arc::clone(&entry)) {
             self.space.sub(old.len);
         }
+        let _ = file.0.check.set(Check::new(self.me.clone(), digest, Arc::clone(&entry), None));
         Ok(self.opened(digest, file, entry))
     }
 
@@ -157,32 +173,43 @@ impl Inner {
         let path = layout::blob(digest);
         match read_exact_at(blob.file().disk_file(), &mut content, 0) {
             Ok(()) if digest.matches(&content) => return Ok(Some(content.into())),
-            Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
-                return Err(StoreError::io("read", path)(error));
-            }
+            Err(error) if !is_damage(&error) => return Err(StoreError::io("read", path)(error)),
             _ => {}
         }
         drop(blob);
         let _guard = self.digest_locks.lock(digest);
-        self.set_aside(digest)?;
+        self.set_aside(digest, "read")?;
         Ok(None)
     }
 
+    /// Sets a damaged blob aside, unless another one has taken its place since it was read.
+    pub(super) fn quarantine(&self, digest: &Digest, entry: &Arc<Entry>, seen: &str) -> Result<(), StoreError> {
+        let _guard = self.digest_locks.lock(digest);
+        match self.catalogue.get(digest) {
+            Some(current) if Arc::ptr_eq(&current, entry) => self.set_aside(digest, seen),
+            _ => Ok(()),
+        }
+    }
+
     /// Moves a damaged blob to the quarantine, so that it is fetched again and a person can look at it. Its digest is locked.
-    fn set_aside(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.metrics.digest_failures.with_label_values(&["read"]).inc();
+    fn set_aside(&self, digest: &Digest, seen: &str) -> Result<(), StoreError> {
+        self.metrics.digest_failures.with_label_values(&[seen]).inc();
         let number = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let (path, aside) = (layout::blob(digest), layout::quarantined(digest, number));
+        // What stays where it is, because it cannot be moved, is counted when it is found again.
+        if let Some(entry) = self.catalogue.remove(digest) {
+            self.space.sub(entry.len);
+        }
         match self.files.disk.rename(&path, &aside) {
             Err(error) if is_absent(&error) => {}
             other => {
                 other.map_err(StoreError::io("quarantine", &path))?;
+                self.space.add(self.files.disk.metadata(&aside).map_or(0, |metadata| metadata.len));
                 self.metrics.quarantined.with_label_values(&[] as &[&str]).inc();
                 tracing::warn!(blob.digest = %digest, file = %aside.display(), "stored content is damaged and was set aside; it will be fetched again");
             }
         }
-        // Its bytes stay on disk and in the account.
-        self.catalogue.remove(digest);
+        let _ = self.files.discard(&layout::pieces(digest));
         self.files.sync_folder(parent(&aside))?;
         self.files.sync_folder(parent(&path))
     }
@@ -195,7 +222,8 @@ impl Inner {
             self.metrics.digest_failures.with_label_values(&["fill"]).inc();
             return Err(StoreError::Mismatch { expected: *digest, actual: actual.into() });
         }
-        if self.read_small(digest)?.is_some() {
+        // One that cannot be read is replaced.
+        if let Ok(Some(_)) = self.read_small(digest) {
             if let Some(entry) = self.catalogue.get(digest) {
                 entry.set_manifest();
             }

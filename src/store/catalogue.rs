@@ -5,6 +5,7 @@
 
 use super::blob::{Blob, BlobFile, Observer};
 use super::files::lock;
+use super::pieces::Checked;
 use crate::oci::Digest;
 use prometheus::IntGauge;
 use std::collections::{HashMap, VecDeque};
@@ -23,20 +24,29 @@ pub(super) struct Entry {
     /// Whether `last_use` is newer than the file's time.
     unwritten: AtomicBool,
     manifest: AtomicBool,
-    /// Whether this process has written it, has hashed it, or need not.
-    checked: AtomicBool,
+    /// What of it this process has written or checked.
+    pub(super) checked: Checked,
+    /// Whether a process that did not sync it may have left it incomplete: all of it is hashed before it is first opened.
+    suspect: AtomicBool,
     file: Mutex<Observer>,
 }
 
 impl Entry {
-    pub(super) fn new(len: u64, last_use: SystemTime, manifest: bool) -> Self {
+    /// A blob that this process has written.
+    pub(super) fn written(len: u64, last_use: SystemTime, manifest: bool) -> Self {
+        Self { checked: Checked::new(len, true), ..Self::found(len, last_use, manifest, false) }
+    }
+
+    /// A blob that lies on disk.
+    pub(super) fn found(len: u64, last_use: SystemTime, manifest: bool, suspect: bool) -> Self {
         let since = last_use.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             len,
             last_use: AtomicU64::new(u64::try_from(since.as_millis()).unwrap_or_default()),
             unwritten: AtomicBool::new(false),
             manifest: AtomicBool::new(manifest),
-            checked: AtomicBool::new(true),
+            checked: Checked::new(len, false),
+            suspect: AtomicBool::new(suspect),
             file: Mutex::default(),
         }
     }
@@ -65,12 +75,14 @@ impl Entry {
         self.manifest.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_checked(&self) -> bool {
-        self.checked.load(Ordering::Acquire)
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
     }
 
-    pub(super) fn set_checked(&self, checked: bool) {
-        self.checked.store(checked, Ordering::Release);
+    /// All of it has just been hashed, and has its digest.
+    pub(super) fn set_sound(&self) {
+        self.checked.set_all();
+        self.suspect.store(false, Ordering::Release);
     }
 
     /// The file, if somebody has it open.

@@ -23,6 +23,12 @@ pub enum StoreError {
         /// The digest that it has.
         actual: Box<Digest>,
     },
+    /// What is stored is not what was stored.
+    #[error("the stored content of {digest} is damaged; it was set aside, and the next request fetches it again")]
+    Damaged {
+        /// The blob.
+        digest: Digest,
+    },
     /// There is no room.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -151,6 +157,12 @@ pub enum OpenError {
         path: PathBuf,
         /// The process that holds it.
         pid: Option<u32>,
+    },
+    /// There is none.
+    #[error("there is no store at {}; name its folder with --store or [store] path", .path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
     },
     /// Written by another version of larder.
     #[error(

@@ -91,6 +91,7 @@ impl Inner {
             }
             _ => {}
         }
+        let _ = self.files.discard(&layout::pieces(digest));
         self.catalogue.remove(digest);
         self.space.sub(entry.len);
         self.metrics.store_evictions.with_label_values(&["space"]).inc();

@@ -47,21 +47,8 @@ impl Files {
         self.sync == Sync::Commit
     }
 
-    /// The whole file. `None` if there is none, or if it is longer than any that the store writes.
     pub(super) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-        let file = match self.disk.open(path, Access::Read) {
-            Err(error) if is_absent(&error) => return Ok(None),
-            other => other.map_err(StoreError::io("open", path))?,
-        };
-        let length = file.len().map_err(StoreError::io("read", path))?;
-        if length > LONGEST {
-            return Ok(None);
-        }
-        let mut content = vec![0; usize::try_from(length).unwrap_or_default()];
-        match read_exact_at(&*file, &mut content, 0) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-            other => other.map(|()| Some(content)).map_err(StoreError::io("read", path)),
-        }
+        read(&*self.disk, path)
     }
 
     /// Writes `content` to a file of its own, syncs it, and renames it over `path`.
@@ -82,12 +69,7 @@ impl Files {
 
     /// Removes a file; whether there was one that had been counted.
     pub(super) fn remove(&self, path: &Path) -> Result<bool, StoreError> {
-        let removed = self.counting(path, || {
-            let length = self.disk.metadata(path).map(|metadata| metadata.len)?;
-            self.disk.remove(path)?;
-            Ok((length, 0))
-        });
-        let counted = match removed {
+        let counted = match self.discard(path) {
             // Perhaps by a process that was killed before it could sync.
             Err(error) if is_absent(&error) => {
                 return match self.sync_folder(parent(path)) {
@@ -99,6 +81,15 @@ impl Files {
         };
         self.sync_folder(parent(path))?;
         Ok(counted)
+    }
+
+    /// Removes a file that does no harm if a crash brings it back; whether it had been counted.
+    pub(super) fn discard(&self, path: &Path) -> io::Result<bool> {
+        self.counting(path, || {
+            let length = self.disk.metadata(path).map(|metadata| metadata.len)?;
+            self.disk.remove(path)?;
+            Ok((length, 0))
+        })
     }
 
     pub(super) fn temporary(&self) -> PathBuf {
@@ -224,6 +215,23 @@ impl Files {
         }
         drop(held);
         Ok(is_counted)
+    }
+}
+
+/// The whole file. `None` if there is none, or if it is longer than any that the store writes.
+pub(super) fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let file = match disk.open(path, Access::Read) {
+        Err(error) if is_absent(&error) => return Ok(None),
+        other => other.map_err(StoreError::io("open", path))?,
+    };
+    let length = file.len().map_err(StoreError::io("read", path))?;
+    if length > LONGEST {
+        return Ok(None);
+    }
+    let mut content = vec![0; usize::try_from(length).unwrap_or_default()];
+    match read_exact_at(&*file, &mut content, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        other => other.map(|()| Some(content)).map_err(StoreError::io("read", path)),
     }
 }
 

@@ -4,6 +4,7 @@ use super::error::{IngestError, OpenError, StoreError};
 use super::files::lock;
 use super::ingest::Ingest;
 use super::inner::Inner;
+use super::inventory::{RepositoryLinks, StoredReference};
 use super::links::TagLink;
 use super::lists::{ListKey, StoredList};
 use crate::config::StoreSettings;
@@ -42,7 +43,7 @@ impl Store {
         let (theirs, path) = (settings.clone(), settings.path.clone());
         let failed = move |source| OpenError::Io { action: "open", path, source };
         let spawned = std::thread::Builder::new().name("larder-open".into()).spawn(move || {
-            let _ = sender.send(super::open::open(&theirs, &disk, metrics));
+            let _ = sender.send(super::open::open(&theirs, &disk, &metrics));
         });
         match spawned {
             Ok(_) => opened
@@ -57,9 +58,9 @@ impl Store {
     /// afterwards is answered with [`StoreError::Closed`].
     pub async fn close(&self) {
         self.0.closing.store(true, Ordering::Release);
-        let upkeep = lock(&self.0.upkeep).take();
-        if let Some(upkeep) = upkeep {
-            upkeep.stop().await;
+        let threads = std::mem::take(&mut *lock(&self.0.background));
+        for thread in threads {
+            thread.stop().await;
         }
         self.0.writers.stop().await;
         self.0.walker.stop().await;
@@ -199,6 +200,24 @@ impl Store {
     pub async fn remove_list(&self, key: &ListKey) -> Result<(), StoreError> {
         let key = key.clone();
         self.run(move |inner| inner.remove_list(&key)).await
+    }
+
+    /// Everything that can be asked for by tag, with what is here of it. Walks over all links.
+    pub async fn references(&self) -> Result<Vec<StoredReference>, StoreError> {
+        let inner = Arc::clone(&self.0);
+        self.0.walker.run(move || inner.references()).await
+    }
+
+    /// The links of one repository, by what they speak for.
+    pub async fn links(&self, repository: &Repository) -> Result<RepositoryLinks, StoreError> {
+        let (repository, inner) = (repository.clone(), Arc::clone(&self.0));
+        self.0.walker.run(move || inner.links_of(&repository)).await
+    }
+
+    /// Says that the repository has a blob no more, unless a linked manifest names it.
+    pub async fn unlink_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
+        let (repository, digest) = (repository.clone(), *digest);
+        self.run(move |inner| inner.unlink_blob(&repository, &digest)).await
     }
 
     async fn run<T: Send + 'static>(

@@ -11,6 +11,7 @@ use super::files::is_absent;
 use super::inner::Inner;
 use super::layout;
 use super::partials::Claim;
+use super::pieces::Summing;
 use super::space::Reservation;
 use crate::oci::{Digest, Hasher};
 use bytes::Bytes;
@@ -50,6 +51,7 @@ struct State {
     digest: Digest,
     length: Option<u64>,
     hasher: Hasher,
+    sums: Summing,
     received: u64,
     too_long: bool,
     file: BlobFile,
@@ -188,7 +190,9 @@ impl State {
         let hasher = Hasher::new(digest.algorithm());
         let (received, too_long) = (0, false);
         let kept = claim.len.unwrap_or_default();
-        let mut state = Self { inner, claim, reservation, digest, length, hasher, received, too_long, file, path };
+        let sums = Summing::default();
+        let mut state =
+            Self { inner, claim, reservation, digest, length, hasher, sums, received, too_long, file, path };
         state.allocate(missing)?;
         Ok((state, kept))
     }
@@ -249,6 +253,7 @@ impl State {
             read_exact_at(self.file.disk_file(), &mut buffer[..left], self.received)
                 .map_err(StoreError::io("read", &self.path))?;
             self.hasher.update(&buffer[..left]);
+            self.sums.update(&buffer[..left]);
             self.received += left as u64;
         }
         Ok(())
@@ -267,6 +272,7 @@ impl State {
         }
         self.file.disk_file().write_at(batch, self.received).map_err(StoreError::io("write", &self.path))?;
         self.hasher.update(batch);
+        self.sums.update(batch);
         self.received += bytes;
         self.reservation.spend(bytes);
         self.claim.len = Some(self.received);
@@ -298,6 +304,7 @@ impl State {
         let release = self.file.disk_file().release();
         release.map_err(StoreError::io("give back unused space of", &self.path))?;
         self.inner.seal(&self.file, &self.path)?;
+        self.inner.keep_pieces(&self.digest, &self.sums.pieces());
         let blob = self.inner.place(&self.path, self.digest, self.received, self.file.clone(), false)?;
         // Its bytes belong to the blob from here on.
         self.claim.len = None;

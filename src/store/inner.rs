@@ -7,19 +7,21 @@ use super::layout;
 use super::membership::Members;
 use super::partials::Partials;
 use super::space::Space;
-use super::upkeep::Upkeep;
+use super::upkeep::Background;
 use super::workers::Workers;
 use crate::telemetry::Metrics;
 use prometheus::IntGauge;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 /// All parts of an open store.
 ///
 /// Lock order: `evicting`, a digest's lock, and below these the short locks inside the parts, of which none is held while
 /// another is taken.
 pub(super) struct Inner {
+    /// For what outlives a call and must not keep the store alive.
+    pub(super) me: Weak<Inner>,
     pub(super) files: Files,
     pub(super) space: Arc<Space>,
     pub(super) catalogue: Catalogue,
@@ -44,7 +46,7 @@ pub(super) struct Inner {
     pub(super) slow: AtomicBool,
     pub(super) closing: AtomicBool,
     pub(super) lock: Mutex<Option<Lock>>,
-    pub(super) upkeep: Mutex<Option<Upkeep>>,
+    pub(super) background: Mutex<Vec<Background>>,
 }
 
 impl Inner {

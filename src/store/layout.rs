@@ -12,7 +12,9 @@ pub(super) const VERSION: &str = "version";
 pub(super) const LOCK: &str = "lock";
 pub(super) const UNSYNCED: &str = "unsynced";
 pub(super) const DEFAULT_SIZE: &str = "default-size";
+pub(super) const SCRUB: &str = "scrub";
 pub(super) const BLOBS: &str = "blobs";
+pub(super) const PIECES: &str = "pieces";
 pub(super) const INGEST: &str = "ingest";
 pub(super) const TEMPORARY: &str = "ingest/tmp";
 pub(super) const REPOSITORIES: &str = "repositories";
@@ -21,10 +23,13 @@ pub(super) const INDEX: &str = "index";
 pub(super) const QUARANTINE: &str = "quarantine";
 
 /// The folders that are there as long as a store is open, parents first.
-pub(super) const FOLDERS: [&str; 10] = [
+pub(super) const FOLDERS: [&str; 13] = [
     BLOBS,
     "blobs/sha256",
     "blobs/sha512",
+    PIECES,
+    "pieces/sha256",
+    "pieces/sha512",
     INGEST,
     "ingest/sha256",
     "ingest/sha512",
@@ -42,6 +47,10 @@ pub(super) fn blobs(algorithm: Algorithm) -> PathBuf {
 
 pub(super) fn blob(digest: &Digest) -> PathBuf {
     blobs(digest.algorithm()).join(digest.hex())
+}
+
+pub(super) fn pieces(digest: &Digest) -> PathBuf {
+    Path::new(PIECES).join(digest.algorithm().as_str()).join(digest.hex())
 }
 
 pub(super) fn ingest(digest: &Digest) -> PathBuf {

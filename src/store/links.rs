@@ -108,6 +108,13 @@ impl Inner {
         Ok(())
     }
 
+    pub(super) fn unlink_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
+        self.members.forget(repository);
+        let removed = self.files.remove(&layout::blob_link(repository, digest));
+        self.members.forget(repository);
+        removed.map(|_| ())
+    }
+
     /// Reads a link, if it is whole and speaks of just this.
     pub(super) fn link(
         &self,

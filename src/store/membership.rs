@@ -148,7 +148,11 @@ impl Inner {
         Ok(parsed.map(|parsed| parsed.children().map(|child| child.digest).collect()).unwrap_or_default())
     }
 
-    fn linked(&self, folder: &std::path::Path, algorithm: crate::oci::Algorithm) -> Result<Vec<Digest>, StoreError> {
+    pub(super) fn linked(
+        &self,
+        folder: &std::path::Path,
+        algorithm: crate::oci::Algorithm,
+    ) -> Result<Vec<Digest>, StoreError> {
         match self.files.disk.list(folder) {
             Err(error) if super::files::is_absent(&error) => Ok(Vec::new()),
             other => {

@@ -9,13 +9,14 @@
 //!
 //! From the outside in: [`Store`] (`handle`) sends each call to the store's threads (`workers`), where `blobs`, `ingest`,
 //! `links`, `membership` and `lists` do the work on what `inner` puts together: `files` (atomic replacement), `space` and
-//! `evict`, `catalogue` (blobs and last use), `index`. `layout` names the paths, `record` is the format of small files,
-//! [`disk`] the seam to the file system. `open` and `upkeep` are its start and its housekeeping. `docs/disk.md` describes every
+//! `evict`, `catalogue` (blobs and last use), `pieces` and `check` (checksums, and the check before sending), `index`. `layout` names the paths, `record` is the format of small files,
+//! [`disk`] the seam to the file system. `open`, `upkeep` and `scrub` are its start and its housekeeping, `verify` looks at it from outside. `docs/disk.md` describes every
 //! file, rename and sync.
 
 mod blob;
 mod blobs;
 mod catalogue;
+mod check;
 pub mod disk;
 mod error;
 mod evict;
@@ -24,15 +25,19 @@ mod handle;
 mod index;
 mod ingest;
 mod inner;
+mod inventory;
 mod layout;
 mod links;
 mod lists;
 mod membership;
 mod open;
 mod partials;
+mod pieces;
 mod record;
+mod scrub;
 mod space;
 mod upkeep;
+mod verify;
 mod workers;
 
 pub use blob::{Blob, BlobFile};
@@ -40,5 +45,7 @@ pub use disk::{Disk, RealDisk};
 pub use error::{IngestError, OpenError, Refusal, StoreError, VerifyError};
 pub use handle::{Store, Usage};
 pub use ingest::{Ingest, Verified};
+pub use inventory::{RepositoryLinks, StoredReference};
 pub use links::TagLink;
 pub use lists::{ListKey, StoredList};
+pub use verify::{Verdict, Verifier};

@@ -6,7 +6,7 @@ use super::blobs::DigestLocks;
 use super::catalogue::Catalogue;
 use super::disk::{Disk, Lock, LockError};
 use super::error::{OpenError, StoreError};
-use super::files::Files;
+use super::files::{Files, read};
 use super::index::Index;
 use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
@@ -14,7 +14,7 @@ use super::membership::Members;
 use super::partials::Partials;
 use super::record::Record;
 use super::space::Space;
-use super::upkeep::Upkeep;
+use super::upkeep::Background;
 use super::workers::Workers;
 use crate::config::{StoreSettings, Sync};
 use crate::telemetry::Metrics;
@@ -32,7 +32,7 @@ const QUEUE: usize = 1024;
 pub(super) fn open(
     settings: &StoreSettings,
     disk: &Arc<dyn Disk>,
-    metrics: Arc<Metrics>,
+    metrics: &Arc<Metrics>,
 ) -> Result<Arc<Inner>, OpenError> {
     let at = Opening { path: settings.path.clone() };
     disk.prepare().map_err(|source| at.io("make the folder of", source))?;
@@ -42,7 +42,7 @@ pub(super) fn open(
     // These few files are synced whatever the setting, since nothing works without them, and they are not counted:
     // they are needed to find out the limit, and whether this is a store at all.
     let first = Files::new(Arc::clone(disk), Sync::Commit, Arc::new(Space::new(u64::MAX, 0, bytes.clone())));
-    at.check_version(&first)?;
+    at.check_version(&**disk)?;
     for folder in layout::FOLDERS.into_iter().rev() {
         first.make_folder(Path::new(folder)).map_err(|error| at.failed("make a folder of", error))?;
     }
@@ -58,41 +58,52 @@ pub(super) fn open(
     let space = Arc::new(Space::new(limit, settings.min_free, bytes));
     let partials = Partials::new(kind("ingest"));
     Opening::count_ingests(&**disk, &space, &partials);
-    Opening::count_quarantine(&**disk, &space, &metrics);
+    Opening::count_quarantine(&**disk, &space, metrics);
     let workers = |name, threads| Workers::start(name, threads, QUEUE).map_err(|e| at.io("start the threads of", e));
-    let inner = Arc::new(Inner {
+    let general = workers("larder-disk", GENERAL_THREADS)?;
+    let writers = workers("larder-ingest", WRITER_THREADS)?;
+    let walker = workers("larder-walker", 1)?;
+    let inner = Arc::new_cyclic(|me| Inner {
+        me: me.clone(),
         files: Files::new(Arc::clone(disk), settings.sync, Arc::clone(&space)),
         space,
         catalogue: Catalogue::new(kind("blob")),
         digest_locks: DigestLocks::new(),
         partials,
         members: Members::default(),
-        index: Index::start(disk, &metrics),
+        index: Index::start(disk, metrics),
         tags: kind("tag"),
         manifests: kind("manifest"),
-        metrics,
-        general: workers("larder-disk", GENERAL_THREADS)?,
-        writers: workers("larder-ingest", WRITER_THREADS)?,
-        walker: workers("larder-walker", 1)?,
+        metrics: Arc::clone(metrics),
+        general,
+        writers,
+        walker,
         evicting: Mutex::new(()),
         walked: AtomicBool::new(false),
         suspect: AtomicBool::new(suspect),
         slow: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         lock: Mutex::new(Some(lock)),
-        upkeep: Mutex::new(None),
+        background: Mutex::default(),
     });
-    let upkeep = Upkeep::start(&inner).map_err(|error| at.io("start the threads of", error))?;
-    *super::files::lock(&inner.upkeep) = Some(upkeep);
+    let rate = settings.scrub_rate;
+    let threads = [
+        Background::start("larder-upkeep", &inner, super::upkeep::run),
+        Background::start("larder-scrub", &inner, move |weak, told| super::scrub::run(weak, told, rate)),
+    ];
+    for thread in threads {
+        let thread = thread.map_err(|error| at.io("start the threads of", error))?;
+        super::files::lock(&inner.background).push(thread);
+    }
     Ok(inner)
 }
 
-struct Opening {
-    path: PathBuf,
+pub(super) struct Opening {
+    pub(super) path: PathBuf,
 }
 
 impl Opening {
-    fn lock(&self, disk: &dyn Disk) -> Result<Lock, OpenError> {
+    pub(super) fn lock(&self, disk: &dyn Disk) -> Result<Lock, OpenError> {
         disk.lock(Path::new(layout::LOCK)).map_err(|error| match error {
             LockError::Held(pid) => OpenError::InUse { path: self.path.clone(), pid },
             LockError::Io(source) => self.io("lock", source),
@@ -100,9 +111,9 @@ impl Opening {
     }
 
     /// A store without a version is new, or its first start was cut short.
-    fn check_version(&self, files: &Files) -> Result<(), OpenError> {
+    pub(super) fn check_version(&self, disk: &dyn Disk) -> Result<(), OpenError> {
         let found =
-            files.read(Path::new(layout::VERSION)).map_err(|error| self.failed("read the version of", error))?;
+            read(disk, Path::new(layout::VERSION)).map_err(|error| self.failed("read the version of", error))?;
         match found {
             Some(found) if found != VERSION && !found.is_empty() => {
                 let found = String::from_utf8_lossy(&found[..found.len().min(40)]).trim().to_owned();
@@ -182,7 +193,7 @@ impl Opening {
         }
     }
 
-    fn io(&self, action: &'static str, source: io::Error) -> OpenError {
+    pub(super) fn io(&self, action: &'static str, source: io::Error) -> OpenError {
         OpenError::Io { action, path: self.path.clone(), source }
     }
 

@@ -23,20 +23,34 @@ const SLOW_TICKS: u32 = 5;
 /// Entries handled before asking whether the store is still there.
 const SOME: usize = 256;
 
-/// The thread, as its owner sees it.
-pub(super) struct Upkeep {
+/// One of the store's own threads, as its owner sees it.
+pub(super) struct Background {
     /// Dropped to end the thread.
     running: mpsc::Sender<()>,
     ended: tokio::sync::oneshot::Receiver<()>,
 }
 
-impl Upkeep {
-    pub(super) fn start(inner: &Arc<Inner>) -> io::Result<Self> {
+/// How the thread learns that it is to end.
+pub(super) struct Told(mpsc::Receiver<()>);
+
+impl Told {
+    /// `None`: it is to end now.
+    pub(super) fn sleep(&self, time: Duration) -> Option<()> {
+        matches!(self.0.recv_timeout(time), Err(mpsc::RecvTimeoutError::Timeout)).then_some(())
+    }
+}
+
+impl Background {
+    pub(super) fn start(
+        name: &str,
+        inner: &Arc<Inner>,
+        work: impl FnOnce(&Weak<Inner>, &Told) + Send + 'static,
+    ) -> io::Result<Self> {
         let (running, told) = mpsc::channel();
         let (end, ended) = tokio::sync::oneshot::channel();
         let weak = Arc::downgrade(inner);
-        std::thread::Builder::new().name("larder-upkeep".into()).spawn(move || {
-            keep_up(&weak, &told);
+        std::thread::Builder::new().name(name.into()).spawn(move || {
+            work(&weak, &Told(told));
             let _ = end.send(());
         })?;
         Ok(Self { running, ended })
@@ -48,13 +62,13 @@ impl Upkeep {
     }
 }
 
-fn keep_up(weak: &Weak<Inner>, told: &mpsc::Receiver<()>) {
+pub(super) fn run(weak: &Weak<Inner>, told: &Told) {
     if walk(weak).is_none() || check_suspects(weak).is_none() {
         return;
     }
     let mut watch = SlowWatch::default();
     for tick in 1_u64.. {
-        if !matches!(told.recv_timeout(TICK), Err(mpsc::RecvTimeoutError::Timeout)) {
+        if told.sleep(TICK).is_none() {
             return;
         }
         let Some(inner) = alive(weak) else { return };
@@ -93,7 +107,7 @@ impl SlowWatch {
     }
 }
 
-fn alive(weak: &Weak<Inner>) -> Option<Arc<Inner>> {
+pub(super) fn alive(weak: &Weak<Inner>) -> Option<Arc<Inner>> {
     weak.upgrade().filter(|inner| !inner.is_closing())
 }
 
@@ -109,10 +123,12 @@ fn walk(weak: &Weak<Inner>) -> Option<()> {
             }
         }
     }
-    let mut folders = vec![PathBuf::from(layout::LISTS), PathBuf::from(layout::REPOSITORIES)];
+    let mut folders =
+        vec![PathBuf::from(layout::LISTS), PathBuf::from(layout::PIECES), PathBuf::from(layout::REPOSITORIES)];
     while let Some(folder) = folders.pop() {
         let inner = alive(weak)?;
         count_links(&inner, &folder);
+        remove_orphans(&inner, &folder);
         let entries = inner.files.disk.list(&folder).unwrap_or_default();
         folders.extend(entries.iter().filter(|entry| entry.is_dir).map(|entry| folder.join(&entry.name)));
     }
@@ -130,7 +146,7 @@ fn check_suspects(weak: &Weak<Inner>) -> Option<()> {
     }
     let mut all_sound = true;
     for (digest, entry) in alive(weak)?.catalogue.all() {
-        if !entry.is_checked()
+        if entry.is_suspect()
             && let Err(error) = alive(weak)?.check_blob(&digest, &entry)
         {
             all_sound = false;
@@ -154,6 +170,20 @@ fn count_blob(inner: &Inner, digest: Digest) {
     }
     if let Ok(metadata) = inner.files.disk.metadata(&layout::blob(&digest)) {
         inner.found(digest, metadata.len, metadata.modified);
+    }
+}
+
+/// Removes checksums without a blob: a crash came between the two.
+fn remove_orphans(inner: &Inner, folder: &Path) {
+    let algorithm =
+        ALGORITHMS.into_iter().find(|algorithm| folder == Path::new(layout::PIECES).join(algorithm.as_str()));
+    let Some(algorithm) = algorithm else { return };
+    for entry in inner.files.disk.list(folder).unwrap_or_default() {
+        let Some(digest) = layout::digest(algorithm, &entry.name) else { continue };
+        let _guard = inner.digest_locks.lock(&digest);
+        if inner.catalogue.get(&digest).is_none() {
+            let _ = inner.files.discard(&layout::pieces(&digest));
+        }
     }
 }
 

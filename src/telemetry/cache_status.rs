@@ -5,7 +5,7 @@ use std::fmt;
 pub enum CacheStatus {
     /// Stored, and good without asking anybody.
     Hit,
-    /// Not stored: fetched for this request.
+    /// Not stored: fetched for this request, or sought in vain.
     Miss,
     /// Not stored: another request's fetch under way answers this one too.
     Coalesced,

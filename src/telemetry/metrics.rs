@@ -64,6 +64,8 @@ metrics! {
     upstream_retries: IntCounterVec = "larder_upstream_retries_total" ["upstream", "reason"];
     /// Answers 429 of an upstream.
     upstream_throttled: IntCounterVec = "larder_upstream_throttled_total" ["upstream"];
+    /// Requests not sent, by reason: `throttled` (it wants to be left alone), `unreachable` (the host does not answer), `sealed`.
+    upstream_withheld: IntCounterVec = "larder_upstream_withheld_total" ["upstream", "reason"];
     /// Bytes that did not have to be downloaded again because a cut transfer was resumed.
     upstream_resumed_bytes: IntCounterVec = "larder_upstream_resumed_bytes_total" ["upstream"];
     /// Whether the last request to the upstream was answered (1) or it is in an outage (0).
@@ -92,6 +94,8 @@ metrics! {
     digest_failures: IntCounterVec = "larder_digest_failures_total" ["where"];
     /// Blobs set aside because their bytes were damaged.
     quarantined: IntGaugeVec = "larder_quarantined_objects" [];
+    /// When the scrub last came to the end of all blobs, in Unix seconds; absent if it never has.
+    scrub_last_completed: IntGaugeVec = "larder_scrub_last_completed_timestamp_seconds" [];
     /// Always 1; the labels say what is running.
     build_info: IntGaugeVec = "larder_build_info" ["version"];
     /// Unix time at which the process started.
@@ -111,7 +115,7 @@ impl Default for Metrics {
 }
 
 /// What a request for content can ask for: the `kind` label.
-const CACHE_KINDS: [&str; 6] = ["blob", "manifest", "tag", "tags", "referrers", "catalogue"];
+pub const CACHE_KINDS: [&str; 6] = ["blob", "manifest", "tag", "tags", "referrers", "catalogue"];
 
 impl Metrics {
     /// Makes the counters of an upstream exist from the start: a rate over a counter that appears with its first event misses it.

@@ -71,6 +71,7 @@ impl Session {
         outgoing: &Outgoing,
         scope: &Scope,
     ) -> Result<(Answer, Option<Pass>), Failure> {
+        self.wire.admit(op)?;
         let pass = self.anticipate(scope).await?;
         let answer = self.wire.send(op, with(outgoing, pass.as_ref())).await?;
         if answer.status != StatusCode::UNAUTHORIZED {

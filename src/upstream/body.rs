@@ -1,10 +1,12 @@
 use super::error::{ErrorKind, Failure, UpstreamError};
 use super::pool::Lease;
+use super::rate::{Rate, SHARE};
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use prometheus::IntCounter;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -99,19 +101,34 @@ fn interrupted(reason: &str) -> Failure {
     Failure::new(ErrorKind::Interrupted, reason)
 }
 
-/// The bytes of a blob as they come from upstream, unverified.
+/// The bytes of a blob as they come from upstream, unverified, no faster than it may bring them.
 pub struct UpstreamBody {
     body: Body,
     attempt: String,
+    rate: Option<Arc<Rate>>,
+    /// What has arrived and is not due yet.
+    ahead: Bytes,
 }
 
 impl UpstreamBody {
-    pub(super) fn new(body: Body, attempt: String) -> Self {
-        Self { body, attempt }
+    pub(super) fn new(body: Body, attempt: String, rate: Option<Arc<Rate>>) -> Self {
+        Self { body, attempt, rate, ahead: Bytes::new() }
     }
 
     /// The next bytes, never empty; `None` at the end. An end before the promised length is an error.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        let Some(rate) = &self.rate else { return self.arrived().await };
+        let rate = Arc::clone(rate);
+        if self.ahead.is_empty() {
+            let Some(chunk) = self.arrived().await? else { return Ok(None) };
+            self.ahead = chunk;
+        }
+        let share = self.ahead.split_to(SHARE.min(self.ahead.len()));
+        rate.turn(share.len()).await;
+        Ok(Some(share))
+    }
+
+    async fn arrived(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         self.body.chunk().await.map_err(|failure| failure.during(self.attempt.as_str()))
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn is_page(headers: &HeaderMap) -> bool {
 /// Turns an answer without success into a failure. `identity` is who asked, `None` for a request without credential.
 pub(super) async fn failure(op: Op, answer: Answer, identity: Option<&str>) -> Failure {
     let (status, origin) = (answer.status, answer.origin.to_string());
-    let retry_after = retry_after(&answer.headers);
+    let retry_after = answer.retry_after;
     let api = is_speaker(&answer.headers);
     let page = is_page(&answer.headers);
     let correlation = correlation(&answer.headers);
@@ -141,7 +141,7 @@ pub(super) fn correlation(headers: &HeaderMap) -> String {
 }
 
 /// Seconds or a date (RFC 9110, section 10.2.3), at most an hour.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),

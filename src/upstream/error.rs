@@ -104,11 +104,39 @@ impl std::error::Error for UpstreamError {}
 pub(super) struct Failure {
     pub(super) kind: ErrorKind,
     pub(super) reason: String,
+    /// Set if nothing was sent: why not.
+    pub(super) withheld: Option<Withheld>,
+}
+
+/// Why a request was not sent: a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Withheld {
+    /// Upstream wants to be left alone.
+    Throttled,
+    /// The host does not answer.
+    Unreachable,
+    /// The upstream is never to be asked.
+    Sealed,
+}
+
+impl Withheld {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Throttled => "throttled",
+            Self::Unreachable => "unreachable",
+            Self::Sealed => "sealed",
+        }
+    }
 }
 
 impl Failure {
     pub(super) fn new(kind: ErrorKind, reason: impl Into<String>) -> Self {
-        Self { kind, reason: reason.into() }
+        Self { kind, reason: reason.into(), withheld: None }
+    }
+
+    /// A failure of a request that was not sent.
+    pub(super) fn withheld(why: Withheld, kind: ErrorKind, reason: impl Into<String>) -> Self {
+        Self { withheld: Some(why), ..Self::new(kind, reason) }
     }
 
     pub(super) fn foreign(reason: impl Into<String>) -> Self {

@@ -10,6 +10,7 @@
 
 mod auth;
 mod body;
+mod breaker;
 mod certificate;
 mod challenge;
 mod classify;
@@ -25,9 +26,11 @@ mod op;
 mod origin;
 mod pool;
 mod process;
+mod rate;
 mod registry;
 mod scope;
 mod secret;
+mod throttle;
 mod tls;
 mod tokens;
 mod wire;

@@ -1,3 +1,5 @@
+use std::fmt;
+
 /// What a request upstream is for: a metric's label, and the words of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Op {
@@ -31,8 +33,38 @@ impl Op {
         }
     }
 
+    /// The limits that it counts against; a refusal is about the first one.
+    pub(super) fn categories(self) -> &'static [Category] {
+        match self {
+            Self::Referrers => &[Category::Referrers, Category::Reads],
+            Self::Token | Self::Exchange => &[Category::Tokens],
+            Self::BlobStorage => &[Category::Storage],
+            _ => &[Category::Reads],
+        }
+    }
+
     /// Whether the answer may hold its connection for minutes.
     pub(super) fn is_bulk(self) -> bool {
         matches!(self, Self::BlobGet | Self::BlobStorage)
+    }
+}
+
+/// What a registry counts together when it limits the pace (ACR's categories), and what stands behind its redirects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Category {
+    Reads,
+    Referrers,
+    Tokens,
+    Storage,
+}
+
+impl fmt::Display for Category {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reads => "reads",
+            Self::Referrers => "lists of referrers",
+            Self::Tokens => "requests for tokens",
+            Self::Storage => "downloads from storage",
+        })
     }
 }

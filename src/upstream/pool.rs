@@ -1,9 +1,12 @@
 //! Connections to the hosts of one upstream: kept, reused, bounded per host.
 //!
+//! Each host has a breaker: where nobody answers, requests soon fail without being tried.
+//!
 //! A connection carries one request at a time and goes back when its answer's body has been read to the end; one that is
 //! dropped earlier is closed. Per host at most `limit` are open, of which blob downloads may take all but an eighth, so that a
 //! tag can be asked for while downloads fill the line.
 
+use super::breaker::{Breaker, Pass};
 use super::connect::{Connector, Route};
 use super::error::{ErrorKind, Failure};
 use super::locked;
@@ -47,6 +50,7 @@ pub(super) struct Pool {
 }
 
 struct Host {
+    breaker: Breaker,
     all: Arc<Semaphore>,
     bulk: Arc<Semaphore>,
     idle: Mutex<Vec<(Connection, Instant)>>,
@@ -98,24 +102,42 @@ impl Pool {
     /// Sends the request and waits for the head of its answer.
     pub(super) async fn send(&self, outgoing: &Outgoing, origin: &Origin, bulk: bool) -> Result<Head, Failure> {
         let host = self.host(origin);
+        // Before and after the wait for a connection: the host may have gone meanwhile.
+        host.breaker.check()?;
         let permits = self.permits(&host, origin, bulk).await?;
+        let pass = host.breaker.admit()?;
+        let exchanged = self.on_a_connection(&host, &pass, outgoing, origin).await;
+        pass.settle(exchanged.as_ref().err());
+        let (connection, response, replaced) = exchanged?;
+        Ok(Head { response, lease: Lease { connection, host, _permits: permits }, replaced })
+    }
+
+    /// Sends the request on a kept connection, or on a new one. The flag says that a kept one had died.
+    async fn on_a_connection(
+        &self,
+        host: &Host,
+        pass: &Pass<'_>,
+        outgoing: &Outgoing,
+        origin: &Origin,
+    ) -> Result<(Connection, Response<Incoming>, bool), Failure> {
         let mut replaced = false;
         if let Some(mut connection) = host.take().await {
             match self.exchange(&mut connection, outgoing, origin).await {
-                Ok(response) => {
-                    let lease = Lease { connection, host, _permits: permits };
-                    return Ok(Head { response, lease, replaced });
-                }
+                Ok(response) => return Ok((connection, response, replaced)),
                 // The server may have closed it while the request was on its way.
                 Err(Broken::Dead(_)) => replaced = true,
                 Err(Broken::Final(failure)) => return Err(failure),
             }
         }
-        let mut connection = self.connect(origin).await?;
-        let response = self.exchange(&mut connection, outgoing, origin).await.map_err(|broken| match broken {
-            Broken::Dead(failure) | Broken::Final(failure) => failure,
-        })?;
-        Ok(Head { response, lease: Lease { connection, host, _permits: permits }, replaced })
+        let mut connection = tokio::select! {
+            biased;
+            connection = self.connect(origin) => connection?,
+            failure = pass.overtaken() => return Err(failure),
+        };
+        match self.exchange(&mut connection, outgoing, origin).await {
+            Ok(response) => Ok((connection, response, replaced)),
+            Err(Broken::Dead(failure) | Broken::Final(failure)) => Err(failure),
+        }
     }
 
     fn host(&self, origin: &Origin) -> Arc<Host> {
@@ -126,6 +148,7 @@ impl Pool {
         let host = hosts.entry(origin.clone()).or_insert_with(|| {
             let bulk = (self.limit - self.limit / 8).min(self.limit.saturating_sub(1)).max(1);
             Arc::new(Host {
+                breaker: Breaker::new(origin),
                 all: Arc::new(Semaphore::new(self.limit)),
                 bulk: Arc::new(Semaphore::new(bulk)),
                 idle: Mutex::default(),

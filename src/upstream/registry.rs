@@ -8,6 +8,7 @@ use super::grant::Granter;
 use super::op::Op;
 use super::origin::Origin;
 use super::pool::Pool;
+use super::rate::Rate;
 use super::scope::Scope;
 use super::tokens::Tokens;
 use super::wire::{Answer, Wire};
@@ -39,6 +40,8 @@ struct Inner {
     url: Uri,
     origin: Origin,
     session: Session,
+    rate: Option<Arc<Rate>>,
+    sealed: bool,
     metrics: Arc<Metrics>,
 }
 
@@ -111,7 +114,8 @@ impl Upstream {
         let ca_file = settings.ca_file.as_deref();
         let connector = Connector::new(name.as_str(), ca_file, environment, settings.connect_timeout)?;
         let pool = Pool::new(connector, limits.upstream_connections, settings.first_byte_timeout);
-        let wire = Arc::new(Wire::new(name.clone(), pool, Arc::clone(&metrics), settings.stall_timeout));
+        let wire =
+            Arc::new(Wire::new(name.clone(), pool, Arc::clone(&metrics), settings.stall_timeout, settings.sealed));
         let granter = Granter {
             name: name.clone(),
             origin: origin.clone(),
@@ -122,7 +126,9 @@ impl Upstream {
             exchanged: Tokens::new(EXCHANGES),
         };
         let session = Session::new(wire, granter, limits.tokens);
-        Ok(Self(Arc::new(Inner { name, url: settings.url.clone(), origin, session, metrics })))
+        let (url, sealed) = (settings.url.clone(), settings.sealed);
+        let rate = settings.max_rate.map(|rate| Arc::new(Rate::new(rate)));
+        Ok(Self(Arc::new(Inner { name, url, origin, session, rate, sealed, metrics })))
     }
 
     /// Its canonical name.
@@ -133,13 +139,17 @@ impl Upstream {
 
     /// As whom larder asks, for the lines at start. Files are read and programs run, within limits; nothing is dialled.
     pub async fn describe_login(&self) -> Login {
+        if self.0.sealed {
+            let (identity, source) = ("nobody".to_owned(), "sealed: it is never asked".to_owned());
+            return Login { identity, source, expires: None, problem: None };
+        }
         match self.0.session.granter.login.material().await {
             Ok(Material { identity, source, expires, .. }) => {
                 let dead = expires.is_some_and(|at| at <= SystemTime::now());
                 let problem = dead.then(|| "it has expired".to_owned());
                 Login { identity, source, expires, problem }
             }
-            Err(Failure { kind, reason }) => {
+            Err(Failure { kind, reason, .. }) => {
                 let identity = match kind {
                     ErrorKind::CredentialRefused { identity, .. } => identity,
                     _ => "unknown".to_owned(),
@@ -210,7 +220,11 @@ impl Upstream {
             }
             let answer = self.0.session.fetch(&ask).await?;
             let (start, length) = extent(&answer, range.map(|(first, _)| first))?;
-            Ok(FetchedBlob { start, length, body: UpstreamBody::new(answer.body, attempt.clone()) })
+            Ok(FetchedBlob {
+                start,
+                length,
+                body: UpstreamBody::new(answer.body, attempt.clone(), self.0.rate.clone()),
+            })
         };
         self.done(fetched.await, || format!("fetch blob {digest} of {repository}"))
     }

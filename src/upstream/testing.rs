@@ -2,7 +2,7 @@
 
 use super::registry::Upstream;
 use crate::config::Environment;
-use crate::config::{CredentialSettings, FreshnessSettings, Limits, UpstreamSettings};
+use crate::config::{CredentialSettings, Limits, UpstreamSettings};
 use crate::oci::Registry;
 use crate::telemetry::Metrics;
 use base64::Engine as _;
@@ -65,7 +65,14 @@ impl Server {
     where
         F: Future<Output = Reply> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+    }
+
+    /// As `start_async`, on a listener that is there already.
+    pub(crate) fn on<F>(listener: TcpListener, script: impl Fn(Asked) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Reply> + Send + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (script, seen) = (Arc::new(script), Arc::clone(&asked));
@@ -133,17 +140,11 @@ pub(crate) fn errors(code: &str, message: &str) -> String {
 /// Settings for an upstream at `url`, with short limits.
 pub(crate) fn settings(url: &str, credential: CredentialSettings) -> UpstreamSettings {
     UpstreamSettings {
-        name: Registry::new("test.registry"),
-        aliases: Vec::new(),
-        default: true,
-        url: url.parse().unwrap(),
-        ca_file: None,
-        token_realms: Vec::new(),
         credential,
-        freshness: FreshnessSettings::default(),
         connect_timeout: Duration::from_secs(5),
         first_byte_timeout: Duration::from_secs(5),
         stall_timeout: Duration::from_secs(5),
+        ..UpstreamSettings::new(Registry::new("test.registry"), url.parse().unwrap())
     }
 }
 

@@ -1,8 +1,10 @@
 use super::body::Body;
-use super::error::Failure;
+use super::classify;
+use super::error::{ErrorKind, Failure, Withheld};
 use super::op::Op;
 use super::origin::Origin;
 use super::pool::{Outgoing, Pool};
+use super::throttle::Throttle;
 use crate::oci::Registry;
 use crate::telemetry::Metrics;
 use bytes::Bytes;
@@ -12,12 +14,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// One upstream's connections with everything that every request has: its own headers, its metrics, its log line.
+/// One upstream's connections with everything that every request has: leave to be sent, its own headers, its metrics, its log
+/// line.
 pub(super) struct Wire {
     name: Registry,
     pool: Pool,
+    throttle: Throttle,
     metrics: Arc<Metrics>,
     stall: Duration,
+    /// Whether nothing is ever sent.
+    sealed: bool,
 }
 
 /// An answer whose body has not been read.
@@ -27,6 +33,8 @@ pub(super) struct Answer {
     pub(super) body: Body,
     pub(super) url: Uri,
     pub(super) origin: Origin,
+    /// For a 429: when the next request of its kind may be sent.
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl Answer {
@@ -42,8 +50,29 @@ impl Answer {
 }
 
 impl Wire {
-    pub(super) fn new(name: Registry, pool: Pool, metrics: Arc<Metrics>, stall: Duration) -> Self {
-        Self { name, pool, metrics, stall }
+    pub(super) fn new(name: Registry, pool: Pool, metrics: Arc<Metrics>, stall: Duration, sealed: bool) -> Self {
+        Self { name, pool, throttle: Throttle::default(), metrics, stall, sealed }
+    }
+
+    /// Whether a request may be sent at all now; what has to be done before it is sent can then be spared.
+    pub(super) fn admit(&self, op: Op) -> Result<(), Failure> {
+        let admitted = if self.sealed {
+            let reason = "it is sealed ([[upstream]] sealed, or --sealed), and never asked";
+            Err(Failure::withheld(Withheld::Sealed, ErrorKind::Unreachable, reason))
+        } else {
+            self.throttle.admit(op)
+        };
+        admitted.inspect_err(|failure| {
+            self.count_withheld(failure);
+        })
+    }
+
+    /// Whether `failure` is one of a request that was not sent.
+    fn count_withheld(&self, failure: &Failure) -> bool {
+        if let Some(why) = failure.withheld {
+            self.metrics.upstream_withheld.with_label_values(&[self.name.as_str(), why.as_str()]).inc();
+        }
+        failure.withheld.is_some()
     }
 
     /// Sends one request and waits for the head of its answer, whatever its status.
@@ -51,9 +80,15 @@ impl Wire {
         let Some(origin) = Origin::of(&outgoing.url) else {
             return Err(Failure::foreign("an address that is neither http:// nor https://, or names a user"));
         };
+        self.admit(op)?;
         let outgoing = with_own_headers(outgoing);
         let begun = Instant::now();
         let head = self.pool.send(&outgoing, &origin, op.is_bulk()).await;
+        if let Err(failure) = &head
+            && self.count_withheld(failure)
+        {
+            return Err(failure.clone());
+        }
         let duration = begun.elapsed();
         let code = head.as_ref().map_or_else(|_| "error".to_owned(), |head| head.response.status().as_str().to_owned());
         let upstream = self.name.as_str();
@@ -75,13 +110,15 @@ impl Wire {
         if head.replaced {
             self.retried("connection");
         }
-        if head.response.status() == StatusCode::TOO_MANY_REQUESTS {
+        let status = head.response.status();
+        let retry_after = self.throttle.note(op, status, classify::retry_after(head.response.headers()));
+        if status == StatusCode::TOO_MANY_REQUESTS {
             self.metrics.upstream_throttled.with_label_values(&[upstream]).inc();
         }
         let (parts, incoming) = head.response.into_parts();
         let received = self.metrics.upstream_received_bytes.with_label_values(&[upstream]);
         let body = Body::new(incoming, head.lease, self.stall, received, origin.to_string());
-        Ok(Answer { status: parts.status, headers: parts.headers, body, url: outgoing.url, origin })
+        Ok(Answer { status: parts.status, headers: parts.headers, body, url: outgoing.url, origin, retry_after })
     }
 
     /// Counts a request that is sent once more.

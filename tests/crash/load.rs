@@ -20,13 +20,21 @@ pub struct Item {
 pub struct Load(JoinSet<()>);
 
 impl Load {
-    /// Each client pulls everything, in an order of its own, until an answer breaks off.
-    pub fn begin(clients: usize, address: SocketAddr, items: Arc<Vec<Item>>, dice: &mut Dice) -> Self {
+    /// Each client pulls what is `missing`, in an order of its own, then everything, until an answer breaks off.
+    pub fn begin(
+        clients: usize,
+        address: SocketAddr,
+        items: &Arc<Vec<Item>>,
+        missing: &[usize],
+        dice: &mut Dice,
+    ) -> Self {
         let mut tasks = JoinSet::new();
         for _ in 0..clients {
-            let (items, first) = (Arc::clone(&items), dice.below(items.len() as u64) as usize);
+            let (items, mut missing) = (Arc::clone(items), missing.to_vec());
+            let first = dice.below(missing.len().max(1) as u64) as usize;
+            missing.rotate_left(first);
             tasks.spawn(async move {
-                for at in (0..items.len()).cycle().skip(first) {
+                for at in missing.into_iter().chain((0..items.len()).cycle()) {
                     let item = &items[at];
                     let body = match fetch(address, &item.target).await {
                         Ok(body) => body,

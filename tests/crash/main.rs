@@ -96,6 +96,12 @@ impl Round {
         self.content.keys().all(|hex| stored.contains(hex))
     }
 
+    /// The items that are not stored yet.
+    fn missing(&self, stored: &BTreeSet<String>) -> Vec<usize> {
+        let is_missing = |item: &Item| !stored.contains(&item.digest["sha256:".len()..]);
+        self.items.iter().enumerate().filter(|(_, item)| is_missing(item)).map(|(at, _)| at).collect()
+    }
+
     /// Everything, with the right digest.
     async fn pull_all(&self, larder: &Process) {
         for item in self.items.iter() {
@@ -194,7 +200,7 @@ async fn run_round(acr: &Acr, dice: &mut Dice, tally: &mut Tally) {
         let mut larder = start(&setup).await;
         serves_what_it_has(&larder, &round, &audit).await;
         tally.slowest_start = tally.slowest_start.max(began.elapsed());
-        let load = Load::begin(CLIENTS, larder.address, Arc::clone(&round.items), dice);
+        let load = Load::begin(CLIENTS, larder.address, &round.items, &round.missing(audit.stored()), dice);
         sleep(Duration::from_millis(30 + dice.below(220))).await;
         larder.kill();
         tally.kills += 1;

@@ -4,7 +4,7 @@ use larder::admin::Admin;
 use larder::cache::Cache;
 use larder::config::Listen;
 use larder::server::{Drain, DrainTrigger, Registry, Routes, Server};
-use larder::store::{RealDisk, Store};
+use larder::store::{Disk, RealDisk, Store};
 use larder::telemetry::{Log, LogGuard, Metrics};
 use larder::upstream::Upstream;
 use std::net::SocketAddr;
@@ -19,6 +19,7 @@ pub struct Larder {
     pub admin: SocketAddr,
     pub metrics: Arc<Metrics>,
     pub store: Store,
+    pub cache: Cache,
     logs: Logs,
     log: Log,
     _guard: LogGuard,
@@ -28,13 +29,18 @@ pub struct Larder {
 
 impl Larder {
     pub async fn start(setup: Setup) -> Self {
+        let disk = Arc::new(RealDisk::new(setup.store()));
+        Self::start_on(setup, disk).await
+    }
+
+    /// The same, over another disk.
+    pub async fn start_on(setup: Setup, disk: Arc<dyn Disk>) -> Self {
         let settings = &setup.settings;
         let (logs, log, guard) = Logs::begin();
         let metrics = Arc::new(Metrics::new());
         let limits = &settings.server.limits;
         let server = Server::bind(&settings.server.listen, limits).await.unwrap();
         let admin_server = Server::bind(&[Listen::Tcp(settings.admin.listen)], limits).await.unwrap();
-        let disk = Arc::new(RealDisk::new(&settings.store.path));
         let store = Store::open(&settings.store, disk, Arc::clone(&metrics)).await.unwrap();
         let mut routes = Routes::default();
         let mut upstreams = Vec::new();
@@ -47,8 +53,8 @@ impl Larder {
         let names = settings.upstreams.iter().map(|upstream| upstream.name.to_string());
         let access = Access::new(&settings.access, settings.server.names.iter().cloned().chain(names));
         let cache = Cache::new(store.clone(), upstreams, limits, Arc::clone(&metrics));
-        let registry = Registry::new(routes, access, cache, Arc::clone(&metrics), log.clone());
-        let admin_handler = Admin::new(Arc::clone(&metrics), store.clone());
+        let registry = Registry::new(routes.clone(), access, cache.clone(), Arc::clone(&metrics), log.clone());
+        let admin_handler = Admin::new(Arc::clone(&metrics), store.clone(), cache.clone(), routes);
         admin_handler.set_ready(true);
 
         let (address, admin) = (tcp(&server), tcp(&admin_server));
@@ -59,7 +65,7 @@ impl Larder {
             tokio::spawn(admin_server.serve(admin_handler, admin_drain)),
         ];
         let triggers = [trigger, admin_trigger];
-        Self { address, admin, metrics, store, logs, log, _guard: guard, triggers, tasks, setup }
+        Self { address, admin, metrics, store, cache, logs, log, _guard: guard, triggers, tasks, setup }
     }
 
     pub fn client(&self) -> Client {

@@ -35,6 +35,7 @@ mod larder;
 mod logs;
 mod process;
 pub mod raw;
+pub mod scripted;
 mod setup;
 
 pub use acr::Acr;
@@ -57,6 +58,15 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(tokio::time::Instant::now() < deadline, "this did not come true: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until `condition`, which may take its time, holds.
+pub async fn until_async(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "this did not come true: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -1,7 +1,7 @@
 use super::{Acr, Larder};
 use larder::config::{
-    AccessSettings, AdminSettings, CredentialSettings, Environment, FreshnessSettings, Limits, Listen, ServerSettings,
-    Settings, StoreSettings, Sync, UpstreamSettings,
+    AccessSettings, AdminSettings, CredentialSettings, Environment, Limits, Listen, ServerSettings, Settings,
+    StoreSettings, Sync, UpstreamSettings,
 };
 use larder::oci::Registry;
 use std::net::SocketAddr;
@@ -44,12 +44,13 @@ impl Setup {
                 drain: Duration::from_secs(30),
                 limits: Limits::default(),
             },
-            admin: AdminSettings { listen: loopback },
+            admin: AdminSettings { listen: loopback, socket: None },
             store: StoreSettings {
                 path: folder.path().join("store"),
                 max_size: Some(4 << 30),
                 min_free: 0,
                 sync: Sync::None,
+                scrub_rate: 0,
             },
             access: AccessSettings { open_to: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()] },
             upstreams: vec![upstream(UPSTREAM, ALIAS, url, true)],
@@ -128,16 +129,11 @@ impl Setup {
 
 fn upstream(name: &str, alias: &str, url: &str, default: bool) -> UpstreamSettings {
     UpstreamSettings {
-        name: Registry::new(name),
         aliases: vec![alias.to_owned()],
         default,
-        url: url.parse().unwrap(),
-        ca_file: None,
-        token_realms: Vec::new(),
-        credential: CredentialSettings::Anonymous,
-        freshness: FreshnessSettings::default(),
         connect_timeout: Duration::from_secs(5),
         first_byte_timeout: Duration::from_secs(10),
         stall_timeout: Duration::from_secs(10),
+        ..UpstreamSettings::new(Registry::new(name), url.parse().unwrap())
     }
 }

@@ -102,7 +102,7 @@ async fn docker_sends_accept_on_lines_of_its_own_in_an_order_of_chance() {
     let (artifact, _) = seed(&acr);
     let larder = Setup::of(&acr).start().await;
     assert_eq!(larder.get("/v2/").await.status, 200);
-    let mut types = vec![DOCKER_MANIFEST, DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, "application/json"];
+    let mut types = [DOCKER_MANIFEST, DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, "application/json"];
     for turn in 0..types.len() {
         types.rotate_left(1);
         for (method, reference) in [("HEAD", "v1"), ("GET", &*artifact.digest)] {

@@ -244,3 +244,19 @@ async fn a_large_blob_is_the_same_cold_and_warm_and_crosses_the_link_once() {
     }
     assert_eq!(acr.downloads(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_who_ask_for_one_new_tag_cost_one_fetch() {
+    let acr = Acr::start(Options::public()).await;
+    let (artifact, _) = seed(&acr);
+    acr.knobs().turn(|k| k.login.delay_ms = 100);
+    let larder = Setup::of(&acr).start().await;
+    let target = manifest(REPOSITORY, "v1");
+    let method = |number: usize| if number.is_multiple_of(2) { "GET" } else { "HEAD" };
+    let asking: Vec<_> = (0..100).map(|number| tokio::spawn(larder.call(method(number), &target).send())).collect();
+    for answer in asking {
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.header("docker-content-digest"), Some(&*artifact.digest));
+    }
+    assert_eq!((acr.manifest_requests("GET"), acr.manifest_requests("HEAD")), (1, 0));
+}

@@ -132,7 +132,7 @@ async fn trap_23_large_headers_are_borne_and_larger_ones_refused_without_harm() 
     let target = crate::blob(REPOSITORY, &artifact.layers[0]);
     // containers/image asks for up to 1024 ranges at once; the whole content is an answer that it takes, 416 is not.
     let ranges: Vec<String> =
-        (0..1024).map(|number| format!("{}-{}", number * 1_000_000_000, number * 1_000_000_000 + 9)).collect();
+        (0..1024_u64).map(|number| format!("{}-{}", number * 1_000_000_000, number * 1_000_000_000 + 9)).collect();
     let ranges = format!("bytes={}", ranges.join(","));
     assert!(ranges.len() > 18_000, "{}", ranges.len());
     let answer = larder.call("GET", &target).range(&ranges).send().await;
@@ -141,7 +141,7 @@ async fn trap_23_large_headers_are_borne_and_larger_ones_refused_without_harm() 
     assert_eq!(answer.status, 200, "a cookie jar's worth");
     let (ninety, many) = ((0..90).fold(larder.call("GET", &target), |call, n| call.line(&format!("x-{n}"), "y")), 120);
     assert_eq!(ninety.send().await.status, 200);
-    let lines: String = (0..many).map(|n| format!("x-{n}: y\r\n")).collect();
+    let lines = (0..many).map(|n| format!("x-{n}: y\r\n")).collect::<Vec<_>>().concat();
     let heads = raw::heads(
         &raw::talk(larder.address, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")).await,
     );
@@ -174,9 +174,15 @@ async fn connections_beyond_the_limit_wait_instead_of_failing() {
     let acr = Acr::start(Options::public()).await;
     seed(&acr);
     let larder = Setup::of(&acr).with(|settings| settings.server.limits.connections = 2).start().await;
-    let held = [raw::send(larder.address, "GET").await, raw::send(larder.address, "GET").await];
-    tokio::time::sleep(Duration::from_millis(50)).await;
     let target = manifest(REPOSITORY, "v1");
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut socket = raw::send(larder.address, "GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let mut answered = [0; 12];
+        socket.read_exact(&mut answered).await.unwrap();
+        assert_eq!(&answered, b"HTTP/1.1 200");
+        held.push(socket);
+    }
     let waiting = tokio::spawn(larder.call("GET", &target).send());
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!waiting.is_finished());
@@ -246,6 +252,8 @@ async fn the_second_listener_says_whether_it_lives_and_serves_whatever_upstream_
     let acr = Acr::start(Options::public()).await;
     let larder = Setup::of(&acr).start().await;
     acr.stop_listening();
+    assert_eq!(larder.get("/v2/").await.status, 200);
+    larder.requests_when(1).await;
     for (path, text) in [("/healthz", "ok\n"), ("/readyz", "ready\n")] {
         let answer = larder.admin_get(path).await;
         assert_eq!((answer.status.as_u16(), answer.text()), (200, text));
@@ -257,4 +265,58 @@ async fn the_second_listener_says_whether_it_lives_and_serves_whatever_upstream_
     let client = crate::harness::Client::new(larder.admin);
     assert_eq!(client.call("POST", "/metrics").send().await.status, 405);
     assert_eq!(larder.get("/metrics").await.status, 404, "and metrics not here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_beyond_the_limit_are_told_when_to_come_back() {
+    let acr = Acr::start(Options::public()).await;
+    let (first, content) = crate::large(&acr, REPOSITORY, 4 << 20);
+    let second = acr.push_blob(REPOSITORY, "another");
+    acr.knobs().turn(|k| k.total_rate = Some(512 << 10));
+    let larder = Setup::of(&acr).with(|settings| settings.server.limits.fills = 1).start().await;
+    let mut running = larder.call("GET", &crate::blob(REPOSITORY, &first)).open().await;
+    running.at_least(1).await;
+    let busy = larder.get(&crate::blob(REPOSITORY, &second)).await;
+    assert_eq!((busy.error().0, &*busy.error().1), (429, "TOOMANYREQUESTS"));
+    let seconds: u64 = busy.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=10).contains(&seconds), "{seconds}");
+    acr.knobs().turn(|k| k.total_rate = None);
+    assert!(running.rest().await.unwrap().body == content);
+    crate::harness::until("the download has ended", || larder.stores(&first)).await;
+    assert_eq!(larder.get(&crate::blob(REPOSITORY, &second)).await.text(), "another");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_accepts_nothing_is_hung_up_on_after_its_time() {
+    let acr = Acr::start(Options::public()).await;
+    let (digest, _) = crate::large(&acr, REPOSITORY, 32 << 20);
+    let limits =
+        |settings: &mut larder::config::Settings| settings.server.limits.stall_timeout = Duration::from_millis(400);
+    let larder = Setup::of(&acr).with(limits).start().await;
+    larder.get(&crate::blob(REPOSITORY, &digest)).await;
+    crate::harness::until("the blob is stored", || larder.stores(&digest)).await;
+    let target = crate::blob(REPOSITORY, &digest);
+    let socket = raw::send(larder.address, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+    let lines = larder.requests_when(2).await;
+    assert!(lines[1]["bytes"].as_u64().unwrap() < 32 << 20, "{}", lines[1]);
+    drop(socket);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_on_the_wire_ends_its_own_connection_and_nothing_else() {
+    let acr = Acr::start(Options::public()).await;
+    seed(&acr);
+    let larder = Setup::of(&acr).start().await;
+    for nonsense in [
+        &b"\x00\x00\x00\x00\r\n\r\n"[..],
+        b"GET\r\n\r\n",
+        b"GET /v2/ HTTP/9.9\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        b"POST /v2/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+    ] {
+        let answered = raw::talk(larder.address, nonsense).await;
+        assert!(!raw::heads(&answered).iter().any(|head| head.contains(" 200 ")), "{:?}", String::from_utf8_lossy(nonsense));
+    }
+    assert_eq!(larder.get(&manifest(REPOSITORY, "v1")).await.status, 200);
 }

@@ -55,6 +55,22 @@ async fn what_cannot_be_or_is_not_there_has_the_code_that_clients_act_on() {
         let (got, said, message) = refused(&larder, &target).await;
         assert_eq!((got, &*said), (status, code), "{target}: {message}");
     }
+    // A HEAD upstream has no words; what is remembered of it has.
+    let target = blob(REPOSITORY, &format!("sha256:{}", "1".repeat(64)));
+    assert_eq!(larder.head(&target).await.status, 404);
+    let (_, code, message) = larder.get(&target).await.error();
+    assert!(code == "BLOB_UNKNOWN" && message.contains(UPSTREAM), "{code}: {message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_digest_that_is_no_blob_may_still_be_a_manifest() {
+    let acr = Acr::start(Options::public()).await;
+    let (artifact, _) = seed(&acr);
+    let larder = Setup::of(&acr).start().await;
+    assert_eq!(larder.head(&blob(REPOSITORY, &artifact.digest)).await.status, 404);
+    assert_eq!(larder.get(&manifest(REPOSITORY, &artifact.digest)).await.body, artifact.manifest);
+    assert_eq!(larder.get(&manifest(REPOSITORY, &artifact.layers[0])).await.status, 404);
+    assert_eq!(larder.get(&blob(REPOSITORY, &artifact.layers[0])).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,13 +104,14 @@ async fn trap_19_every_kind_of_trouble_upstream_has_its_status_and_says_with_who
         (FaultAnswer::Firewall, 403, "DENIED"),
         (FaultAnswer::Portal { status: 200 }, 502, "UNKNOWN"),
         (FaultAnswer::Portal { status: 404 }, 502, "UNKNOWN"),
-        (FaultAnswer::ForeignRedirect { location: "http://portal.example/login".into() }, 502, "UNKNOWN"),
+        (FaultAnswer::ForeignRedirect { location: "http://127.0.0.1:1/login".into() }, 504, "UNKNOWN"),
+        (FaultAnswer::ForeignRedirect { location: "not an address".into() }, 502, "UNKNOWN"),
     ] {
         for (number, class) in [PathClass::Manifests, PathClass::Blobs, PathClass::Tags].into_iter().enumerate() {
             acr.knobs().turn(|k| k.faults.clear());
             acr.knobs().fail(class, fault.clone());
             // A repository of its own: what one answer taught about it must not decide the next.
-            let name = format!("samples/{}{number}", expected);
+            let name = format!("samples/{expected}{number}");
             let target = match class {
                 PathClass::Manifests => manifest(&name, "v1"),
                 PathClass::Blobs => blob(&name, &unknown_digest()),

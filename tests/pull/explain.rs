@@ -72,8 +72,8 @@ async fn header_log_line_and_metric_use_the_same_word() {
     witness.agrees(&larder.call("GET", &blob(REPOSITORY, layer)).range("bytes=1-2").send().await, "blob", "hit").await;
     witness.agrees(&larder.get(&blob("second", layer)).await, "blob", "revalidated").await;
     let absent = larder.get(&manifest(REPOSITORY, "v0")).await;
-    assert_eq!(absent.status, 404);
-    witness.lines += 1;
+    assert_eq!((absent.status.as_u16(), absent.cache_status()), (404, "larder; fwd=miss"));
+    witness.agrees(&absent, "tag", "miss").await;
     witness.agrees(&larder.get(&manifest(REPOSITORY, "v0")).await, "tag", "negative").await;
     let tags = format!("/v2/{REPOSITORY}/tags/list");
     witness.agrees(&larder.get(&tags).await, "tags", "miss").await;
@@ -81,6 +81,9 @@ async fn header_log_line_and_metric_use_the_same_word() {
     acr.stop_listening();
     let fresh = larder.call("GET", &manifest(REPOSITORY, "v1")).line("Cache-Control", "no-cache");
     witness.agrees(&fresh.send().await, "tag", "stale").await;
+    let away = larder.get(&blob(REPOSITORY, &crate::unknown_digest())).await;
+    assert_eq!(away.status, 504);
+    witness.agrees(&away, "blob", "miss").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,6 +153,9 @@ async fn trap_29_a_stale_answer_carries_a_warning_that_clients_print_and_says_si
         assert!(warning.starts_with("299 - \"") && warning.ends_with('"') && warning.len() < 4096, "{warning}");
         assert_eq!(stale.header("docker-content-digest"), Some(&*artifact.digest));
     }
+    // Upstream is left alone for a moment after a failure: the reason is still told.
+    let again = larder.get(&manifest(REPOSITORY, "v1")).await;
+    assert!(again.header("warning").unwrap().contains("cannot ask for manifest v1"), "{:?}", again.header("warning"));
     let by_digest = larder.get(&manifest(REPOSITORY, &artifact.digest)).await;
     assert_eq!((by_digest.header("warning"), word(by_digest.cache_status())), (None, "hit"), "a digest is never stale");
 }

@@ -45,7 +45,7 @@ async fn walk(larder: &Larder, first: &str, key: &str) -> Vec<Vec<String>> {
         let Some(link) = answer.header("link") else { return pages };
         let next = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")).unwrap();
         assert!(next.starts_with('/') && !next.starts_with("//"), "relative: {link}");
-        target = next.to_owned();
+        next.clone_into(&mut target);
     }
 }
 
@@ -262,15 +262,56 @@ async fn trap_22_where_upstream_has_no_referrers_the_client_is_told_404_and_find
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_longer_than_is_kept_passes_through_page_by_page() {
-    let (acr, setup) = private().await;
-    let all = tags(&acr, 20);
-    let larder = setup.with(|settings| settings.server.limits.list_entries = 5).start().await;
-    let answer = larder.get(&format!("/v2/{UPSTREAM}/{REPOSITORY}/tags/list?n=8")).await;
-    assert!(answer.cache_status().contains("fwd=bypass"), "{}", answer.cache_status());
-    let pages = walk(&larder, &format!("/v2/{UPSTREAM}/{REPOSITORY}/tags/list?n=8"), "tags").await;
-    assert_eq!((pages.len(), pages.concat()), (3, all));
-    assert_eq!(answer.json()["name"], format!("{UPSTREAM}/{REPOSITORY}"), "the name is the client's here, too");
+async fn a_list_longer_than_is_kept_passes_through_page_by_page_and_still_speaks_the_clients_way() {
+    let (acr, other) = (private().await, Acr::start(Options::private("ci", "pw")).await);
+    let (setup, acr) = (acr.1.and(&other), acr.0);
+    let setup = setup.with(|settings| {
+        settings.upstreams[1].credential = settings.upstreams[0].credential.clone();
+        settings.server.limits.list_entries = 3;
+    });
+    acr.push_blob("unwanted", "x");
+    let all = tags(&other, 20);
+    for name in ["a/b", "c", "d/e"] {
+        other.push_blob(name, "x");
+    }
+    let (artifact, _) = seed(&other);
+    let mut referrers: Vec<String> = (0..5).map(|number| refer(&other, &artifact.digest, Some(SBOM), number)).collect();
+    referrers.sort();
+    other.knobs().turn(|k| k.referrers_page = Some(2));
+    let larder = setup.start().await;
+    for (start, ns, named) in
+        [("/v2/other", "", true), ("/v2", "&ns=other.azurecr.io", false), ("/other.azurecr.io/v2", "", false)]
+    {
+        let name = |name: &str| if named { format!("other/{name}") } else { name.to_owned() };
+        let target = format!("{start}/{REPOSITORY}/tags/list?n=8{ns}");
+        let answer = larder.get(&target).await;
+        assert!(answer.cache_status().contains("fwd=bypass"), "{}", answer.cache_status());
+        assert_eq!(answer.json()["name"], name(REPOSITORY), "{target}");
+        let pages = walk(&larder, &target, "tags").await;
+        let mut expected = vec!["v1".to_owned()];
+        expected.splice(0..0, all.clone());
+        assert_eq!((pages.len(), pages.concat()), (3, expected), "{target}");
+
+        let target = format!("{start}/_catalog?n=3{ns}");
+        let pages = walk(&larder, &target, "repositories").await;
+        assert_eq!((pages.len(), pages.concat()), (2, ["a/b", "c", "d/e", REPOSITORY].map(name).into()), "{target}");
+        let last = name("c").replace('/', "%2F");
+        let answer = larder.get(&format!("{start}/_catalog?last={last}{ns}")).await;
+        assert_eq!(names(&answer, "repositories"), ["d/e", REPOSITORY].map(name), "{last}");
+
+        let mut found = Vec::new();
+        let mut next =
+            Some(format!("{start}/{REPOSITORY}/referrers/{}?{}", artifact.digest, ns.trim_start_matches('&')));
+        while let Some(target) = next {
+            let answer = larder.get(&target).await;
+            assert_eq!(answer.header("content-type"), Some(OCI_INDEX));
+            found.extend(
+                answer.json()["manifests"].as_array().unwrap().iter().map(|d| d["digest"].as_str().unwrap().to_owned()),
+            );
+            next = answer.header("link").map(|link| link[1..].split('>').next().unwrap().to_owned());
+        }
+        assert_eq!(found, referrers);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,8 @@
 //! Tests named `trap_NN_…` hold the numbered traps that lie between registries and their clients; `clients` has what single
 //! clients insist on.
 
+#![expect(clippy::unwrap_used, reason = "every function here is a test's")]
+
 #[path = "../harness/mod.rs"]
 mod harness;
 
@@ -15,6 +17,7 @@ mod explain;
 mod lists;
 mod membership;
 mod naming;
+mod strange;
 mod traps;
 
 use bytes::Bytes;

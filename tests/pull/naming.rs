@@ -114,6 +114,8 @@ async fn every_way_of_naming_answers_every_kind_of_request_with_get_and_head() {
                     assert_eq!(head.header(header), got.header(header), "{what}: {header} of HEAD and GET");
                 }
             }
+            let absent = ask(&larder, "GET", &way, &format!("{REPOSITORY}/manifests/v0")).await;
+            assert_eq!((absent.status.as_u16(), absent.header("oci-namespace")), (404, way.ns), "{word} {}", way.name);
             // Lists speak in the names that the client used.
             let name = format!("{}/{REPOSITORY}", way.component).trim_start_matches('/').to_owned();
             let tags = ask(&larder, "GET", &way, &format!("{REPOSITORY}/tags/list")).await.json();
@@ -125,4 +127,37 @@ async fn every_way_of_naming_answers_every_kind_of_request_with_get_and_head() {
             assert_eq!(referrers["manifests"][0]["artifactType"], format!("application/x.{word}"));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clash_of_names_is_settled_the_same_way_each_time() {
+    let (acr, other) = (Acr::start(Options::public()).await, Acr::start(Options::public()).await);
+    let kind = OCI_MANIFEST;
+    acr.push_manifest("other", Some("v1"), kind, "{\"is\":\"a repository called other\"}");
+    acr.push_manifest("other/app", Some("v1"), kind, "{\"is\":\"other/app of the default\"}");
+    other.push_manifest("app", Some("v1"), kind, "{\"is\":\"app of the other\"}");
+    other.push_manifest("acr/app", Some("v1"), kind, "{\"is\":\"acr/app of the other\"}");
+    let larder = Setup::of(&acr).and(&other).start().await;
+    for (target, host, is) in [
+        ("/v2/other/manifests/v1", None, "a repository called other"),
+        ("/v2/other/app/manifests/v1", None, "app of the other"),
+        ("/v2/other/app/manifests/v1?ns=myacr.azurecr.io", None, "other/app of the default"),
+        ("/v2/acr/other/app/manifests/v1", None, "other/app of the default"),
+        ("/v2/other/app/manifests/v1", Some(UPSTREAM), "other/app of the default"),
+        ("/acr/v2/other/app/manifests/v1", None, "other/app of the default"),
+        ("/v2/acr/app/manifests/v1?ns=other.azurecr.io", None, "acr/app of the other"),
+        ("/v2/app/manifests/v1?ns=other.azurecr.io", Some(UPSTREAM), "app of the other"),
+        ("/v2/app/manifests/v1", Some("OTHER.azurecr.io:5000"), "app of the other"),
+        ("/v2/OTHER.azurecr.io/app/manifests/v1", None, "app of the other"),
+    ] {
+        let call = larder.call("GET", target);
+        let answer = match host {
+            Some(host) => call.host(host).send().await,
+            None => call.send().await,
+        };
+        assert_eq!(answer.status, 200, "{target} {host:?}: {}", answer.text());
+        assert_eq!(answer.json()["is"], is, "{target} {host:?}");
+    }
+    let (status, _, message) = larder.get("/other/v2/app/manifests/v1?ns=myacr.azurecr.io").await.error();
+    assert_eq!(status, 404, "two that contradict each other: {message}");
 }

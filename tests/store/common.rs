@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) fn settings(path: &Path) -> StoreSettings {
-    StoreSettings { path: path.to_owned(), max_size: Some(1 << 30), min_free: 0, sync: Sync::Commit }
+    StoreSettings { path: path.to_owned(), max_size: Some(1 << 30), min_free: 0, sync: Sync::Commit, scrub_rate: 0 }
 }
 
 /// A store in a folder that goes when the test ends.
@@ -37,6 +37,11 @@ impl Bench {
         self.store.close().await;
         between(self.folder.path());
         (self.store, self.metrics) = open(&self.settings, Arc::new(RealDisk::new(self.folder.path()))).await;
+    }
+
+    /// Changes the settings of the next start.
+    pub(crate) fn set(&mut self, change: impl FnOnce(&mut StoreSettings)) {
+        change(&mut self.settings);
     }
 
     pub(crate) async fn reopen_with_limit(&mut self, limit: u64) {

@@ -9,4 +9,6 @@ mod index;
 mod ingests;
 mod links;
 mod opening;
+mod pieces;
+mod scrub;
 mod space;

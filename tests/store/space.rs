@@ -1,7 +1,7 @@
 use crate::common::{Bench, content, fill, link, open, read, repository, settings, sha256, until, walked};
 use larder::oci::Tag;
 use larder::store::disk::sim::SimDisk;
-use larder::store::{IngestError, ListKey, Refusal, Store, StoredList, TagLink};
+use larder::store::{IngestError, ListKey, Refusal, Store, StoreError, StoredList, TagLink};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -122,7 +122,7 @@ async fn content_of_unknown_length_grows_its_reservation() {
             break;
         }
     }
-    assert!(matches!(refused, Some(larder::store::StoreError::Refused(Refusal::Full { .. }))));
+    assert!(matches!(refused, Some(StoreError::Refused(Refusal::Full { .. }))));
 }
 
 /// One of several tasks that do everything at once, with contents that they have in common.
@@ -152,7 +152,11 @@ async fn load(store: Store, task: u64) {
                 };
                 let kept = usize::try_from(ingest.received()).unwrap();
                 let stop = if round % 4 == 0 { kept.max(500) } else { bytes.len() };
-                ingest.write(bytes.slice(kept..stop)).await.unwrap();
+                match ingest.write(bytes.slice(kept..stop)).await {
+                    // Three that reserve 16 MiB at the same moment are one too many.
+                    Err(StoreError::Refused(Refusal::Full { .. })) => continue,
+                    written => written.unwrap(),
+                };
                 match round % 5 {
                     0 => ingest.discard().await,
                     1 => drop(ingest),
@@ -176,7 +180,7 @@ async fn the_account_agrees_with_the_disk_after_everything_at_once() {
             task.await.unwrap();
         }
         walked(&store).await;
-        let parts = ["blobs", "ingest", "lists", "repositories", "quarantine"];
+        let parts = ["blobs", "pieces", "ingest", "lists", "repositories", "quarantine"];
         let files: Vec<_> = parts.iter().flat_map(|part| disk.files_below(Path::new(part))).collect();
         let count = |part: &str| files.iter().filter(|(path, _)| path.to_str().unwrap().contains(part)).count() as u64;
         let usage = store.usage();

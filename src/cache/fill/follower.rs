@@ -2,11 +2,15 @@ use super::super::download::Download;
 use super::super::error::CacheError;
 use super::super::transfer::Transfer;
 use super::{End, Fill, HELD_BACK, Opened, Progress};
-use crate::oci::ByteRange;
+use crate::oci::{ByteRange, Hasher};
 use crate::store::BlobFile;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::watch;
+
+/// Bytes that are read again at once.
+const PIECE: usize = 1 << 20;
 
 /// What comes next for a reader.
 #[derive(Debug)]
@@ -74,14 +78,30 @@ impl Follower {
         }
     }
 
-    /// The store gave up in the middle. The content is read again from its first byte, since only all of it can be verified; this
-    /// reader gets what it still lacks.
+    /// The store gave up in the middle. This reader goes on where it is; what it already has came from the file, so the digest is
+    /// that of the file's beginning and what follows.
     async fn rest(&mut self) -> Result<Step, CacheError> {
-        let mut download = Download::new(self.fill.digest, Arc::clone(&self.fill.sources), 0);
+        let (digest, lacking) = (self.fill.digest, ByteRange { start: self.position, end: self.range.end });
+        let beginning = self.hash_beginning().await.map_err(|error| {
+            tracing::warn!(blob.digest = %digest, %error, "a reader is cut off: what it has of a failed download cannot be read again");
+            CacheError::Aborted
+        })?;
+        let mut download = Download::new(digest, Arc::clone(&self.fill.sources), self.position);
         download.open().await?;
-        let lacking = ByteRange { start: self.position, end: self.range.end };
         self.position = self.range.end;
-        Ok(Step::Rest(Box::new(Transfer::verified(download, self.fill.digest, lacking))))
+        Ok(Step::Rest(Box::new(Transfer::going_on(download, digest, beginning, lacking))))
+    }
+
+    /// Hashes the content up to where this reader is.
+    async fn hash_beginning(&self) -> io::Result<Hasher> {
+        let mut hasher = Hasher::new(self.fill.digest.algorithm());
+        let mut at = 0;
+        while at < self.position {
+            let length = usize::try_from(self.position - at).map_or(PIECE, |left| left.min(PIECE));
+            hasher.update(&self.file.read(at, length).await?);
+            at += length as u64;
+        }
+        Ok(hasher)
     }
 }
 

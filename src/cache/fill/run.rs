@@ -69,6 +69,7 @@ async fn fill_up(inner: &Inner, fill: &Fill) -> Result<(), Problem> {
     let Some(mut ingest) = ingest else { return Err(Problem::Store(Some(Box::new(download)))) };
     if let Err(problem) = copy(fill, &mut download, &mut ingest).await {
         if let Problem::Upstream(CacheError::Mismatch { .. }) = problem {
+            inner.metrics.digest_failures.with_label_values(&["fill"]).inc();
             ingest.discard().await;
         }
         return Err(problem);

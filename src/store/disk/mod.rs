@@ -102,6 +102,8 @@ pub trait DiskFile: Send + Sync {
     fn release(&self) -> io::Result<()>;
     /// The file's length.
     fn len(&self) -> io::Result<u64>;
+    /// Lets the system use the memory that holds the file's content for something else.
+    fn forget(&self);
     /// Takes the write permission away from everybody; this handle goes on writing.
     fn set_read_only(&self) -> io::Result<()>;
     /// The file for `sendfile` and the like. `None` on a simulated disk.

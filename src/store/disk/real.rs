@@ -145,6 +145,10 @@ impl DiskFile for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
+    fn forget(&self) {
+        platform::forget(&self.0);
+    }
+
     fn set_read_only(&self) -> io::Result<()> {
         let mut permissions = self.0.metadata()?.permissions();
         platform::forbid_writing(&mut permissions);
@@ -213,6 +217,14 @@ mod platform {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    pub(super) fn forget(file: &File) {
+        let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn forget(_: &File) {}
+
     #[cfg(not(target_os = "linux"))]
     pub(super) fn allocate(_: &File, _: u64) -> io::Result<bool> {
         Ok(false)
@@ -271,4 +283,5 @@ mod platform {
     pub(super) fn allocate(_: &File, _: u64) -> io::Result<bool> {
         Ok(false)
     }
+    pub(super) fn forget(_: &File) {}
 }

@@ -41,6 +41,7 @@ struct FileState {
     durable: Vec<u8>,
     unsynced: Vec<(usize, Vec<u8>)>,
     modified: u64,
+    unreadable: bool,
 }
 
 impl SimDisk {
@@ -122,6 +123,14 @@ impl SimDisk {
         }
     }
 
+    /// Makes every read of a file fail, as a broken sector does.
+    pub fn set_unreadable(&self, path: &Path) {
+        let mut state = self.state();
+        if let Some(Node::File(file)) = state.names.get(path).copied() {
+            state.files[file].unreadable = true;
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -182,7 +191,7 @@ impl FileState {
             let lost = dice.below(content.len() - self.durable.len() + 1);
             content.truncate(content.len() - lost);
         }
-        Self { durable: content.clone(), content, unsynced: Vec::new(), modified: self.modified }
+        Self { durable: content.clone(), content, unsynced: Vec::new(), ..*self }
     }
 }
 
@@ -325,7 +334,10 @@ struct SimFile {
 impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let state = self.disk.state();
-        let content = &state.files[self.file].content;
+        let FileState { content, unreadable, .. } = &state.files[self.file];
+        if *unreadable {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
         let read = buffer.len().min(content.len() - start);
         buffer[..read].copy_from_slice(&content[start..start + read]);
@@ -368,6 +380,8 @@ impl DiskFile for SimFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.disk.state().files[self.file].content.len() as u64)
     }
+
+    fn forget(&self) {}
 
     fn set_read_only(&self) -> io::Result<()> {
         Ok(())

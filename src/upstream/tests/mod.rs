@@ -3,6 +3,7 @@
 mod credentials;
 mod lists;
 mod network;
+mod outage;
 mod redirects;
 mod tokens;
 mod verdicts;

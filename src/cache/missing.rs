@@ -1,0 +1,77 @@
+//! What was asked of sealed upstreams and is not stored: what to bring in the next time there is a way.
+
+use crate::oci::{Reference, Repository};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+/// References remembered at once; more are refused all the same, and not remembered.
+const ENTRIES: usize = 10_000;
+
+/// A reference that clients asked for in vain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Where.
+    pub repository: Repository,
+    /// What: a tag, or the digest of a manifest or blob.
+    pub reference: Reference,
+    /// How often.
+    pub times: u64,
+    /// When last.
+    pub last: SystemTime,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct MissingList(Mutex<HashMap<(Repository, Reference), (u64, SystemTime)>>);
+
+impl MissingList {
+    /// Notes one request in vain; the first for a reference is logged.
+    pub(super) fn note(&self, repository: &Repository, reference: &Reference) {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (repository.clone(), reference.clone());
+        let full = entries.len() >= ENTRIES;
+        if let Some((times, last)) = entries.get_mut(&key) {
+            (*times, *last) = (*times + 1, SystemTime::now());
+        } else if !full {
+            entries.insert(key, (1, SystemTime::now()));
+            tracing::warn!(repo.name = %repository, %reference, "a sealed upstream was asked for what is not stored");
+        }
+    }
+
+    /// All of them, those asked for most often first.
+    pub(super) fn list(&self) -> Vec<Missing> {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list: Vec<Missing> = entries
+            .iter()
+            .map(|((repository, reference), (times, last))| Missing {
+                repository: repository.clone(),
+                reference: reference.clone(),
+                times: *times,
+                last: *last,
+            })
+            .collect();
+        drop(entries);
+        list.sort_by_key(|missing| (u64::MAX - missing.times, missing.reference.to_string()));
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Registry;
+
+    #[test]
+    fn counts_each_reference_and_remembers_no_more_than_its_bound() {
+        let missing = MissingList::default();
+        let repository = Repository { registry: Registry::new("r"), name: "a".parse().unwrap() };
+        let tag = |number: usize| format!("v{number}").parse::<Reference>().unwrap();
+        for number in 0..ENTRIES + 5 {
+            missing.note(&repository, &tag(number));
+        }
+        missing.note(&repository, &tag(7));
+        let list = missing.list();
+        assert_eq!(list.len(), ENTRIES);
+        assert_eq!((&list[0].reference, list[0].times), (&tag(7), 2));
+    }
+}

@@ -1,0 +1,58 @@
+//! `larder status`: what the running daemon is doing and what it has saved, for a person or as JSON.
+
+use super::arguments::Place;
+use super::client;
+use crate::config::Sources;
+use bytesize::ByteSize;
+use http::Method;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
+    let request = (Method::GET, "/v1/status".to_owned());
+    client::ask(arguments.place, sources, arguments.json, &[request], show)
+}
+
+fn show(status: &Value) -> String {
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let size = |value: &Value| ByteSize(number(value)).to_string();
+    let up = humantime::format_duration(Duration::from_secs(number(&status["uptime_s"])));
+    let store = &status["store"];
+    let mut text = format!("larder {} up {up}\n", status["version"].as_str().unwrap_or("?"));
+    let _ = writeln!(
+        text,
+        "store     {} of {}, {} blobs, {} partial downloads",
+        size(&store["bytes"]),
+        size(&store["limit_bytes"]),
+        number(&store["blobs"]),
+        number(&store["ingests"]),
+    );
+    let _ = writeln!(
+        text,
+        "now       {} requests, {} downloads from upstream",
+        number(&status["requests_inflight"]),
+        number(&status["fills_inflight"]),
+    );
+    for upstream in status["upstreams"].as_array().into_iter().flatten() {
+        let state = if upstream["up"] == true { "" } else { "  (not answering, or not asked yet)" };
+        let _ = writeln!(text, "upstream  {}{state}", upstream["name"].as_str().unwrap_or("?"));
+        let (sent, received, saved) = (&upstream["sent_bytes"], &upstream["received_bytes"], &upstream["saved_bytes"]);
+        let _ = writeln!(text, "  bytes   {} served, {} fetched, {} saved", size(sent), size(received), size(saved));
+        let results = upstream["requests"].as_object().into_iter().flatten();
+        let results = results.filter(|(_, count)| number(count) > 0).map(|(result, count)| format!("{count} {result}"));
+        let results = results.collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "  answers {}", if results.is_empty() { "none yet" } else { &results });
+    }
+    text
+}

@@ -1,0 +1,156 @@
+//! What the store holds, told by its links: for a person who wants a list, and for whoever removes links. Looking is no use:
+//! it keeps nothing from being removed when room is needed.
+
+use super::error::StoreError;
+use super::files::is_absent;
+use super::inner::Inner;
+use super::layout::{self, ALGORITHMS};
+use super::links::{MANIFEST, TAG};
+use super::record::Record;
+use crate::oci::{Digest, MAX_MANIFEST, Manifest, MediaType, Registry, Repository, Tag};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// A tag, and what is here of what it names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredReference {
+    /// The repository.
+    pub repository: Repository,
+    /// The tag.
+    pub tag: Tag,
+    /// The manifest that it names.
+    pub digest: Digest,
+    /// When upstream last said so.
+    pub seen: SystemTime,
+    /// The manifest's type, if the manifest is here.
+    pub media_type: Option<MediaType>,
+    /// Bytes of everything that the manifest refers to and is here, itself included, each content once.
+    pub bytes: u64,
+    /// Contents that it refers to and are not here: platforms and layers that nobody has asked for, or that were removed.
+    pub missing: u64,
+}
+
+/// The links of one repository.
+#[derive(Clone, Debug, Default)]
+pub struct RepositoryLinks {
+    /// Tags and the manifests that they name.
+    pub tags: Vec<(Tag, Digest)>,
+    /// Manifests.
+    pub manifests: Vec<Digest>,
+    /// Blobs that upstream said the repository has.
+    pub blobs: Vec<Digest>,
+}
+
+impl Inner {
+    pub(super) fn references(&self) -> Result<Vec<StoredReference>, StoreError> {
+        let mut references = Vec::new();
+        let mut folders = vec![PathBuf::from(layout::REPOSITORIES)];
+        while let Some(folder) = folders.pop() {
+            for name in self.folders_in(&folder)? {
+                match name.as_str() {
+                    "_tags" => references.extend(self.tags_in(&folder.join(name))?),
+                    // No component of a repository's name begins so.
+                    name if name.starts_with('_') => {}
+                    name => folders.push(folder.join(name)),
+                }
+            }
+        }
+        let named = |reference: &StoredReference| (reference.repository.clone(), reference.tag.clone());
+        references.sort_by_key(named);
+        Ok(references)
+    }
+
+    pub(super) fn links_of(&self, repository: &Repository) -> Result<RepositoryLinks, StoreError> {
+        let mut links = RepositoryLinks::default();
+        for reference in self.tag_links(&layout::tags(repository))? {
+            if reference.0 == *repository {
+                links.tags.push((reference.1, reference.2));
+            }
+        }
+        for algorithm in ALGORITHMS {
+            links.manifests.extend(self.linked(&layout::manifests(repository, algorithm), algorithm)?);
+            links.blobs.extend(self.linked(&layout::blob_links(repository, algorithm), algorithm)?);
+        }
+        Ok(links)
+    }
+
+    fn tags_in(&self, folder: &Path) -> Result<Vec<StoredReference>, StoreError> {
+        let mut references = Vec::new();
+        for (repository, tag, digest, seen) in self.tag_links(folder)? {
+            let path = layout::manifest(&repository, &digest);
+            let link = self.link(MANIFEST, &path, &repository, &digest.to_string())?;
+            let media_type = link.and_then(|link| link.get("type")?.parse().ok());
+            let mut sum = Sum::default();
+            self.add_up(&digest, &mut sum)?;
+            let Sum { bytes, missing, .. } = sum;
+            references.push(StoredReference { repository, tag, digest, seen, media_type, bytes, missing });
+        }
+        Ok(references)
+    }
+
+    fn tag_links(&self, folder: &Path) -> Result<Vec<(Repository, Tag, Digest, SystemTime)>, StoreError> {
+        let entries = match self.files.disk.list(folder) {
+            Err(error) if is_absent(&error) => return Ok(Vec::new()),
+            other => other.map_err(StoreError::io("list", folder))?,
+        };
+        let mut links = Vec::new();
+        for entry in entries.iter().filter(|entry| !entry.is_dir) {
+            let record = self.files.read(&folder.join(&entry.name))?.and_then(|bytes| Record::parse(TAG, &bytes));
+            links.extend(record.as_ref().and_then(tag_of));
+        }
+        Ok(links)
+    }
+
+    /// Adds `digest` and what it refers to.
+    fn add_up(&self, digest: &Digest, sum: &mut Sum) -> Result<(), StoreError> {
+        if !sum.seen.insert(*digest) {
+            return Ok(());
+        }
+        let Some(length) = self.length(digest) else {
+            sum.missing += 1;
+            return Ok(());
+        };
+        sum.bytes += length;
+        let content = if length <= MAX_MANIFEST as u64 { self.files.read(&layout::blob(digest))? } else { None };
+        let content = content.filter(|content| digest.matches(content));
+        let Some(manifest) = content.and_then(|content| Manifest::parse(&content)) else { return Ok(()) };
+        for child in &manifest.blobs {
+            if sum.seen.insert(child.digest) {
+                match self.length(&child.digest) {
+                    Some(length) => sum.bytes += length,
+                    None => sum.missing += 1,
+                }
+            }
+        }
+        for child in &manifest.manifests {
+            self.add_up(&child.digest, sum)?;
+        }
+        Ok(())
+    }
+
+    /// A blob's length, without counting as a use of it.
+    fn length(&self, digest: &Digest) -> Option<u64> {
+        let known = self.catalogue.get(digest).map(|entry| entry.len);
+        known.or_else(|| self.files.disk.metadata(&layout::blob(digest)).ok().map(|metadata| metadata.len))
+    }
+
+    fn folders_in(&self, folder: &Path) -> Result<Vec<String>, StoreError> {
+        let entries = self.files.disk.list(folder).map_err(StoreError::io("list", folder))?;
+        Ok(entries.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.name).collect())
+    }
+}
+
+#[derive(Default)]
+struct Sum {
+    seen: HashSet<Digest>,
+    bytes: u64,
+    missing: u64,
+}
+
+/// What a tag's link says, taken from inside it: file names are never decoded.
+fn tag_of(record: &Record) -> Option<(Repository, Tag, Digest, SystemTime)> {
+    let registry = Registry::new(record.get("registry")?);
+    let repository = Repository { registry, name: record.get("repository")?.parse().ok()? };
+    Some((repository, record.get("name")?.parse().ok()?, record.get("digest")?.parse().ok()?, record.time("seen")?))
+}

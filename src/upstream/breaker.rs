@@ -1,0 +1,226 @@
+//! One host's circuit breaker: once it is plain that nobody answers there, requests fail at once instead of each waiting for its
+//! own time limit.
+//!
+//! Three failures in a row to get any answer (refused, time-out, TLS) open it. From then on one request at a time is let through,
+//! at growing intervals; the first answer, whatever its status, closes it. Requests that are still connecting when it opens fail
+//! with it. A breaker belongs to a host that is really dialled, so that a storage account that is away does not keep anybody from
+//! the registry itself.
+
+use super::error::{ErrorKind, Failure, Withheld};
+use super::locked;
+use super::origin::Origin;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Failures in a row that open the breaker.
+const FAILURES: u32 = 3;
+/// Time from the last failure to the first request that is let through …
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// … doubling from there up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+pub(super) struct Breaker {
+    host: String,
+    state: Mutex<State>,
+    open: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    failures: u32,
+    /// When the first of them was.
+    since: Option<SystemTime>,
+    outage: Option<Outage>,
+}
+
+struct Outage {
+    last: Failure,
+    pause: Duration,
+    next: Instant,
+    probing: bool,
+}
+
+/// Leave to send one request; how it ends is to be told.
+pub(super) struct Pass<'a> {
+    breaker: &'a Breaker,
+    probe: bool,
+}
+
+impl Breaker {
+    pub(super) fn new(origin: &Origin) -> Self {
+        Self { host: origin.to_string(), state: Mutex::default(), open: watch::Sender::new(false) }
+    }
+
+    /// Whether a request has any chance to be let through now.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        locked(&self.state).check(&self.host)
+    }
+
+    /// Lets a request through, or fails as the last one did.
+    pub(super) fn admit(&self) -> Result<Pass<'_>, Failure> {
+        let mut state = locked(&self.state);
+        state.check(&self.host)?;
+        let probe = state.outage.as_mut().map(|outage| outage.probing = true).is_some();
+        Ok(Pass { breaker: self, probe })
+    }
+
+    fn answered(&self) {
+        let mut state = locked(&self.state);
+        if state.outage.is_some() {
+            tracing::info!(upstream.host = self.host, "the host answers again");
+            self.open.send_replace(false);
+        }
+        *state = State::default();
+    }
+
+    fn failed(&self, failure: &Failure, probe: bool) {
+        let mut state = locked(&self.state);
+        if let Some(outage) = &mut state.outage {
+            if probe {
+                outage.pause = (outage.pause * 2).min(LONGEST_PAUSE);
+                outage.next = Instant::now() + outage.pause;
+                outage.probing = false;
+                outage.last = failure.clone();
+            }
+            return;
+        }
+        state.failures += 1;
+        state.since.get_or_insert_with(SystemTime::now);
+        if state.failures >= FAILURES {
+            tracing::warn!(
+                upstream.host = self.host,
+                error = failure.reason,
+                "the host does not answer: requests to it fail at once, one at a time tries it, until it does"
+            );
+            let (pause, next) = (FIRST_PAUSE, Instant::now() + FIRST_PAUSE);
+            state.outage = Some(Outage { last: failure.clone(), pause, next, probing: false });
+            self.open.send_replace(true);
+        }
+    }
+}
+
+impl State {
+    fn check(&self, host: &str) -> Result<(), Failure> {
+        let Some(outage) = &self.outage else { return Ok(()) };
+        let left = outage.next.saturating_duration_since(Instant::now());
+        if !outage.probing && left.is_zero() {
+            return Ok(());
+        }
+        let since = humantime::format_rfc3339_seconds(self.since.unwrap_or(SystemTime::UNIX_EPOCH));
+        let next = if outage.probing {
+            "a try is under way".to_owned()
+        } else {
+            format!("the next try is in {} s", left.as_millis().div_ceil(1000))
+        };
+        let reason = format!("{host} has not answered since {since}; {next}; the last one: {}", outage.last.reason);
+        Err(Failure::withheld(Withheld::Unreachable, outage.last.kind.clone(), reason))
+    }
+}
+
+impl Pass<'_> {
+    /// Ends when the breaker opens under a request that is no probe itself; the failure is what the others meet.
+    pub(super) async fn overtaken(&self) -> Failure {
+        if !self.probe {
+            let mut open = self.breaker.open.subscribe();
+            // The sender is the breaker's own: it cannot be gone.
+            let _ = open.wait_for(|open| *open).await;
+            if let Err(failure) = self.breaker.check() {
+                return failure;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Tells how the request ended: with an answer, or without.
+    pub(super) fn settle(mut self, failure: Option<&Failure>) {
+        let probe = std::mem::take(&mut self.probe);
+        match failure {
+            Some(failure) if failure.withheld.is_some() => {}
+            Some(failure) if is_silence(&failure.kind) => self.breaker.failed(failure, probe),
+            _ => self.breaker.answered(),
+        }
+    }
+}
+
+impl Drop for Pass<'_> {
+    /// A probe that was given up before its end said nothing: the next request may try.
+    fn drop(&mut self) {
+        if self.probe
+            && let Some(outage) = &mut locked(&self.breaker.state).outage
+        {
+            outage.probing = false;
+        }
+    }
+}
+
+/// Whether nobody answered at all.
+fn is_silence(kind: &ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Tls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breaker() -> Breaker {
+        Breaker::new(&Origin { https: true, host: "storage.invalid".to_owned(), port: 443 })
+    }
+
+    fn silence() -> Failure {
+        Failure::new(ErrorKind::Timeout, "no connection within 10 s")
+    }
+
+    fn fail(breaker: &Breaker, times: u32) {
+        for _ in 0..times {
+            breaker.admit().ok().unwrap().settle(Some(&silence()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn three_failures_in_a_row_open_it_and_an_answer_between_starts_anew() {
+        let breaker = breaker();
+        fail(&breaker, 2);
+        breaker.admit().ok().unwrap().settle(None);
+        fail(&breaker, 2);
+        // Anything that was said is an answer.
+        breaker.admit().ok().unwrap().settle(Some(&Failure::foreign("not HTTP")));
+        fail(&breaker, 3);
+        let refused = breaker.admit().err().unwrap();
+        assert_eq!(refused.kind, ErrorKind::Timeout);
+        assert_eq!(refused.withheld, Some(Withheld::Unreachable));
+        for part in ["storage.invalid has not answered since 20", "in 1 s", "no connection within 10 s"] {
+            assert!(refused.reason.contains(part), "{}", refused.reason);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_probe_at_a_time_at_growing_intervals_and_one_answer_closes_it() {
+        let breaker = breaker();
+        fail(&breaker, 3);
+        for pause in [1, 2, 4, 8, 16, 30, 30] {
+            tokio::time::advance(Duration::from_millis(pause * 1000 - 1)).await;
+            assert!(breaker.check().is_err(), "not before {pause} s");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            let probe = breaker.admit().ok().unwrap();
+            assert!(breaker.admit().err().unwrap().reason.contains("a try is under way"));
+            probe.settle(Some(&silence()));
+        }
+        tokio::time::advance(LONGEST_PAUSE).await;
+        // Given up before its end: the next one tries.
+        drop(breaker.admit().ok().unwrap());
+        breaker.admit().ok().unwrap().settle(None);
+        assert!(breaker.check().is_ok());
+        fail(&breaker, 2);
+        assert!(breaker.check().is_ok(), "it counts from nothing again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_still_connects_when_it_opens_fails_with_it() {
+        let breaker = breaker();
+        let waiting = breaker.admit().ok().unwrap();
+        fail(&breaker, 3);
+        assert_eq!(waiting.overtaken().await.withheld, Some(Withheld::Unreachable));
+    }
+}

@@ -1,0 +1,68 @@
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+
+/// An upstream that answers with the bytes that a test writes, for what no sound registry sends. One request per connection.
+pub struct Scripted {
+    pub address: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+    task: AbortHandle,
+}
+
+impl Scripted {
+    /// `answer` gets the request's first line (`GET /v2/… HTTP/1.1`) and gives status line, headers, blank line and body.
+    pub async fn start(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (answer, asked) = (Arc::new(answer), Arc::<Mutex<Vec<String>>>::default());
+        let log = Arc::clone(&asked);
+        let task = tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
+                tokio::spawn(async move { converse(socket, &*answer, &log).await });
+            }
+        });
+        Self { address, asked, task: task.abort_handle() }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The first lines of all requests.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn converse(mut socket: TcpStream, answer: &(impl Fn(&str) -> Vec<u8> + ?Sized), log: &Mutex<Vec<String>>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        match socket.read(&mut byte).await {
+            Ok(1) => head.push(byte[0]),
+            _ => return,
+        }
+    }
+    let line = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned();
+    log.lock().unwrap().push(line.clone());
+    let _ = socket.write_all(&answer(&line)).await;
+    let _ = socket.shutdown().await;
+}
+
+/// An answer with these header lines, its length and its body.
+pub fn answer(status: &str, lines: &[&str], body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
+    let lines: Vec<String> = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    let head =
+        format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{}\r\n", body.len(), lines.concat());
+    [head.as_bytes(), body].concat()
+}
