@@ -126,19 +126,21 @@ pub(super) fn median(samples: &[f64]) -> f64 {
 /// Everything that one run has measured.
 pub(super) struct Report {
     rounds: usize,
+    /// Processes that wanted to run when this began; they were in everybody's way.
+    load_before: f64,
     pub(super) figures: Vec<Figure>,
 }
 
 impl Report {
     pub(super) fn new(rounds: usize) -> Self {
-        Self { rounds, figures: Vec::new() }
+        Self { rounds, load_before: load(), figures: Vec::new() }
     }
 
     pub(super) fn write(&self, folder: &Path) -> Result<PathBuf> {
         fs::create_dir_all(folder)?;
         let path = folder.join("compare.json");
         let figures: Vec<Value> = self.figures.iter().map(Figure::json).collect();
-        let machine = json!({"cpu": cpu_model(), "cores": std::thread::available_parallelism()?.get()});
+        let machine = json!({"cpu": cpu_model(), "cores": std::thread::available_parallelism()?.get(), "load_before": self.load_before});
         let report = json!({"rounds": self.rounds, "machine": machine, "figures": figures});
         fs::write(&path, serde_json::to_vec_pretty(&report)?)?;
         Ok(path)
@@ -147,9 +149,20 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Medians of {} interleaved rounds (least to most), {}\n", self.rounds, cpu_model())?;
+        writeln!(f, "Medians of {} interleaved rounds (least to most), {}", self.rounds, cpu_model())?;
+        writeln!(
+            f,
+            "Load of the machine before: {}{}\n",
+            self.load_before,
+            if self.load_before > 1.0 { ": BUSY" } else { "" }
+        )?;
         self.figures.iter().try_for_each(|figure| writeln!(f, "{figure}"))
     }
+}
+
+fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(f64::NAN)
 }
 
 fn cpu_model() -> String {
