@@ -23,9 +23,10 @@ pub(super) enum Route {
         name: String,
         digest: String,
     },
-    /// Pushes are not imitated yet; the challenge is.
+    /// An upload session, or (with an empty id) where they begin.
     Upload {
         name: String,
+        id: String,
     },
     AcrCatalog,
     AcrRepository {
@@ -77,7 +78,8 @@ impl Route {
             Self::Tags { .. } => PathClass::Tags,
             Self::Referrers { .. } => PathClass::Referrers,
             Self::Manifest { .. } => PathClass::Manifests,
-            Self::Blob { .. } | Self::Upload { .. } => PathClass::Blobs,
+            Self::Blob { .. } => PathClass::Blobs,
+            Self::Upload { .. } => PathClass::Uploads,
             Self::Exchange => PathClass::Exchange,
             Self::Token | Self::DistributionToken => PathClass::Token,
             Self::AcrCatalog
@@ -99,8 +101,9 @@ fn parse_v2(rest: &str) -> Option<Route> {
     if let Some(name) = rest.strip_suffix("/tags/list") {
         return Some(Route::Tags { name: valid_name(name)? });
     }
-    if let Some((name, _)) = rest.split_once("/blobs/uploads/") {
-        return Some(Route::Upload { name: valid_name(name)? });
+    if let Some((name, id)) = rest.split_once("/blobs/uploads/") {
+        let word = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        return word.then_some(Route::Upload { name: valid_name(name)?, id: id.to_owned() });
     }
     let (rest, last) = rest.rsplit_once('/')?;
     let (name, kind) = rest.rsplit_once('/')?;
@@ -152,7 +155,7 @@ fn is_tag(text: &str) -> bool {
         && bytes.iter().all(|b| word(*b) || matches!(b, b'.' | b'-'))
 }
 
-fn is_digest(text: &str) -> bool {
+pub(super) fn is_digest(text: &str) -> bool {
     let hex = |text: &str, length| text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     match text.split_once(':') {
         Some(("sha256", encoded)) => hex(encoded, 64),
