@@ -31,7 +31,7 @@ pub(super) struct Request<'a> {
 
 pub(super) async fn answer(state: &State, request: &Request<'_>, mut body: Intake) -> io::Result<Reply> {
     let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
-    let route = Route::parse(path);
+    let route = Route::parse(request.method, path);
     let class = route.as_ref().map_or(PathClass::Unknown, Route::class);
     let fault = state.knobs.take_fault(class, request.method.as_str());
     let foreign = fault.as_ref().is_some_and(|(fault, _)| is_foreign(fault));

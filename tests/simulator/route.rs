@@ -1,5 +1,6 @@
 //! A request's path to what it asks for. Anything that the grammar does not know is the router's 404, before authentication.
 
+use http::Method;
 use percent_encoding::percent_decode_str;
 
 use super::faults::PathClass;
@@ -53,7 +54,7 @@ pub(super) enum Route {
 }
 
 impl Route {
-    pub(super) fn parse(path: &str) -> Option<Self> {
+    pub(super) fn parse(method: &Method, path: &str) -> Option<Self> {
         match path {
             "/v2/" => return Some(Self::Ping),
             "/v2/_catalog" => return Some(Self::Catalog),
@@ -67,7 +68,7 @@ impl Route {
         if let Some(rest) = path.strip_prefix("/acr/v1/") {
             parse_acr(rest)
         } else {
-            parse_v2(path.strip_prefix("/v2/")?)
+            parse_v2(path.strip_prefix("/v2/")?, *method == Method::PUT)
         }
     }
 
@@ -97,7 +98,7 @@ impl Route {
     }
 }
 
-fn parse_v2(rest: &str) -> Option<Route> {
+fn parse_v2(rest: &str, put: bool) -> Option<Route> {
     if let Some(name) = rest.strip_suffix("/tags/list") {
         return Some(Route::Tags { name: valid_name(name)? });
     }
@@ -109,7 +110,10 @@ fn parse_v2(rest: &str) -> Option<Route> {
     let (name, kind) = rest.rsplit_once('/')?;
     let name = valid_name(name)?;
     match kind {
-        "manifests" if is_tag(last) || is_digest(last) => Some(Route::Manifest { name, reference: last.to_owned() }),
+        // A digest in bad form is refused by whoever would have to keep the manifest, with a reason.
+        "manifests" if is_tag(last) || is_digest(last) || (put && last.contains(':')) => {
+            Some(Route::Manifest { name, reference: last.to_owned() })
+        }
         "blobs" if is_digest(last) => Some(Route::Blob { name, digest: last.to_owned() }),
         "referrers" if is_digest(last) => Some(Route::Referrers { name, digest: last.to_owned() }),
         _ => None,
