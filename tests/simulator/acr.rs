@@ -15,20 +15,23 @@ type Query = [(String, String)];
 
 /// What `PATCH` changes; whatever else is in it is left alone.
 #[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Changes {
-    delete_enabled: Option<bool>,
-    write_enabled: Option<bool>,
-    read_enabled: Option<bool>,
-    list_enabled: Option<bool>,
+struct Changes {
+    #[serde(rename = "deleteEnabled")]
+    delete: Option<bool>,
+    #[serde(rename = "writeEnabled")]
+    write: Option<bool>,
+    #[serde(rename = "readEnabled")]
+    read: Option<bool>,
+    #[serde(rename = "listEnabled")]
+    list: Option<bool>,
 }
 
 impl Changes {
     fn apply(self, to: &mut Attributes) {
-        to.delete = self.delete_enabled.unwrap_or(to.delete);
-        to.write = self.write_enabled.unwrap_or(to.write);
-        to.read = self.read_enabled.unwrap_or(to.read);
-        to.list = self.list_enabled.unwrap_or(to.list);
+        to.delete = self.delete.unwrap_or(to.delete);
+        to.write = self.write.unwrap_or(to.write);
+        to.read = self.read.unwrap_or(to.read);
+        to.list = self.list.unwrap_or(to.list);
     }
 }
 
@@ -38,9 +41,9 @@ pub(super) fn patch(region: &Region<'_>, route: &Route, body: &[u8]) -> Reply {
         Ok(changes) => changes,
         Err(why) => return reply::error(400, "UNSUPPORTED", &format!("the attributes cannot be read: {why}"), None),
     };
-    let after = get(region, route, &[]);
-    if !after.status().is_success() {
-        return after;
+    let before = get(region, route, &[]);
+    if !before.status().is_success() {
+        return before;
     }
     match route.clone() {
         Route::AcrRepository { name } => region.content.change(&name, move |r, _| changes.apply(&mut r.attributes)),

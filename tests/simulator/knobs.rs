@@ -83,7 +83,7 @@ pub struct Settings {
     pub chunk_min_length: Option<u64>,
     /// Whether a manifest's subject is confirmed with `OCI-Subject`.
     pub oci_subject: bool,
-    /// Whether an index may name manifests that are not there.
+    /// Whether a manifest may name blobs and manifests that are not there.
     pub sparse: bool,
     /// Whether `DELETE /v2/NAME/manifests/TAG` removes the tag; off: 405.
     pub delete_by_tag: bool,

@@ -25,7 +25,7 @@ pub(super) struct Request<'a> {
     pub(super) headers: &'a HeaderMap,
     /// The client's address, which the firewall's text names.
     pub(super) client: &'a str,
-    /// The how manieth connection brought it.
+    /// The number of its connection.
     pub(super) connection: u64,
 }
 

@@ -1,6 +1,6 @@
 //! `PUT` of a manifest: kept byte for byte, whatever its type, once everything that it needs is there.
 //!
-//! Config, layers and (unless the knob allows sparse indexes) children must be in the repository; a subject need not.
+//! Config, layers and children must be in the repository, unless the knob allows sparse manifests; a subject need not.
 
 use std::io;
 
@@ -38,15 +38,12 @@ pub(super) async fn answer(
     if tag.is_none() && digest(&content, algorithm) != reference {
         return Ok(reply::wrong_digest());
     }
-    let sparse = region.knobs.read(|k| k.sparse);
-    let (writable, missing) = region
-        .content
-        .with(name, |r| (r.attributes_of(reference).write, missing(r, &json, sparse)))
-        .unwrap_or_else(|| (true, missing(&Repository::default(), &json, sparse)));
+    let judge = |r: &Repository| (r.attributes_of(reference).write, missing(r, &json));
+    let (writable, missing) = region.content.with(name, judge).unwrap_or_else(|| judge(&Repository::default()));
     if !writable {
         return Ok(reply::disallowed());
     }
-    if let Some(missing) = missing {
+    if let Some(missing) = missing.filter(|_| !region.knobs.read(|k| k.sparse)) {
         let detail = quoted(&missing);
         return Ok(reply::error(400, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry", Some(&detail)));
     }
@@ -79,12 +76,12 @@ fn read(content: &[u8], headers: &HeaderMap) -> Result<(String, Value), String> 
 }
 
 /// The digest of the first thing that the manifest needs and the repository lacks.
-fn missing(repository: &Repository, json: &Value, sparse: bool) -> Option<String> {
+fn missing(repository: &Repository, json: &Value) -> Option<String> {
     let list = |name: &str| json[name].as_array().map(Vec::as_slice).unwrap_or_default();
     let blobs = list("layers").iter().chain(list("blobs")).filter(|d| !is_foreign(d)).chain([&json["config"]]);
     let lacking_blob = blobs.filter_map(|d| d["digest"].as_str()).find(|d| !repository.blobs.contains_key(*d));
-    let children = list("manifests").iter().filter_map(|d| d["digest"].as_str()).filter(|_| !sparse);
-    let lacking = lacking_blob.or_else(|| children.into_iter().find(|d| !repository.manifests.contains_key(*d)));
+    let mut children = list("manifests").iter().filter_map(|d| d["digest"].as_str());
+    let lacking = lacking_blob.or_else(|| children.find(|d| !repository.manifests.contains_key(*d)));
     lacking.map(str::to_owned)
 }
 

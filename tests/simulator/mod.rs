@@ -58,6 +58,7 @@ mod route;
 pub mod samples;
 mod serve;
 mod signature;
+mod state;
 mod storage;
 mod throttle;
 mod tls;
@@ -66,16 +67,13 @@ mod uploads;
 
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Deref;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 pub use artifact::Artifact;
 pub use faults::{Damage, DamageKind, Fault, FaultAnswer, PathClass};
@@ -87,10 +85,10 @@ pub use record::{Credential, Listener, Seen};
 pub use replicas::{Answers, Replication};
 pub use throttle::Limits;
 
-use content::hex;
 use record::Log;
 use replicas::{Content, Replicas};
 use serve::Port;
+use state::{Region, State};
 use throttle::Throttle;
 use tokens::{Identity, Tokens};
 use uploads::Uploads;
@@ -104,39 +102,6 @@ pub struct Simulator {
     tasks: Vec<AbortHandle>,
     control: Option<Arc<Port>>,
     ca_pem: Option<String>,
-}
-
-/// What all requests share.
-struct State {
-    options: Options,
-    knobs: Arc<Knobs>,
-    replicas: Replicas,
-    uploads: Uploads,
-    log: Log,
-    tokens: Tokens,
-    throttle: Throttle,
-    total_pace: Arc<Mutex<Option<Instant>>>,
-    login: Arc<Port>,
-    storage: Arc<Port>,
-    secret: [u8; 32],
-    started: u64,
-    issued_ids: AtomicU64,
-    requests: AtomicU64,
-    connections: AtomicU64,
-}
-
-/// The registry as one request meets it: what all share, and the content of the replica that answers.
-struct Region<'a> {
-    state: &'a State,
-    content: Content<'a>,
-}
-
-impl Deref for Region<'_> {
-    type Target = State;
-
-    fn deref(&self) -> &State {
-        self.state
-    }
 }
 
 impl Simulator {
@@ -336,66 +301,5 @@ impl Drop for Simulator {
             control.close();
         }
         self.tasks.iter().for_each(AbortHandle::abort);
-    }
-}
-
-impl State {
-    fn scheme(&self) -> &'static str {
-        if self.options.tls { "https" } else { "http" }
-    }
-
-    fn port(&self, listener: Listener) -> &Arc<Port> {
-        match listener {
-            Listener::Login => &self.login,
-            Listener::Storage => &self.storage,
-        }
-    }
-
-    fn host(&self) -> String {
-        self.login.address.to_string()
-    }
-
-    /// Never the login server's name, whatever the port.
-    fn storage_host(&self) -> String {
-        if self.storage.address.ip() == self.login.address.ip() {
-            return format!("localhost:{}", self.storage.address.port());
-        }
-        self.storage.address.to_string()
-    }
-
-    fn registry(&self) -> String {
-        self.options.registry.clone().unwrap_or_else(|| self.host())
-    }
-
-    /// The 32 hex digits by which storage knows the registry.
-    fn registry_id(&self) -> String {
-        hex(&Sha256::digest(self.registry()))[..32].to_owned()
-    }
-
-    /// The how manieth connection of the login server this is; storage has no replicas.
-    fn count_connection(&self, listener: Listener) -> u64 {
-        self.connections.fetch_add(u64::from(listener == Listener::Login), Ordering::Relaxed)
-    }
-
-    /// The replica that answers the next request of a connection.
-    fn region(&self, connection: u64) -> Region<'_> {
-        let content = self.knobs.read(|k| k.replication).map_or_else(
-            || self.replicas.everywhere(),
-            |replication| {
-                let replica = replication.replica(self.requests.fetch_add(1, Ordering::Relaxed), connection);
-                self.replicas.at(replica, Duration::from_millis(replication.delay_ms))
-            },
-        );
-        Region { state: self, content }
-    }
-
-    /// A new id in the form of a GUID.
-    fn guid(&self) -> String {
-        let number = self.issued_ids.fetch_add(1, Ordering::Relaxed);
-        let mut hash = Sha256::new();
-        hash.update(self.secret);
-        hash.update(number.to_le_bytes());
-        let text = hex(&hash.finalize());
-        format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..32])
     }
 }

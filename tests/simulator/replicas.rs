@@ -38,7 +38,7 @@ pub enum Answers {
 }
 
 impl Replication {
-    /// The replica for a request: the how manieth it is, and its connection.
+    /// The replica for a request, by its number and its connection's.
     pub(super) fn replica(self, request: u64, connection: u64) -> usize {
         match self.answers {
             Answers::First => 0,

@@ -158,7 +158,7 @@ where
 /// Who is at the other end of a connection.
 struct Client {
     address: String,
-    /// The how manieth connection it is.
+    /// Its number, at the login server.
     connection: u64,
     abort: Arc<AtomicBool>,
 }
