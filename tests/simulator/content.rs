@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256, Sha512};
 
@@ -21,17 +20,12 @@ pub(super) struct Repository {
 }
 
 /// What may be done with a repository, a tag or a manifest (`changeableAttributes`).
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy)]
 #[expect(clippy::struct_excessive_bools, reason = "the service has these four switches")]
 pub(super) struct Attributes {
-    #[serde(rename = "deleteEnabled")]
     pub(super) delete: bool,
-    #[serde(rename = "writeEnabled")]
     pub(super) write: bool,
-    #[serde(rename = "readEnabled")]
     pub(super) read: bool,
-    #[serde(rename = "listEnabled")]
     pub(super) list: bool,
 }
 

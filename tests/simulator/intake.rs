@@ -20,23 +20,29 @@ pub(super) struct Intake {
     abort: Arc<AtomicBool>,
     due: Option<Instant>,
     received: u64,
+    cut: bool,
 }
 
 impl Intake {
     pub(super) fn new(body: Incoming, state: Arc<State>, record: Arc<Record>, abort: Arc<AtomicBool>) -> Self {
-        Self { body, state, record, abort, due: None, received: 0 }
+        Self { body, state, record, abort, due: None, received: 0, cut: false }
     }
 
     /// The next piece; none at the end. An error ends the connection.
     pub(super) async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if self.cut {
+            self.abort.store(true, Ordering::Release);
+            return Err(io::Error::other("the simulator cuts this upload off on purpose"));
+        }
         while let Some(frame) = self.body.frame().await {
-            let Ok(piece) = frame.map_err(io::Error::other)?.into_data() else { continue };
+            let Ok(mut piece) = frame.map_err(io::Error::other)?.into_data() else { continue };
+            let before = self.received;
             self.received += piece.len() as u64;
-            self.record.received(piece.len());
-            if self.state.knobs.take_cut(self.received) {
-                self.abort.store(true, Ordering::Release);
-                return Err(io::Error::other("the simulator cuts this upload off on purpose"));
+            if let Some(at) = self.state.knobs.take_cut(self.received) {
+                piece.truncate(at.saturating_sub(before) as usize);
+                self.cut = true;
             }
+            self.record.received(piece.len());
             if let Some(rate) = self.state.knobs.read(|k| k.upload_rate) {
                 advance(&mut self.due, Instant::now(), piece.len(), rate);
                 sleep_until(self.due.unwrap_or_else(Instant::now)).await;

@@ -240,11 +240,11 @@ impl Knobs {
         taken
     }
 
-    /// Whether an upload that has come so far breaks off now; the next one does not.
-    pub(super) fn take_cut(&self, received: u64) -> bool {
-        let mut cut = false;
+    /// Where a body that has come so far breaks off, if it does; the next one does not.
+    pub(super) fn take_cut(&self, received: u64) -> Option<u64> {
+        let mut cut = None;
         self.0.send_if_modified(|settings| {
-            cut = settings.upload_cut_at.take_if(|at| received > *at).is_some();
+            cut = settings.upload_cut_at.take_if(|at| received > *at);
             false
         });
         cut

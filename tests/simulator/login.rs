@@ -1,7 +1,8 @@
 //! The login server: the order in which a request is judged, and who answers it.
 //!
 //! A configured fault first; then as ACR does it: route (404), firewall (403), quota (429), authentication (401),
-//! content (404). A request is judged by its head; its body is read by whoever wants it, and to its end in any case.
+//! content (404). A request is judged by its head; its body is read by whoever wants it, and the rest of it before
+//! the answer goes out, unless `leaves_body` says otherwise.
 
 use std::io;
 
@@ -35,12 +36,12 @@ pub(super) async fn answer(state: &State, request: &Request<'_>, mut body: Intak
     let class = route.as_ref().map_or(PathClass::Unknown, Route::class);
     let fault = state.knobs.take_fault(class, request.method.as_str());
     let foreign = fault.as_ref().is_some_and(|(fault, _)| is_foreign(fault));
-    let refusal = match (&fault, &route) {
+    let judged = match (&fault, &route) {
         (Some((fault, left)), _) => Err(reply::faulty(fault, *left, request.client)),
         (None, None) => Err(reply::route_not_found()),
         (None, Some(route)) => judge(state, route, query, request).map(|()| route),
     };
-    let mut answer = match refusal {
+    let mut answer = match judged {
         Ok(route) => perform(state, route, query, request, &mut body).await?,
         Err(refused) => refused,
     };
