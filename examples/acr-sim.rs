@@ -41,6 +41,9 @@ struct Arguments {
     /// The rate of all blob bodies together
     #[arg(long, value_name = "BYTES/s")]
     rate: Option<u64>,
+    /// Turns knobs from the start, as POST /_sim/knobs does
+    #[arg(long, value_name = "JSON")]
+    knobs: Option<serde_json::Value>,
     /// Puts in the sample artifacts, one of them with a layer of 64 MiB
     #[arg(long)]
     seed_demo: bool,
@@ -90,6 +93,9 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let simulator = Simulator::try_start(options(&arguments)).await?;
+    if let Some(knobs) = &arguments.knobs {
+        simulator.knobs().turn_json(knobs)?;
+    }
     // Whoever waits for the port finds everything there.
     simulator.stop_listening();
     if arguments.seed_demo {

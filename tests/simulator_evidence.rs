@@ -9,12 +9,12 @@ mod simulator;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use serde_json::Value;
 use simulator::{
-    Damage, DamageKind, FaultAnswer, Limits, Listener, NULL_GUID, OCI_ARTIFACT, OCI_INDEX, OCI_MANIFEST, Options,
-    PathClass, Redirect, Simulator, User, samples,
+    Answers, Damage, DamageKind, Fault, FaultAnswer, Limits, Listener, MAX_MANIFEST, Mount, NULL_GUID, OCI_ARTIFACT,
+    OCI_INDEX, OCI_MANIFEST, Options, PathClass, Redirect, Replication, Simulator, User, samples,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -73,7 +73,8 @@ async fn send(
     let mut stream = TcpStream::connect(host).await?;
     let length = body.len().to_string();
     let form = [("Content-Type", "application/x-www-form-urlencoded"), ("Content-Length", length.as_str())];
-    let form = if body.is_empty() { &[][..] } else { &form[..] };
+    let typed = headers.iter().any(|(name, _)| *name == "Content-Type");
+    let form = if body.is_empty() { &[][..] } else { &form[usize::from(typed)..] };
     let lines = headers.iter().chain(form).map(|(name, value)| format!("{name}: {value}\r\n"));
     let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{}\r\n", lines.collect::<String>());
     stream.write_all(head.as_bytes()).await?;
@@ -103,6 +104,35 @@ async fn call_as(registry: &Simulator, token: &str, method: &str, target: &str) 
     let headers = [("Authorization", bearer.as_str()), ("Accept", OCI_MANIFEST), ("Accept", OCI_INDEX)];
     ask(&registry.host(), method, target, &headers, "").await.unwrap()
 }
+
+/// A request with a body of this type, as the bearer of a token.
+async fn write_as(registry: &Simulator, token: &str, call: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let bearer = format!("Bearer {token}");
+    let headers: Vec<(&str, &str)> = [("Authorization", bearer.as_str())].iter().chain(headers).copied().collect();
+    let (method, target) = call.split_once(' ').unwrap();
+    ask(&registry.host(), method, target, &headers, body).await.unwrap()
+}
+
+/// Begins an upload and returns its location.
+async fn begin(registry: &Simulator, token: &str, repository: &str) -> String {
+    let begun = write_as(registry, token, &format!("POST /v2/{repository}/blobs/uploads/"), &[], "").await;
+    assert_eq!(begun.status, 202, "{begun:?}");
+    begun.header("location").unwrap().to_owned()
+}
+
+async fn put_manifest(registry: &Simulator, token: &str, target: &str, media_type: &str, body: &str) -> Answer {
+    write_as(registry, token, &format!("PUT {target}"), &[("Content-Type", media_type)], body).await
+}
+
+fn errors(error: &str) -> String {
+    format!("{{\"errors\":[{error}]}}\n")
+}
+
+const WRITES: &str = "repository:n:pull,push,delete,metadata_read,metadata_write";
+const OCTETS: [(&str, &str); 1] = [("Content-Type", "application/octet-stream")];
+/// Of `hello`.
+const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+const HELLO_512: &str = "sha512:9b71d224bd62f3785d96d46ad3ea3d73319bfbc2890caadae2dff72519673ca72323c3d99ba5c11d7c7acc6e14b8c5da0c4663475c2e5c3adef46f73bcdec043";
 
 async fn post(registry: &Simulator, target: &str, form: &str) -> Answer {
     ask(&registry.host(), "POST", target, &[], form).await.unwrap()
@@ -982,4 +1012,504 @@ async fn a_token_for_distribution_has_its_claims_and_certificate() {
     std::fs::remove_file(&path).unwrap();
     let der: String = pem.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
     assert_eq!(header["x5c"][0], der);
+}
+
+#[tokio::test]
+async fn section_4_1_an_upload_moves_its_location() {
+    let registry = private().await;
+    let bearer = token(&registry, WRITES).await;
+    let begun = write_as(&registry, &bearer, "POST /v2/n/blobs/uploads/", &[], "").await;
+    assert_eq!((begun.status, begun.header("range"), begun.header("content-length")), (202, Some("0-0"), Some("0")));
+    assert_eq!(begun.header("oci-chunk-min-length"), None);
+    let uuid = begun.header("docker-upload-uuid").unwrap().to_owned();
+    let first = begun.header("location").unwrap().to_owned();
+    let start = format!("/v2/n/blobs/uploads/{uuid}?_nouploadcache=false&_state=");
+    let sealed = first.strip_prefix(&start).expect(&first).replace("%3D", "=");
+    let state = String::from_utf8(URL_SAFE.decode(sealed).unwrap()[32..].to_vec()).unwrap();
+    assert!(
+        state.starts_with(&format!("{{\"Name\":\"n\",\"UUID\":\"{uuid}\",\"Offset\":0,\"StartedAt\":\"")),
+        "{state}"
+    );
+
+    let content = "x".repeat(171);
+    let patched = write_as(&registry, &bearer, &format!("PATCH {first}"), &OCTETS, &content).await;
+    assert_eq!((patched.status, patched.header("range")), (202, Some("0-170")));
+    let second = patched.header("location").unwrap().to_owned();
+    assert!(second.starts_with(&start) && second != first, "{second}");
+    let status = write_as(&registry, &bearer, &format!("GET {second}"), &[], "").await;
+    assert_eq!((status.status, status.header("range")), (204, Some("0-170")));
+    assert_eq!(status.header("location"), Some(second.as_str()));
+
+    for stale in [format!("PATCH {first}"), format!("PUT {first}&digest={HELLO}")] {
+        let refused = write_as(&registry, &bearer, &stale, &OCTETS, "more").await;
+        let body = errors(r#"{"code":"BLOB_UPLOAD_INVALID","message":"blob upload invalid"}"#);
+        assert_eq!((refused.status, refused.text()), (404, body.as_str()), "{stale}");
+    }
+    let status = write_as(&registry, &bearer, &format!("GET {first}"), &[], "").await;
+    assert_eq!((status.status, status.header("range")), (204, Some("0-170")), "the way back after a lost answer");
+
+    let digest = registry.push_blob("other", content);
+    let put = write_as(&registry, &bearer, &format!("PUT {second}&digest={digest}"), &[], "").await;
+    assert_eq!((put.status, put.header("location")), (201, Some(format!("/v2/n/blobs/{digest}").as_str())));
+    assert_eq!(put.header("docker-content-digest"), Some(digest.as_str()));
+    assert_eq!(call_as(&registry, &bearer, "HEAD", &format!("/v2/n/blobs/{digest}")).await.status, 200);
+    let over = write_as(&registry, &bearer, &format!("GET {second}"), &[], "").await;
+    assert!(over.status == 404 && over.text().contains("BLOB_UPLOAD_UNKNOWN"), "{over:?}");
+    assert_eq!(registry.open_uploads(), 0);
+}
+
+#[tokio::test]
+async fn section_4_1_an_altered_location_is_no_session() {
+    let registry = private().await;
+    let bearer = token(&registry, "repository:n:pull,push,delete+repository:m:pull,push").await;
+    let location = begin(&registry, &bearer, "n").await;
+    let another = begin(&registry, &bearer, "n").await;
+    let state = another.split("_state=").nth(1).unwrap();
+    for altered in [
+        location.split('?').next().unwrap().to_owned(),
+        location.replace("/n/", "/m/"),
+        format!("{}_state={state}", location.split("_state=").next().unwrap()),
+        location.replacen("_state=", "_state=A", 1),
+    ] {
+        let refused = write_as(&registry, &bearer, &format!("PATCH {altered}"), &OCTETS, "hello").await;
+        assert!(refused.status == 404 && refused.text().contains("BLOB_UPLOAD_INVALID"), "{altered}: {refused:?}");
+    }
+    let cancelled = write_as(&registry, &bearer, &format!("DELETE {location}"), &[], "").await;
+    assert_eq!((cancelled.status, registry.open_uploads()), (204, 1));
+    let refused = write_as(&registry, &bearer, &format!("PATCH {location}"), &OCTETS, "hello").await;
+    assert!(refused.text().contains("BLOB_UPLOAD_UNKNOWN"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn section_3_3_a_chunk_must_continue_the_upload() {
+    let registry = private().await;
+    let bearer = token(&registry, WRITES).await;
+    let location = begin(&registry, &bearer, "n").await;
+    let patch = format!("PATCH {location}");
+    for format in ["bytes 0-4", "bytes=0-4", "0-", "-4", "0-4/5", ""] {
+        let headers = [OCTETS[0], ("Content-Range", format)];
+        let refused = write_as(&registry, &bearer, &patch, &headers, "hello").await;
+        let body = r#"{"code":"BLOB_UPLOAD_RANGE_INVALID","message":"blob upload range invalid","detail":{"Range":"-1--1","Reason":"the Content-Range header format is invalid"}}"#;
+        assert_eq!((refused.status, refused.text()), (416, errors(body).as_str()), "{format:?}");
+    }
+    let put = format!("PUT {location}&digest={HELLO}");
+    for call in [&patch, &put] {
+        let refused = write_as(&registry, &bearer, call, &[OCTETS[0], ("Content-Range", "5-9")], "hello").await;
+        assert!(refused.status == 416 && refused.text().contains("\"Range\":\"5-9\""), "{refused:?}");
+    }
+    let refused = write_as(&registry, &bearer, &patch, &[OCTETS[0], ("Content-Range", "0-5")], "hello").await;
+    assert!(refused.status == 400 && refused.text().contains("SIZE_INVALID"), "{refused:?}");
+
+    let next = write_as(&registry, &bearer, &patch, &[OCTETS[0], ("Content-Range", "0-3")], "hell").await;
+    assert_eq!((next.status, next.header("range")), (202, Some("0-3")));
+    let put = format!("PUT {}&digest={HELLO}", next.header("location").unwrap());
+    let put = write_as(&registry, &bearer, &put, &[OCTETS[0], ("Content-Range", "4-4")], "o").await;
+    assert_eq!(put.status, 201, "{put:?}");
+}
+
+#[tokio::test]
+async fn section_4_1_a_blob_in_one_request() {
+    let registry = private().await;
+    let bearer = token(&registry, WRITES).await;
+    for digest in [HELLO, HELLO_512] {
+        let location = begin(&registry, &bearer, "n").await;
+        let put = write_as(&registry, &bearer, &format!("PUT {location}&digest={digest}"), &OCTETS, "hello").await;
+        assert_eq!((put.status, put.header("docker-content-digest")), (201, Some(digest)));
+        registry.delete_blob("n", digest);
+        let post = format!("POST /v2/n/blobs/uploads/?digest={digest}");
+        let post = write_as(&registry, &bearer, &post, &OCTETS, "hello").await;
+        assert_eq!((post.status, post.header("location")), (201, Some(format!("/v2/n/blobs/{digest}").as_str())));
+        assert_eq!(call_as(&registry, &bearer, "HEAD", &format!("/v2/n/blobs/{digest}")).await.status, 200);
+        registry.delete_blob("n", digest);
+    }
+    registry.knobs().turn(|k| k.single_post = false);
+    let post =
+        write_as(&registry, &bearer, &format!("POST /v2/n/blobs/uploads/?digest={HELLO}"), &OCTETS, "hello").await;
+    assert_eq!((post.status, post.header("range")), (202, Some("0-0")), "a session like any other");
+    let put = format!("PUT {}&digest={HELLO}", post.header("location").unwrap());
+    assert_eq!(write_as(&registry, &bearer, &put, &OCTETS, "hello").await.status, 201);
+    let received: Vec<u64> = registry.log().iter().filter(|s| s.is_upload_body()).map(|s| s.received).collect();
+    assert_eq!(received, [5; 6]);
+}
+
+#[tokio::test]
+async fn section_3_3_a_wrong_digest_ends_the_upload() {
+    let registry = private().await;
+    let bearer = token(&registry, WRITES).await;
+    let body = errors(
+        r#"{"code":"DIGEST_INVALID","message":"provided digest did not match uploaded content","detail":"digest parsing failed"}"#,
+    );
+    for digest in [HELLO, HELLO_512, "sha256:short", ""] {
+        let location = begin(&registry, &bearer, "n").await;
+        let put = format!("PUT {location}&digest={digest}");
+        let refused = write_as(&registry, &bearer, &put, &OCTETS, "other").await;
+        assert_eq!((refused.status, refused.text()), (400, body.as_str()), "{digest}");
+    }
+    let post = format!("POST /v2/n/blobs/uploads/?digest={HELLO}");
+    let refused = write_as(&registry, &bearer, &post, &OCTETS, "other").await;
+    assert_eq!((refused.status, refused.text()), (400, body.as_str()));
+    assert_eq!(registry.open_uploads(), 0);
+    assert_eq!(call_as(&registry, &bearer, "HEAD", &format!("/v2/n/blobs/{HELLO}")).await.status, 404);
+}
+
+#[tokio::test]
+async fn section_4_1_a_stream_without_a_length() {
+    let registry = private().await;
+    let bearer = token(&registry, WRITES).await;
+    let location = begin(&registry, &bearer, "n").await;
+    let authorization = format!("Bearer {bearer}");
+    let headers =
+        [("Authorization", authorization.as_str()), ("Transfer-Encoding", "chunked"), ("Connection", "close")];
+    let mut stream = send(&registry.host(), "PATCH", &location, &headers, "").await.unwrap();
+    for chunk in ["3\r\nhel\r\n", "2\r\nlo\r\n", "0\r\n\r\n"] {
+        stream.write_all(chunk.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut raw = Vec::new();
+    stream.read_to_end(&mut raw).await.unwrap();
+    let patched = parse(&raw);
+    assert_eq!((patched.status, patched.header("range")), (202, Some("0-4")));
+    let put = format!("PUT {}&digest={HELLO}", patched.header("location").unwrap());
+    assert_eq!(write_as(&registry, &bearer, &put, &[], "").await.status, 201);
+}
+
+#[tokio::test]
+async fn section_4_1_a_mount_or_a_session_instead() {
+    let registry = private().await;
+    let digest = registry.push_blob("source", "hello");
+    let bearer = token(&registry, "repository:n:pull,push+repository:source:pull+repository:empty:pull").await;
+    let from = |source: &str| format!("POST /v2/n/blobs/uploads/?mount={digest}&from={source}");
+    let mounted = write_as(&registry, &bearer, &from("source"), &[], "").await;
+    assert_eq!((mounted.status, mounted.header("location")), (201, Some(format!("/v2/n/blobs/{digest}").as_str())));
+    assert_eq!(mounted.header("docker-content-digest"), Some(digest.as_str()));
+    assert_eq!(call_as(&registry, &bearer, "HEAD", &format!("/v2/n/blobs/{digest}")).await.status, 200);
+
+    let anonymous = format!("POST /v2/n/blobs/uploads/?mount={digest}");
+    let mut statuses = Vec::new();
+    for mount in [Mount::Anywhere, Mount::From, Mount::Never] {
+        registry.knobs().turn(|k| k.mount = mount);
+        for call in [&from("source"), &from("empty"), &anonymous] {
+            let answer = write_as(&registry, &bearer, call, &[], "").await;
+            let session = answer.header("location").unwrap().contains("_state=");
+            assert_eq!(session, answer.status == 202, "{answer:?}");
+            statuses.push(answer.status);
+        }
+    }
+    assert_eq!(statuses, [201, 202, 201, 201, 202, 202, 202, 202, 202]);
+
+    let narrow = token(&registry, "repository:n:pull,push").await;
+    let refused = write_as(&registry, &narrow, &from("source"), &[], "").await;
+    assert_eq!(refused.status, 401);
+    let challenge = refused.header("www-authenticate").unwrap();
+    let scope = "scope=\"repository:n:pull,push repository:source:pull\",error=\"insufficient_scope\"";
+    assert!(challenge.ends_with(scope), "{challenge}");
+}
+
+#[tokio::test]
+async fn section_1_1_each_write_has_its_scope() {
+    let registry = private().await;
+    let location = begin(&registry, &token(&registry, WRITES).await, "n").await;
+    let pull = token(&registry, "repository:n:pull,metadata_read").await;
+    let tag = "/acr/v1/n/_tags/v1";
+    let cases = [
+        (format!("PATCH {location}"), "pull,push"),
+        (format!("PUT {location}&digest={HELLO}"), "pull,push"),
+        (format!("DELETE {location}"), "delete"),
+        ("PUT /v2/n/manifests/v1".to_owned(), "pull,push"),
+        (format!("DELETE /v2/n/manifests/{UNKNOWN}"), "delete"),
+        (format!("DELETE /v2/n/blobs/{UNKNOWN}"), "delete"),
+        (format!("DELETE {tag}"), "delete"),
+        (format!("PATCH {tag}"), "metadata_write"),
+        ("DELETE /acr/v1/n".to_owned(), "delete"),
+    ];
+    for (call, actions) in cases {
+        let refused = write_as(&registry, &pull, &call, &OCTETS, "hello").await;
+        let scope = format!("scope=\"repository:n:{actions}\",error=\"insufficient_scope\"");
+        assert_eq!(refused.status, 401, "{call}");
+        assert!(refused.header("www-authenticate").unwrap().ends_with(&scope), "{call}: {refused:?}");
+    }
+    assert_eq!(registry.open_uploads(), 1);
+}
+
+#[tokio::test]
+async fn section_4_1_a_manifest_is_kept_as_it_is() {
+    let registry = private().await;
+    let bearer = token(&registry, WRITES).await;
+    registry.push_blob("n", "hello");
+    let manifest = format!("{{ \"config\":{{\"digest\":\"{HELLO}\"}},\n\t\"layers\": [] }}\n");
+    let put = put_manifest(&registry, &bearer, "/v2/n/manifests/v1", OCI_MANIFEST, &manifest).await;
+    assert_eq!((put.status, put.header("content-length"), put.header("oci-subject")), (201, Some("0"), None));
+    let digest = put.header("docker-content-digest").unwrap().to_owned();
+    assert_eq!(put.header("location"), Some(format!("/v2/n/manifests/{digest}").as_str()));
+    for reference in ["v1", &digest] {
+        let got = get_as(&registry, &bearer, &format!("/v2/n/manifests/{reference}")).await;
+        assert_eq!((got.text(), got.header("content-type")), (manifest.as_str(), Some(OCI_MANIFEST)));
+    }
+    // Any type is kept, and by a digest of either algorithm.
+    let odd = "application/vnd.example.thing+json";
+    let sha512 = registry.push_manifest_as("other", None, odd, "{\"a\":1}", "sha512");
+    let put = put_manifest(&registry, &bearer, &format!("/v2/n/manifests/{sha512}"), odd, "{\"a\":1}").await;
+    assert_eq!((put.status, put.header("docker-content-digest")), (201, Some(sha512.as_str())));
+    let put = put_manifest(&registry, &bearer, &format!("/v2/n/manifests/{UNKNOWN}"), odd, "{}").await;
+    assert!(put.status == 400 && put.text().contains("DIGEST_INVALID"), "{put:?}");
+    let put = put_manifest(&registry, &bearer, "/v2/n/manifests/sha256:short", odd, "{}").await;
+    assert!(put.status == 400 && put.text().contains("DIGEST_INVALID"), "{put:?}");
+    for (media_type, body) in [(OCI_MANIFEST, "no"), (OCI_INDEX, "[]"), (OCI_INDEX, "{\"mediaType\":\"text/x\"}")] {
+        let put = put_manifest(&registry, &bearer, "/v2/n/manifests/v1", media_type, body).await;
+        assert!(put.status == 400 && put.text().contains("MANIFEST_INVALID"), "{body}: {put:?}");
+    }
+}
+
+#[tokio::test]
+async fn section_3_1_a_manifest_has_a_largest_size() {
+    let registry = private().await;
+    let bearer = token(&registry, WRITES).await;
+    let frame = "{\"a\":\"\"}".len();
+    let manifest = |size: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(size - frame));
+    let largest = put_manifest(&registry, &bearer, "/v2/n/manifests/v1", OCI_INDEX, &manifest(MAX_MANIFEST)).await;
+    assert_eq!(largest.status, 201);
+    let larger = put_manifest(&registry, &bearer, "/v2/n/manifests/v2", OCI_INDEX, &manifest(MAX_MANIFEST + 1)).await;
+    assert_eq!((larger.status, larger.json()["errors"][0]["code"].as_str()), (413, Some("SIZE_INVALID")));
+}
+
+#[tokio::test]
+async fn section_3_3_a_manifest_needs_its_parts_but_not_its_subject() {
+    let registry = private().await;
+    let bearer = token(&registry, WRITES).await;
+    let child = format!("{{\"manifests\":[{{\"digest\":\"{UNKNOWN}\"}}]}}");
+    let descriptor = format!("{{\"digest\":\"{UNKNOWN}\"}}");
+    for lacking in [format!("{{\"config\":{descriptor}}}"), format!("{{\"layers\":[{descriptor}]}}"), child.clone()] {
+        let put = put_manifest(&registry, &bearer, "/v2/n/manifests/v1", OCI_MANIFEST, &lacking).await;
+        let body = errors(&format!(
+            r#"{{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry","detail":"{UNKNOWN}"}}"#
+        ));
+        assert_eq!((put.status, put.text()), (400, body.as_str()), "{lacking}");
+    }
+    let foreign = format!(
+        "{{\"layers\":[{{\"digest\":\"{UNKNOWN}\",\"mediaType\":\"application/vnd.oci.image.layer.nondistributable.v1.tar\"}}]}}"
+    );
+    assert_eq!(put_manifest(&registry, &bearer, "/v2/n/manifests/v1", OCI_MANIFEST, &foreign).await.status, 201);
+    registry.knobs().turn(|k| k.sparse = true);
+    assert_eq!(put_manifest(&registry, &bearer, "/v2/n/manifests/v1", OCI_INDEX, &child).await.status, 201);
+
+    let refers = format!("{{\"artifactType\":\"text/sbom\",\"subject\":{descriptor}}}");
+    let put = put_manifest(&registry, &bearer, "/v2/n/manifests/v2", OCI_MANIFEST, &refers).await;
+    assert_eq!((put.status, put.header("oci-subject")), (201, Some(UNKNOWN)));
+    let list = get_as(&registry, &bearer, &format!("/v2/n/referrers/{UNKNOWN}")).await;
+    assert_eq!(list.json()["manifests"][0]["digest"].as_str(), put.header("docker-content-digest"));
+    registry.knobs().turn(|k| k.oci_subject = false);
+    let put = put_manifest(&registry, &bearer, "/v2/n/manifests/v2", OCI_MANIFEST, &refers).await;
+    assert_eq!((put.status, put.header("oci-subject")), (201, None));
+}
+
+#[tokio::test]
+async fn section_4_2_deletes() {
+    let registry = private().await;
+    let bearer = token(&registry, WRITES).await;
+    let digest = registry.push_manifest("n", Some("v1"), OCI_MANIFEST, "{}");
+    registry.push_manifest("n", Some("v2"), OCI_MANIFEST, "{}");
+    registry.push_manifest("n", Some("other"), OCI_MANIFEST, "{ }");
+    let blob = registry.push_blob("n", "hello");
+    let delete = async |target: &str| write_as(&registry, &bearer, &format!("DELETE {target}"), &[], "").await;
+
+    for tag in ["/acr/v1/n/_tags/v1", "/v2/n/manifests/v2"] {
+        let untagged = delete(tag).await;
+        assert_eq!((untagged.status, untagged.header("content-length")), (202, Some("0")), "{tag}");
+        assert!(untagged.header("x-ms-ratelimit-remaining-calls-per-second").unwrap().starts_with("8.0"));
+        let again = delete(tag).await;
+        let body = errors(r#"{"code":"TAG_UNKNOWN","message":"the specified tag does not exist"}"#);
+        assert_eq!((again.status, again.text()), (404, body.as_str()));
+    }
+    assert_eq!(registry.contents(), [("n".to_owned(), vec!["other".to_owned()])]);
+    assert_eq!(get_as(&registry, &bearer, &format!("/v2/n/manifests/{digest}")).await.status, 200, "untagged only");
+    registry.knobs().turn(|k| k.delete_by_tag = false);
+    assert_eq!(delete("/v2/n/manifests/other").await.status, 405);
+
+    registry.push_manifest("n", Some("v1"), OCI_MANIFEST, "{}");
+    assert_eq!(delete(&format!("/v2/n/manifests/{digest}")).await.status, 202);
+    assert_eq!(registry.contents(), [("n".to_owned(), vec!["other".to_owned()])], "its tags go with it");
+    let again = delete(&format!("/v2/n/manifests/{digest}")).await;
+    let body = errors(&format!(r#"{{"code":"MANIFEST_UNKNOWN","message":"manifest {digest} is not found"}}"#));
+    assert_eq!((again.status, again.text()), (404, body.as_str()));
+
+    assert_eq!(delete(&format!("/v2/n/blobs/{blob}")).await.status, 202);
+    assert_eq!(delete(&format!("/v2/n/blobs/{blob}")).await.status, 404);
+
+    let left = registry.push_manifest("n", Some("other"), OCI_MANIFEST, "{ }");
+    let gone = delete("/acr/v1/n").await;
+    let body = format!("{{\"manifestsDeleted\":[\"{left}\"],\"tagsDeleted\":[\"other\"]}}\n");
+    assert_eq!((gone.status, gone.text()), (202, body.as_str()));
+    assert_eq!(registry.contents(), []);
+    assert_eq!(delete("/acr/v1/n").await.status, 404);
+}
+
+#[tokio::test]
+async fn section_4_6_locks() {
+    let registry = private().await;
+    let bearer = token(&registry, WRITES).await;
+    let digest = registry.push_manifest("n", Some("v1"), OCI_MANIFEST, "{}");
+    let patch = async |target: &str, body: &str| {
+        write_as(&registry, &bearer, &format!("PATCH {target}"), &[("Content-Type", "application/json")], body).await
+    };
+    let locked = patch("/acr/v1/n/_tags/v1", "{\"writeEnabled\":false}").await;
+    let attributes = &locked.json()["tag"]["changeableAttributes"];
+    assert_eq!(
+        attributes.to_string(),
+        r#"{"deleteEnabled":true,"listEnabled":true,"readEnabled":true,"writeEnabled":false}"#
+    );
+    let by_digest = format!("/v2/n/manifests/{digest}");
+    for call in [
+        "PUT /v2/n/manifests/v1".to_owned(),
+        "DELETE /v2/n/manifests/v1".to_owned(),
+        "DELETE /acr/v1/n/_tags/v1".to_owned(),
+        "DELETE /acr/v1/n".to_owned(),
+        format!("DELETE {by_digest}"),
+    ] {
+        let refused = write_as(&registry, &bearer, &call, &[("Content-Type", OCI_MANIFEST)], "{}").await;
+        let error = &refused.json()["errors"][0];
+        assert_eq!((refused.status, error["code"].as_str()), (405, Some("REGISTRY_DISALLOWED_OPERATION")), "{call}");
+        assert_eq!((refused.header("content-length"), error["detail"].to_string()), (Some("263"), "{}".to_owned()));
+    }
+    assert_eq!(put_manifest(&registry, &bearer, "/v2/n/manifests/v2", OCI_MANIFEST, "{}").await.status, 201);
+
+    let manifest = format!("/acr/v1/n/_manifests/{digest}");
+    assert_eq!(patch(&manifest, "{\"readEnabled\":false}").await.status, 200);
+    assert_eq!(get_as(&registry, &bearer, "/v2/n/manifests/v2").await.status, 405);
+    assert_eq!(patch(&manifest, "{\"readEnabled\":true}").await.status, 200);
+    assert_eq!(patch("/acr/v1/n/_tags/v1", "{\"listEnabled\":false}").await.status, 200);
+    assert_eq!(get_as(&registry, &bearer, "/v2/n/tags/list").await.text(), "{\"name\":\"n\",\"tags\":[\"v2\"]}\n");
+
+    let whole = patch("/acr/v1/n", "{\"deleteEnabled\":false}").await;
+    assert_eq!(whole.json()["changeableAttributes"]["deleteEnabled"], false);
+    assert_eq!(call_as(&registry, &bearer, "DELETE", "/v2/n/manifests/v2").await.status, 405);
+    assert_eq!(patch("/acr/v1/n/_tags/no", "{}").await.status, 404);
+    assert_eq!(patch("/acr/v1/n", "no").await.status, 400);
+}
+
+#[tokio::test]
+async fn section_4_6_an_index_lists_its_references() {
+    let registry = private().await;
+    let bearer = token(&registry, WRITES).await;
+    let child = registry.push_manifest("n", None, OCI_MANIFEST, "{}");
+    let index = format!(
+        "{{\"manifests\":[{{\"digest\":\"{child}\",\"platform\":{{\"architecture\":\"arm64\",\"os\":\"linux\"}}}}]}}"
+    );
+    let digest = registry.push_manifest("n", Some("v1"), OCI_INDEX, index);
+    let got = get_as(&registry, &bearer, &format!("/acr/v1/n/_manifests/{digest}")).await;
+    let references =
+        format!("\"references\":[{{\"digest\":\"{child}\",\"architecture\":\"arm64\",\"os\":\"linux\"}}]}}}}\n");
+    assert!(got.text().ends_with(&references), "{}", got.text());
+}
+
+#[tokio::test]
+async fn section_4_7_replicas_agree_after_a_while() {
+    let registry = private().await;
+    let bearer = token(&registry, WRITES).await;
+    let answers = |answers| {
+        let replication = Some(Replication { delay_ms: 400, answers });
+        registry.knobs().turn(|k| k.replication = replication);
+    };
+    answers(Answers::First);
+    let blob = format!("POST /v2/n/blobs/uploads/?digest={HELLO}");
+    assert_eq!(write_as(&registry, &bearer, &blob, &OCTETS, "hello").await.status, 201);
+    let manifest = format!("{{\"config\":{{\"digest\":\"{HELLO}\"}}}}");
+    let put = async || put_manifest(&registry, &bearer, "/v2/n/manifests/v1", OCI_MANIFEST, &manifest).await;
+    let location = begin(&registry, &bearer, "n").await;
+
+    answers(Answers::Second);
+    let elsewhere = put().await;
+    assert!(elsewhere.status == 400 && elsewhere.text().contains("MANIFEST_BLOB_UNKNOWN"), "{elsewhere:?}");
+    let elsewhere = write_as(&registry, &bearer, &format!("PATCH {location}"), &OCTETS, "hello").await;
+    assert!(elsewhere.status == 404 && elsewhere.text().contains("BLOB_UPLOAD_UNKNOWN"), "{elsewhere:?}");
+
+    answers(Answers::First);
+    assert_eq!(put().await.status, 201);
+    let get = async || get_as(&registry, &bearer, "/v2/n/manifests/v1").await;
+    // Each request here has a connection of its own, so both ways take turns.
+    for turns in [Answers::Alternating, Answers::Connection] {
+        answers(turns);
+        let (one, other) = (get().await, get().await);
+        let mut statuses = [one.status, other.status];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 404], "{turns:?}");
+        let missing = if one.status == 404 { one } else { other };
+        assert!(missing.text().contains("MANIFEST_UNKNOWN"), "{missing:?}");
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!((get().await.status, get().await.status), (200, 200));
+    registry.delete_tag("n", "v1");
+    assert_eq!((get().await.status, get().await.status), (404, 404), "what a test does is everywhere at once");
+}
+
+#[tokio::test]
+async fn section_6_an_upload_at_its_pace_and_cut_off() {
+    let registry = private().await;
+    let bearer = token(&registry, WRITES).await;
+    registry.knobs().turn(|k| {
+        k.upload_rate = Some(64 * 1024);
+        k.chunk_min_length = Some(1024);
+    });
+    let location = begin(&registry, &bearer, "n").await;
+    let content = "x".repeat(32 * 1024);
+    let began = tokio::time::Instant::now();
+    let patched = write_as(&registry, &bearer, &format!("PATCH {location}"), &OCTETS, &content).await;
+    assert_eq!((patched.status, patched.header("oci-chunk-min-length")), (202, Some("1024")));
+    assert!(began.elapsed() > Duration::from_millis(300), "{:?}", began.elapsed());
+
+    registry.knobs().turn(|k| (k.upload_rate, k.upload_cut_at) = (None, Some(1000)));
+    let bearer_header = format!("Bearer {bearer}");
+    let headers = [("Authorization", bearer_header.as_str())];
+    let location = patched.header("location").unwrap();
+    assert!(ask(&registry.host(), "PATCH", location, &headers, &content).await.is_err(), "reset");
+    let again = write_as(&registry, &bearer, &format!("GET {location}"), &[], "").await;
+    assert_eq!((again.status, again.header("range")), (204, Some("0-33767")), "once only, and what came is kept");
+    let put = format!("PUT {}&digest={HELLO}", again.header("location").unwrap());
+    assert_eq!(write_as(&registry, &bearer, &put, &OCTETS, "hello").await.status, 400);
+}
+
+#[tokio::test]
+async fn section_6_a_refusal_before_or_after_the_body() {
+    let registry = private().await;
+    let host = registry.host();
+    let refused = async |headers: &[(&str, &str)]| {
+        let length = [("Content-Length", "1000000"), ("Connection", "close")];
+        let headers: Vec<_> = headers.iter().chain(&length).copied().collect();
+        let mut stream = send(&host, "PUT", "/v2/n/manifests/v1", &headers, "").await.unwrap();
+        let mut raw = [0; 4096];
+        let read = tokio::time::timeout(Duration::from_millis(300), stream.read(&mut raw)).await;
+        read.ok().map(|read| parse(&raw[..read.unwrap()]).status)
+    };
+    assert_eq!(refused(&[]).await, None, "first the body");
+    assert_eq!(refused(&[("Expect", "100-continue")]).await, Some(401), "no leave to send it");
+    registry.knobs().turn(|k| k.refuse_early = true);
+    assert_eq!(refused(&[]).await, Some(401));
+}
+
+#[tokio::test]
+async fn section_6_faults_of_one_method() {
+    let registry = private().await;
+    let bearer = token(&registry, WRITES).await;
+    registry.knobs().turn(|k| {
+        k.faults.push(Fault::times(PathClass::Manifests, FaultAnswer::empty(503), 1).of("PUT"));
+        k.faults.push(Fault::always(PathClass::Uploads, FaultAnswer::throttled(60)));
+    });
+    assert_eq!(get_as(&registry, &bearer, "/v2/n/manifests/v1").await.status, 404);
+    assert_eq!(put_manifest(&registry, &bearer, "/v2/n/manifests/v1", OCI_MANIFEST, "{}").await.status, 503);
+    assert_eq!(put_manifest(&registry, &bearer, "/v2/n/manifests/v1", OCI_MANIFEST, "{}").await.status, 201);
+    let throttled = write_as(&registry, &bearer, "POST /v2/n/blobs/uploads/", &[], "").await;
+    assert_eq!((throttled.status, throttled.header("retry-after")), (429, Some("60")));
+}
+
+#[tokio::test]
+async fn methods_that_a_path_does_not_have_are_405() {
+    let registry = private().await;
+    let bearer = token(&registry, "registry:catalog:*+repository:n:pull,push,metadata_write,metadata_read").await;
+    for call in ["PUT /v2/n/blobs/uploads/", "GET /v2/n/blobs/uploads/", "POST /v2/n/manifests/v1", "PUT /acr/v1/n"] {
+        let refused = write_as(&registry, &bearer, call, &[], "").await;
+        assert_eq!(
+            (refused.status, refused.json()["errors"][0]["code"].as_str()),
+            (405, Some("UNSUPPORTED")),
+            "{call}"
+        );
+    }
 }

@@ -56,11 +56,11 @@ pub(super) fn needs(state: &State, route: &Route, method: &Method, query: &[(Str
         Route::Tags { name } => vec![Access::repository(name, &[&state.knobs.read(|k| k.tags_action.clone())])],
         Route::Referrers { name, .. } => vec![Access::repository(name, &["pull"])],
         Route::Manifest { name, .. } | Route::Blob { name, .. } if read => vec![Access::repository(name, &["pull"])],
-        Route::Upload { name } if *method == Method::POST && value(query, "mount").is_some() => {
-            let source = value(query, "from").unwrap_or(name);
-            vec![Access::repository(name, &["pull", "push"]), Access::repository(source, &["pull"])]
+        Route::Upload { name, .. } if *method == Method::POST && value(query, "mount").is_some() => {
+            let source = value(query, "from").map(|from| Access::repository(from, &["pull"]));
+            [Access::repository(name, &["pull", "push"])].into_iter().chain(source).collect()
         }
-        Route::Manifest { name, .. } | Route::Blob { name, .. } | Route::Upload { name } => {
+        Route::Manifest { name, .. } | Route::Blob { name, .. } | Route::Upload { name, .. } => {
             let actions: &[&str] = if *method == Method::DELETE { &["delete"] } else { &["pull", "push"] };
             vec![Access::repository(name, actions)]
         }

@@ -8,15 +8,15 @@ use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use http::{HeaderMap, Method};
 
-use super::State;
 use super::body::{Body, End, Pace};
 use super::faults::{Damage, DamageKind};
 use super::knobs::Redirect;
 use super::reply::{self, NotFound, Reply};
 use super::signature;
+use super::{Region, State};
 
 /// `GET` or `HEAD /v2/NAME/blobs/DIGEST`: a redirect for GET, the length for HEAD.
-pub(super) fn answer(state: &State, name: &str, digest: &str, method: &Method, headers: &HeaderMap) -> Reply {
+pub(super) fn answer(state: &Region<'_>, name: &str, digest: &str, method: &Method, headers: &HeaderMap) -> Reply {
     let Some(content) = state.content.blob(name, digest) else {
         return reply::not_found(&NotFound::Blob(digest));
     };

@@ -176,7 +176,7 @@ impl Pace {
     }
 }
 
-fn advance(slot: &mut Option<Instant>, now: Instant, bytes: usize, rate: u64) -> Instant {
+pub(super) fn advance(slot: &mut Option<Instant>, now: Instant, bytes: usize, rate: u64) -> Instant {
     let earliest = now.checked_sub(CATCH_UP).unwrap_or(now);
     let start = slot.unwrap_or(now).max(earliest);
     *slot = Some(start + Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64));

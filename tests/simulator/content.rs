@@ -1,16 +1,13 @@
 //! What the registry holds: repositories with blobs, manifests and tags, all in memory.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use super::clock;
-
-#[derive(Default)]
-pub(super) struct Content(Mutex<BTreeMap<String, Repository>>);
+use super::replicas::{Content, Replicas};
 
 #[derive(Clone, Default)]
 pub(super) struct Repository {
@@ -19,6 +16,30 @@ pub(super) struct Repository {
     pub(super) blobs: BTreeMap<String, Bytes>,
     pub(super) manifests: BTreeMap<String, Manifest>,
     pub(super) tags: BTreeMap<String, Tag>,
+    pub(super) attributes: Attributes,
+}
+
+/// What may be done with a repository, a tag or a manifest (`changeableAttributes`).
+#[derive(Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "the service has these four switches")]
+pub(super) struct Attributes {
+    pub(super) delete: bool,
+    pub(super) write: bool,
+    pub(super) read: bool,
+    pub(super) list: bool,
+}
+
+impl Default for Attributes {
+    fn default() -> Self {
+        Self { delete: true, write: true, read: true, list: true }
+    }
+}
+
+impl Attributes {
+    /// A lock on writing locks deletion as well.
+    pub(super) fn may_delete(self) -> bool {
+        self.delete && self.write
+    }
 }
 
 #[derive(Clone)]
@@ -28,6 +49,7 @@ pub(super) struct Manifest {
     pub(super) created: u64,
     /// Kept parsed: lists ask for it, pulls never do.
     pub(super) json: Value,
+    pub(super) attributes: Attributes,
 }
 
 #[derive(Clone)]
@@ -35,6 +57,7 @@ pub(super) struct Tag {
     pub(super) digest: String,
     pub(super) created: u64,
     pub(super) updated: u64,
+    pub(super) attributes: Attributes,
 }
 
 /// `algorithm:hex` of some content; any algorithm but sha512 counts as sha256.
@@ -50,24 +73,29 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|n| char::from(DIGITS[usize::from(n)])).collect()
 }
 
-impl Content {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Repository>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change<T>(&self, repository: &str, change: impl FnOnce(&mut Repository) -> T) -> T {
+impl Content<'_> {
+    /// Changes a repository, which comes into being if need be.
+    pub(super) fn change<T>(&self, repository: &str, change: impl Fn(&mut Repository, u64) -> T + Send + 'static) -> T {
         let now = clock::now();
-        let mut all = self.lock();
-        let entry =
-            all.entry(repository.to_owned()).or_insert_with(|| Repository { created: now, ..Repository::default() });
-        entry.updated = now;
-        change(entry)
+        let name = repository.to_owned();
+        self.write(move |all| {
+            let new = || Repository { created: now, ..Repository::default() };
+            let entry = all.entry(name.clone()).or_insert_with(new);
+            entry.updated = now;
+            change(entry, now)
+        })
     }
 
     pub(super) fn push_blob(&self, repository: &str, content: Bytes, algorithm: &str) -> String {
         let digest = digest(&content, algorithm);
-        self.change(repository, |r| r.blobs.insert(digest.clone(), content));
+        self.keep_blob(repository, &digest, content);
         digest
+    }
+
+    /// Puts a blob in under a digest that is known to be its own.
+    pub(super) fn keep_blob(&self, repository: &str, digest: &str, content: Bytes) {
+        let digest = digest.to_owned();
+        self.change(repository, move |r, _| r.blobs.insert(digest.clone(), content.clone()));
     }
 
     pub(super) fn push_manifest(
@@ -79,63 +107,107 @@ impl Content {
         algorithm: &str,
     ) -> String {
         let digest = digest(&content, algorithm);
-        let now = clock::now();
         let json = serde_json::from_slice(&content).unwrap_or(Value::Null);
-        self.change(repository, |r| {
-            r.manifests
-                .insert(digest.clone(), Manifest { media_type: media_type.to_owned(), content, created: now, json });
-            if let Some(tag) = tag {
-                let created = r.tags.get(tag).map_or(now, |t| t.created);
-                r.tags.insert(tag.to_owned(), Tag { digest: digest.clone(), created, updated: now });
+        let attributes = Attributes::default();
+        let manifest = Manifest { media_type: media_type.to_owned(), content, created: 0, json, attributes };
+        let (key, tag) = (digest.clone(), tag.map(str::to_owned));
+        self.change(repository, move |r, now| {
+            let entry = r.manifests.entry(key.clone()).or_insert_with(|| Manifest { created: now, ..manifest.clone() });
+            entry.media_type.clone_from(&manifest.media_type);
+            if let Some(tag) = &tag {
+                let new = || Tag { digest: String::new(), created: now, updated: now, attributes };
+                let tag = r.tags.entry(tag.clone()).or_insert_with(new);
+                tag.digest.clone_from(&key);
+                tag.updated = now;
             }
         });
         digest
     }
 
     pub(super) fn delete_tag(&self, repository: &str, tag: &str) {
-        self.change(repository, |r| r.tags.remove(tag));
+        let tag = tag.to_owned();
+        self.change(repository, move |r, _| r.tags.remove(&tag));
     }
 
     /// The manifest and every tag on it, as ACR does.
     pub(super) fn delete_manifest(&self, repository: &str, digest: &str) {
-        self.change(repository, |r| {
-            r.manifests.remove(digest);
+        let digest = digest.to_owned();
+        self.change(repository, move |r, _| {
+            r.manifests.remove(&digest);
             r.tags.retain(|_, tag| tag.digest != digest);
         });
     }
 
     pub(super) fn delete_blob(&self, repository: &str, digest: &str) {
-        self.change(repository, |r| r.blobs.remove(digest));
+        let digest = digest.to_owned();
+        self.change(repository, move |r, _| r.blobs.remove(&digest));
+    }
+
+    pub(super) fn delete_repository(&self, repository: &str) {
+        let name = repository.to_owned();
+        self.write(move |all| all.remove(&name));
     }
 
     /// Asks one repository something; `None` if there is no such repository.
     pub(super) fn with<T>(&self, repository: &str, ask: impl FnOnce(&Repository) -> T) -> Option<T> {
-        self.lock().get(repository).map(ask)
+        self.read(|all| all.get(repository).map(ask))
     }
 
     pub(super) fn names(&self) -> Vec<String> {
-        self.lock().keys().cloned().collect()
+        self.read(|all| all.iter().filter(|(_, r)| r.attributes.list).map(|(name, _)| name.clone()).collect())
     }
 
     pub(super) fn blob(&self, repository: &str, digest: &str) -> Option<Bytes> {
         self.with(repository, |r| r.blobs.get(digest).cloned())?
     }
 
-    /// A blob whatever repository it is in: storage knows no repositories.
-    pub(super) fn stored_blob(&self, digest: &str) -> Option<Bytes> {
-        self.lock().values().find_map(|r| r.blobs.get(digest).cloned())
+    /// A blob whatever repository it is in.
+    pub(super) fn any_blob(&self, digest: &str) -> Option<Bytes> {
+        self.read(|all| all.values().find_map(|r| r.blobs.get(digest).cloned()))
     }
 
     /// A manifest by tag or digest.
     pub(super) fn manifest(&self, repository: &str, reference: &str) -> Option<(String, Manifest)> {
         self.with(repository, |r| {
-            let digest = if reference.contains(':') { reference } else { &r.tags.get(reference)?.digest };
+            let digest = r.digest_of(reference)?;
             Some((digest.to_owned(), r.manifests.get(digest)?.clone()))
         })?
     }
 }
 
+impl Replicas {
+    /// What storage serves: it knows neither repositories nor replicas.
+    pub(super) fn stored_blob(&self, digest: &str) -> Option<Bytes> {
+        self.each().into_iter().find_map(|content| content.any_blob(digest))
+    }
+}
+
 impl Repository {
+    pub(super) fn listed_tags(&self) -> impl Iterator<Item = (&String, &Tag)> {
+        self.tags.iter().filter(|(_, tag)| tag.attributes.list)
+    }
+
+    /// A digest stands for itself, a tag for what it is on.
+    pub(super) fn digest_of<'a>(&'a self, reference: &'a str) -> Option<&'a str> {
+        if reference.contains(':') { Some(reference) } else { self.tags.get(reference).map(|tag| tag.digest.as_str()) }
+    }
+
+    /// What holds for a manifest named in this way: its own attributes, the repository's, and the tag's or (by digest)
+    /// those of all its tags.
+    pub(super) fn attributes_of(&self, reference: &str) -> Attributes {
+        let digest = self.digest_of(reference).unwrap_or_default();
+        let named =
+            |(name, tag): &(&String, &Tag)| name.as_str() == reference || (digest == reference && tag.digest == digest);
+        let tags = self.tags.iter().filter(named).map(|(_, tag)| tag.attributes);
+        let own = self.manifests.get(digest).map(|m| m.attributes);
+        tags.chain(own).fold(self.attributes, |all, one| Attributes {
+            delete: all.delete && one.delete,
+            write: all.write && one.write,
+            read: all.read && one.read,
+            list: all.list && one.list,
+        })
+    }
+
     /// The descriptors of all manifests whose subject this is, in the specification's form.
     pub(super) fn referrers(&self, subject: &str) -> Vec<(String, Value)> {
         let refers = |m: &Manifest| m.json["subject"]["digest"].as_str() == Some(subject);

@@ -70,16 +70,32 @@ pub struct Fault {
     /// How often; none: always.
     #[serde(default)]
     pub times: Option<u32>,
+    /// Only requests with this method.
+    #[serde(default)]
+    pub method: Option<String>,
     #[serde(skip)]
     pub(super) began: Option<Instant>,
 }
 
 impl Fault {
-    pub fn times(on: PathClass, answer: FaultAnswer, times: u32) -> Self {
-        Self { on, answer, times: Some(times), began: None }
+    pub fn always(on: PathClass, answer: FaultAnswer) -> Self {
+        Self { on, answer, times: None, method: None, began: None }
     }
 
-    pub(super) fn matches(&self, class: PathClass) -> bool {
+    pub fn times(on: PathClass, answer: FaultAnswer, times: u32) -> Self {
+        Self { times: Some(times), ..Self::always(on, answer) }
+    }
+
+    /// The same, for this method only.
+    #[must_use]
+    pub fn of(self, method: &str) -> Self {
+        Self { method: Some(method.to_owned()), ..self }
+    }
+
+    pub(super) fn matches(&self, class: PathClass, method: &str) -> bool {
+        if self.method.as_ref().is_some_and(|only| only != method) {
+            return false;
+        }
         match self.on {
             PathClass::All => true,
             PathClass::Login => class != PathClass::Storage,
@@ -118,6 +134,8 @@ pub enum PathClass {
     Ping,
     Manifests,
     Blobs,
+    /// Upload sessions.
+    Uploads,
     Tags,
     Catalog,
     Referrers,

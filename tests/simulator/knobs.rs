@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::faults::{Damage, Fault, FaultAnswer, PathClass};
+use super::replicas::Replication;
 use super::throttle::Limits;
 
 /// The positions of all knobs.
@@ -67,6 +68,27 @@ pub struct Settings {
     pub manifest_charset: bool,
     /// Blob bodies without `Content-Length`.
     pub chunked: bool,
+
+    /// Bytes per second at which each request body is read.
+    pub upload_rate: Option<u64>,
+    /// The next request body that is longer is cut off after so many bytes: the connection is reset.
+    pub upload_cut_at: Option<u64>,
+    /// Refuses a request before its body has been read, and closes the connection.
+    pub refuse_early: bool,
+    /// Whether `POST …/uploads/?digest=` takes a whole blob (201); off: it begins a session (202).
+    pub single_post: bool,
+    /// Which mounts succeed (201); the others begin a session (202).
+    pub mount: Mount,
+    /// `OCI-Chunk-Min-Length`; said, not enforced.
+    pub chunk_min_length: Option<u64>,
+    /// Whether a manifest's subject is confirmed with `OCI-Subject`.
+    pub oci_subject: bool,
+    /// Whether a manifest may name blobs and manifests that are not there.
+    pub sparse: bool,
+    /// Whether `DELETE /v2/NAME/manifests/TAG` removes the tag; off: 405.
+    pub delete_by_tag: bool,
+    /// Two replicas; none: one registry.
+    pub replication: Option<Replication>,
 }
 
 impl Default for Settings {
@@ -97,6 +119,16 @@ impl Default for Settings {
             manifest_etag: true,
             manifest_charset: false,
             chunked: false,
+            upload_rate: None,
+            upload_cut_at: None,
+            refuse_early: false,
+            single_post: true,
+            mount: Mount::Anywhere,
+            chunk_min_length: None,
+            oci_subject: true,
+            sparse: false,
+            delete_by_tag: true,
+            replication: None,
         }
     }
 }
@@ -111,6 +143,17 @@ pub enum Redirect {
     DataEndpoint,
     /// 200 with the bytes (registries with customer-managed keys may do this).
     Direct,
+}
+
+/// Which mounts succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mount {
+    /// With `from=` or without.
+    Anywhere,
+    /// Only with `from=`.
+    From,
+    Never,
 }
 
 /// Trouble of one listener.
@@ -159,7 +202,7 @@ impl Knobs {
 
     /// Adds an answer that is given instead of the real one, until the knobs are reset or `times` are used up.
     pub fn fail(&self, on: PathClass, answer: FaultAnswer) {
-        self.turn(|k| k.faults.push(Fault { on, answer, times: None, began: None }));
+        self.turn(|k| k.faults.push(Fault::always(on, answer)));
     }
 
     /// Adds damage to blob bodies: always, or the first `times` times.
@@ -177,11 +220,11 @@ impl Knobs {
     }
 
     /// The fault that answers a request of this class now, counted, with the seconds left of a counting-down one.
-    pub(super) fn take_fault(&self, class: PathClass) -> Option<(FaultAnswer, Option<u64>)> {
+    pub(super) fn take_fault(&self, class: PathClass, method: &str) -> Option<(FaultAnswer, Option<u64>)> {
         let mut taken = None;
         self.0.send_if_modified(|settings| {
             let now = Instant::now();
-            taken = settings.faults.iter_mut().filter(|f| f.matches(class)).find_map(|fault| fault.take(now));
+            taken = settings.faults.iter_mut().filter(|f| f.matches(class, method)).find_map(|fault| fault.take(now));
             false
         });
         taken
@@ -195,6 +238,16 @@ impl Knobs {
             false
         });
         taken
+    }
+
+    /// Where a body that has come so far breaks off, if it does; the next one does not.
+    pub(super) fn take_cut(&self, received: u64) -> Option<u64> {
+        let mut cut = None;
+        self.0.send_if_modified(|settings| {
+            cut = settings.upload_cut_at.take_if(|at| received > *at);
+            false
+        });
+        cut
     }
 
     pub(super) fn delay(&self, side: impl FnOnce(&Settings) -> Side) -> Duration {

@@ -3,11 +3,11 @@
 
 use percent_encoding::utf8_percent_encode;
 
-use super::State;
 use super::manifest::OCI_INDEX;
 use super::reply::{self, JSON, NotFound, Reply, quoted};
 use super::route::value;
 use super::signature::QUERY;
+use super::{Region, State};
 
 type Query = [(String, String)];
 
@@ -53,14 +53,15 @@ impl<T> Page<T> {
 }
 
 /// `/v2/_catalog` and `/acr/v1/_catalog`.
-pub(super) fn catalog(state: &State, path: &str, query: &Query) -> Reply {
+pub(super) fn catalog(state: &Region<'_>, path: &str, query: &Query) -> Reply {
     let page = Page::cut(state, state.content.names(), |name| name, path, query);
     page.reply(format!("{{\"repositories\":{}}}", strings(&page.entries)))
 }
 
 /// `/v2/NAME/tags/list`.
-pub(super) fn tags(state: &State, name: &str, query: &Query) -> Reply {
-    let Some(tags) = state.content.with(name, |r| r.tags.keys().cloned().collect::<Vec<_>>()) else {
+pub(super) fn tags(state: &Region<'_>, name: &str, query: &Query) -> Reply {
+    let Some(tags) = state.content.with(name, |r| r.listed_tags().map(|(name, _)| name.clone()).collect::<Vec<_>>())
+    else {
         return reply::not_found(&NotFound::Repository(name));
     };
     let page = Page::cut(state, tags, |tag| tag, &format!("/v2/{name}/tags/list"), query);
@@ -68,7 +69,7 @@ pub(super) fn tags(state: &State, name: &str, query: &Query) -> Reply {
 }
 
 /// `/v2/NAME/referrers/DIGEST`: an index, empty where nothing refers; not there at all when the knob is off.
-pub(super) fn referrers(state: &State, name: &str, digest: &str, query: &Query) -> Reply {
+pub(super) fn referrers(state: &Region<'_>, name: &str, digest: &str, query: &Query) -> Reply {
     let knobs = state.knobs.get();
     if !knobs.referrers {
         return reply::route_not_found();

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 
-use super::State;
+use super::Region;
 use super::body::Body;
 use super::reply::{self, NotFound, Reply};
 
@@ -11,7 +11,7 @@ pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
 
-pub(super) fn answer(state: &State, name: &str, reference: &str, headers: &HeaderMap) -> Reply {
+pub(super) fn answer(state: &Region<'_>, name: &str, reference: &str, headers: &HeaderMap) -> Reply {
     let Some((digest, manifest)) = state.content.manifest(name, reference) else {
         return reply::not_found(&if reference.contains(':') {
             NotFound::Manifest { name, digest: reference }
@@ -19,6 +19,9 @@ pub(super) fn answer(state: &State, name: &str, reference: &str, headers: &Heade
             NotFound::Tag(reference)
         });
     };
+    if state.content.with(name, |r| r.attributes_of(reference).read) == Some(false) {
+        return reply::disallowed();
+    }
     if let Some(refusal) = unaccepted(&manifest.media_type, headers) {
         state.log.violation(format!(
             "{name}:{reference} is {}, which the request's Accept does not list",

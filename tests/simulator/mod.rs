@@ -10,9 +10,8 @@
 //! assert_eq!(registry.violations(), Vec::<String>::new());
 //! ```
 //!
-//! It uses nothing of `larder`, so that an error in larder's idea of the protocol cannot hide in it. HTTP/1.1 only,
-//! reads only: uploads and deletes get their challenge and then 405. `docs/simulator.md` says what rests on which
-//! evidence.
+//! It uses nothing of `larder`, so that an error in larder's idea of the protocol cannot hide in it. HTTP/1.1 only.
+//! `docs/simulator.md` says what rests on which evidence.
 
 #![allow(
     dead_code,
@@ -41,49 +40,58 @@ mod body;
 mod clock;
 mod content;
 mod control;
+mod delete;
 mod faults;
+mod intake;
 mod jwt;
 mod knobs;
 mod lists;
 mod login;
 mod manifest;
+mod manifest_push;
 mod oauth;
 mod options;
 mod record;
+mod replicas;
 mod reply;
 mod route;
 pub mod samples;
 mod serve;
 mod signature;
+mod state;
 mod storage;
 mod throttle;
 mod tls;
 mod tokens;
+mod uploads;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 pub use artifact::Artifact;
 pub use faults::{Damage, DamageKind, Fault, FaultAnswer, PathClass};
-pub use knobs::{Knobs, Redirect, Settings, Side};
+pub use knobs::{Knobs, Mount, Redirect, Settings, Side};
 pub use manifest::{OCI_ARTIFACT, OCI_INDEX, OCI_MANIFEST};
+pub use manifest_push::MAX_MANIFEST;
 pub use options::{NULL_GUID, Options, User, UserKind};
 pub use record::{Credential, Listener, Seen};
+pub use replicas::{Answers, Replication};
 pub use throttle::Limits;
 
-use content::{Content, hex};
 use record::Log;
+use replicas::{Content, Replicas};
 use serve::Port;
+use state::{Region, State};
 use throttle::Throttle;
 use tokens::{Identity, Tokens};
+use uploads::Uploads;
 
 /// `auth.token.issuer` of a Distribution registry that takes its tokens from here.
 pub const DISTRIBUTION_ISSUER: &str = "acr-sim";
@@ -94,22 +102,6 @@ pub struct Simulator {
     tasks: Vec<AbortHandle>,
     control: Option<Arc<Port>>,
     ca_pem: Option<String>,
-}
-
-/// What all requests share.
-struct State {
-    options: Options,
-    knobs: Arc<Knobs>,
-    content: Content,
-    log: Log,
-    tokens: Tokens,
-    throttle: Throttle,
-    total_pace: Arc<Mutex<Option<Instant>>>,
-    login: Arc<Port>,
-    storage: Arc<Port>,
-    secret: [u8; 32],
-    started: u64,
-    issued_ids: AtomicU64,
 }
 
 impl Simulator {
@@ -130,7 +122,8 @@ impl Simulator {
         let secret = Sha256::digest(format!("{:?} {}", std::time::SystemTime::now(), login.address)).into();
         let state = Arc::new(State {
             knobs: Arc::new(Knobs::new(options.knobs.clone())),
-            content: Content::default(),
+            replicas: Replicas::default(),
+            uploads: Uploads::default(),
             log: Log::default(),
             tokens: Tokens::default(),
             throttle: Throttle::default(),
@@ -140,6 +133,8 @@ impl Simulator {
             secret,
             started,
             issued_ids: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
             options,
         });
         let expires = started + state.knobs.read(|k| k.refresh_life_s);
@@ -199,7 +194,7 @@ impl Simulator {
 
     /// The same, named by `sha256` or `sha512`.
     pub fn push_blob_as(&self, repository: &str, content: impl Into<Bytes>, algorithm: &str) -> String {
-        self.state.content.push_blob(repository, content.into(), algorithm)
+        self.content().push_blob(repository, content.into(), algorithm)
     }
 
     /// Puts a manifest in, tags it, and lists it as a referrer of its `subject`.
@@ -222,7 +217,7 @@ impl Simulator {
         content: impl Into<Bytes>,
         algorithm: &str,
     ) -> String {
-        self.state.content.push_manifest(repository, tag, media_type, content.into(), algorithm)
+        self.content().push_manifest(repository, tag, media_type, content.into(), algorithm)
     }
 
     /// Puts files (title, media type, content) in as ORAS does.
@@ -231,22 +226,31 @@ impl Simulator {
     }
 
     pub fn delete_tag(&self, repository: &str, tag: &str) {
-        self.state.content.delete_tag(repository, tag);
+        self.content().delete_tag(repository, tag);
     }
 
     /// The manifest and every tag on it.
     pub fn delete_manifest(&self, repository: &str, digest: &str) {
-        self.state.content.delete_manifest(repository, digest);
+        self.content().delete_manifest(repository, digest);
     }
 
     pub fn delete_blob(&self, repository: &str, digest: &str) {
-        self.state.content.delete_blob(repository, digest);
+        self.content().delete_blob(repository, digest);
+    }
+
+    /// Uploads that have been begun, and neither finished nor cancelled.
+    pub fn open_uploads(&self) -> usize {
+        self.state.uploads.open()
+    }
+
+    fn content(&self) -> Content<'_> {
+        self.state.replicas.everywhere()
     }
 
     /// Every repository with its tags.
     pub fn contents(&self) -> Vec<(String, Vec<String>)> {
-        let tags = |name: &str| self.state.content.with(name, |r| r.tags.keys().cloned().collect()).unwrap_or_default();
-        self.state.content.names().into_iter().map(|name| (name.clone(), tags(&name))).collect()
+        let tags = |name: &str| self.content().with(name, |r| r.tags.keys().cloned().collect()).unwrap_or_default();
+        self.content().names().into_iter().map(|name| (name.clone(), tags(&name))).collect()
     }
 
     pub fn knobs(&self) -> &Knobs {
@@ -297,49 +301,5 @@ impl Drop for Simulator {
             control.close();
         }
         self.tasks.iter().for_each(AbortHandle::abort);
-    }
-}
-
-impl State {
-    fn scheme(&self) -> &'static str {
-        if self.options.tls { "https" } else { "http" }
-    }
-
-    fn port(&self, listener: Listener) -> &Arc<Port> {
-        match listener {
-            Listener::Login => &self.login,
-            Listener::Storage => &self.storage,
-        }
-    }
-
-    fn host(&self) -> String {
-        self.login.address.to_string()
-    }
-
-    /// Never the login server's name, whatever the port.
-    fn storage_host(&self) -> String {
-        if self.storage.address.ip() == self.login.address.ip() {
-            return format!("localhost:{}", self.storage.address.port());
-        }
-        self.storage.address.to_string()
-    }
-
-    fn registry(&self) -> String {
-        self.options.registry.clone().unwrap_or_else(|| self.host())
-    }
-
-    /// The 32 hex digits by which storage knows the registry.
-    fn registry_id(&self) -> String {
-        hex(&Sha256::digest(self.registry()))[..32].to_owned()
-    }
-
-    /// A new id in the form of a GUID.
-    fn guid(&self) -> String {
-        let number = self.issued_ids.fetch_add(1, Ordering::Relaxed);
-        let mut hash = Sha256::new();
-        hash.update(self.secret);
-        hash.update(number.to_le_bytes());
-        let text = hex(&hash.finalize());
-        format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..32])
     }
 }

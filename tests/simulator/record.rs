@@ -46,8 +46,10 @@ pub struct Seen {
     pub headers: HeaderMap,
     /// 0 until the answer's headers are ready.
     pub status: u16,
-    /// Body bytes handed to the connection so far.
+    /// Bytes of the answer's body handed to the connection so far.
     pub sent: u64,
+    /// Bytes of the request's body read so far.
+    pub received: u64,
 }
 
 impl Seen {
@@ -56,6 +58,11 @@ impl Seen {
         self.method == "GET"
             && (200..300).contains(&self.status)
             && (self.listener == Listener::Storage || self.target.contains("/blobs/"))
+    }
+
+    /// A request that brings bytes of a blob.
+    pub fn is_upload_body(&self) -> bool {
+        self.received > 0 && self.path().contains("/blobs/uploads/")
     }
 
     pub fn path(&self) -> &str {
@@ -68,6 +75,7 @@ pub(super) struct Record {
     seen: Seen,
     status: AtomicU16,
     sent: AtomicU64,
+    received: AtomicU64,
 }
 
 impl Record {
@@ -86,8 +94,9 @@ impl Record {
             headers: kept,
             status: 0,
             sent: 0,
+            received: 0,
         };
-        Arc::new(Self { seen, status: AtomicU16::new(0), sent: AtomicU64::new(0) })
+        Arc::new(Self { seen, status: AtomicU16::new(0), sent: AtomicU64::new(0), received: AtomicU64::new(0) })
     }
 
     pub(super) fn answered(&self, status: u16) {
@@ -98,10 +107,15 @@ impl Record {
         self.sent.fetch_add(bytes as u64, Ordering::AcqRel);
     }
 
+    pub(super) fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::AcqRel);
+    }
+
     fn seen(&self) -> Seen {
         Seen {
             status: self.status.load(Ordering::Acquire),
             sent: self.sent.load(Ordering::Acquire),
+            received: self.received.load(Ordering::Acquire),
             ..self.seen.clone()
         }
     }

@@ -14,6 +14,8 @@ pub(super) const JSON: &str = "application/json; charset=utf-8";
 const HSTS: &str = "max-age=31536000; includeSubDomains";
 pub(super) const UNAUTHORIZED: &str =
     "authentication required, visit https://aka.ms/acr/authorization for more information.";
+const DISALLOWED: &str = "The operation is disallowed on this registry, repository or image. View troubleshooting steps at \
+                          https://aka.ms/acr/faq/#why-does-my-pull-or-push-request-fail-with-disallowed-operation";
 const THROTTLED: &str =
     "Too many requests. Please visit https://aka.ms/acr/skus#sku-feature-matrix to view limits of all service tiers.";
 
@@ -59,6 +61,22 @@ pub(super) fn error(status: u16, code: &str, message: &str, detail: Option<&str>
     text(status, JSON, body)
 }
 
+/// An upload or manifest that is not what its digest says.
+pub(super) fn wrong_digest() -> Reply {
+    let message = "provided digest did not match uploaded content";
+    error(400, "DIGEST_INVALID", message, Some("\"digest parsing failed\""))
+}
+
+/// What a lock forbids.
+pub(super) fn disallowed() -> Reply {
+    error(405, "REGISTRY_DISALLOWED_OPERATION", DISALLOWED, Some("{}"))
+}
+
+/// A method that the path does not have.
+pub(super) fn unsupported() -> Reply {
+    error(405, "UNSUPPORTED", "The operation is unsupported.", None)
+}
+
 /// What the router says before anything else is looked at.
 pub(super) fn route_not_found() -> Reply {
     text(404, "text/plain; charset=utf-8", "404 page not found\n")
@@ -98,6 +116,7 @@ pub(super) fn not_found(what: &NotFound<'_>) -> Reply {
             Some(&format!("{{\"Name\":{},\"Revision\":{}}}", quoted(name), quoted(digest))),
         ),
         NotFound::Repository(name) => error(404, "NAME_UNKNOWN", &format!("repository \"{name}\" is not found"), None),
+        NotFound::AcrTag => error(404, "TAG_UNKNOWN", "the specified tag does not exist", None),
         NotFound::Blob(digest) => error(404, "BLOB_UNKNOWN", "blob unknown to registry", Some(&quoted(digest))),
         NotFound::AcceptLacks(kind) => error(404, "MANIFEST_UNKNOWN", kind, None),
     }
@@ -105,7 +124,12 @@ pub(super) fn not_found(what: &NotFound<'_>) -> Reply {
 
 pub(super) enum NotFound<'a> {
     Tag(&'a str),
-    Manifest { name: &'a str, digest: &'a str },
+    /// In the words of `/acr/v1`.
+    AcrTag,
+    Manifest {
+        name: &'a str,
+        digest: &'a str,
+    },
     Repository(&'a str),
     Blob(&'a str),
     AcceptLacks(&'a str),

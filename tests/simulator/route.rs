@@ -1,5 +1,6 @@
 //! A request's path to what it asks for. Anything that the grammar does not know is the router's 404, before authentication.
 
+use http::Method;
 use percent_encoding::percent_decode_str;
 
 use super::faults::PathClass;
@@ -23,9 +24,10 @@ pub(super) enum Route {
         name: String,
         digest: String,
     },
-    /// Pushes are not imitated yet; the challenge is.
+    /// An upload session, or (with an empty id) where they begin.
     Upload {
         name: String,
+        id: String,
     },
     AcrCatalog,
     AcrRepository {
@@ -52,7 +54,7 @@ pub(super) enum Route {
 }
 
 impl Route {
-    pub(super) fn parse(path: &str) -> Option<Self> {
+    pub(super) fn parse(method: &Method, path: &str) -> Option<Self> {
         match path {
             "/v2/" => return Some(Self::Ping),
             "/v2/_catalog" => return Some(Self::Catalog),
@@ -66,7 +68,7 @@ impl Route {
         if let Some(rest) = path.strip_prefix("/acr/v1/") {
             parse_acr(rest)
         } else {
-            parse_v2(path.strip_prefix("/v2/")?)
+            parse_v2(path.strip_prefix("/v2/")?, *method == Method::PUT)
         }
     }
 
@@ -77,7 +79,8 @@ impl Route {
             Self::Tags { .. } => PathClass::Tags,
             Self::Referrers { .. } => PathClass::Referrers,
             Self::Manifest { .. } => PathClass::Manifests,
-            Self::Blob { .. } | Self::Upload { .. } => PathClass::Blobs,
+            Self::Blob { .. } => PathClass::Blobs,
+            Self::Upload { .. } => PathClass::Uploads,
             Self::Exchange => PathClass::Exchange,
             Self::Token | Self::DistributionToken => PathClass::Token,
             Self::AcrCatalog
@@ -95,18 +98,22 @@ impl Route {
     }
 }
 
-fn parse_v2(rest: &str) -> Option<Route> {
+fn parse_v2(rest: &str, put: bool) -> Option<Route> {
     if let Some(name) = rest.strip_suffix("/tags/list") {
         return Some(Route::Tags { name: valid_name(name)? });
     }
-    if let Some((name, _)) = rest.split_once("/blobs/uploads/") {
-        return Some(Route::Upload { name: valid_name(name)? });
+    if let Some((name, id)) = rest.split_once("/blobs/uploads/") {
+        let word = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        return word.then_some(Route::Upload { name: valid_name(name)?, id: id.to_owned() });
     }
     let (rest, last) = rest.rsplit_once('/')?;
     let (name, kind) = rest.rsplit_once('/')?;
     let name = valid_name(name)?;
     match kind {
-        "manifests" if is_tag(last) || is_digest(last) => Some(Route::Manifest { name, reference: last.to_owned() }),
+        // A digest in bad form is refused by whoever would have to keep the manifest, with a reason.
+        "manifests" if is_tag(last) || is_digest(last) || (put && last.contains(':')) => {
+            Some(Route::Manifest { name, reference: last.to_owned() })
+        }
         "blobs" if is_digest(last) => Some(Route::Blob { name, digest: last.to_owned() }),
         "referrers" if is_digest(last) => Some(Route::Referrers { name, digest: last.to_owned() }),
         _ => None,
@@ -152,7 +159,7 @@ fn is_tag(text: &str) -> bool {
         && bytes.iter().all(|b| word(*b) || matches!(b, b'.' | b'-'))
 }
 
-fn is_digest(text: &str) -> bool {
+pub(super) fn is_digest(text: &str) -> bool {
     let hex = |text: &str, length| text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     match text.split_once(':') {
         Some(("sha256", encoded)) => hex(encoded, 64),

@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,12 +21,10 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::body::Body;
+use super::intake::Intake;
 use super::knobs::{Settings, Side};
 use super::record::{Listener, Record};
 use super::{State, login, storage};
-
-/// The largest request body that is read; forms are far smaller.
-const MAX_REQUEST_BODY: usize = 1024 * 1024;
 
 /// One listening address. Closing it takes effect at once: the next connection is refused.
 pub(super) struct Port {
@@ -150,7 +146,8 @@ async fn serve<S>(state: Arc<State>, listener: Listener, socket: S, peer: Socket
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let service = service_fn(|request| answer(Arc::clone(&state), listener, request, peer, Arc::clone(&abort)));
+    let client = Client { address: peer.ip().to_string(), connection: state.count_connection(listener), abort };
+    let service = service_fn(|request| answer(Arc::clone(&state), listener, request, &client));
     // A client that leaves, or a body that breaks on purpose, is not this side's trouble.
     let _ = http1::Builder::new()
         .title_case_headers(listener == Listener::Login)
@@ -158,13 +155,21 @@ where
         .await;
 }
 
+/// Who is at the other end of a connection.
+struct Client {
+    address: String,
+    /// Its number, at the login server.
+    connection: u64,
+    abort: Arc<AtomicBool>,
+}
+
 async fn answer(
     state: Arc<State>,
     listener: Listener,
     request: Request<Incoming>,
-    peer: SocketAddr,
-    abort: Arc<AtomicBool>,
+    client: &Client,
 ) -> io::Result<Response<Body>> {
+    let abort = Arc::clone(&client.abort);
     let (parts, body) = request.into_parts();
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let record = Record::new(listener, parts.method.as_str(), target, &parts.headers);
@@ -180,20 +185,15 @@ async fn answer(
     }
     let reply = match listener {
         Listener::Login => {
-            let body = read(body).await?;
-            let (client, body) = (peer.ip().to_string(), String::from_utf8_lossy(&body));
-            let (method, headers) = (&parts.method, &parts.headers);
-            login::answer(&state, &login::Request { method, target, headers, body: &body, client: &client })
+            let body = Intake::new(body, Arc::clone(&state), Arc::clone(&record), Arc::clone(&abort));
+            let (method, headers, connection) = (&parts.method, &parts.headers, client.connection);
+            let request = login::Request { method, target, headers, client: &client.address, connection };
+            login::answer(&state, &request, body).await?
         }
-        Listener::Storage => storage::answer(&state, &parts.method, target, &parts.headers, &peer.ip().to_string()),
+        Listener::Storage => storage::answer(&state, &parts.method, target, &parts.headers, &client.address),
     };
     record.answered(reply.status().as_u16());
     Ok(reply.map(|body| body.owned_by(record, abort)))
-}
-
-async fn read(body: Incoming) -> io::Result<Bytes> {
-    let read = Limited::new(body, MAX_REQUEST_BODY).collect().await;
-    read.map(http_body_util::Collected::to_bytes).map_err(io::Error::other)
 }
 
 fn select(settings: &Settings, listener: Listener) -> Side {

@@ -2,7 +2,7 @@
 //! decodes, re-encodes, reorders or tidies (`//`) anything has another URL.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 
@@ -99,6 +99,19 @@ fn judge(untouched: bool, expires: u64, digest: String) -> Signed {
         true if expires <= clock::now() => Signed::Expired,
         true => Signed::Good { digest },
     }
+}
+
+/// `_state` of an upload: a signature and the text that it signs.
+pub(super) fn seal(state: &State, text: &str) -> String {
+    URL_SAFE.encode([&sign(state, text), text.as_bytes()].concat())
+}
+
+/// What was sealed, if it was sealed here.
+pub(super) fn open(state: &State, sealed: &str) -> Option<serde_json::Value> {
+    let bytes = URL_SAFE.decode(sealed).ok()?;
+    let (signature, text) = bytes.split_at_checked(32)?;
+    let text = std::str::from_utf8(text).ok()?;
+    (sign(state, text) == signature).then(|| serde_json::from_str(text).ok())?
 }
 
 fn sign(state: &State, text: &str) -> [u8; 32] {

@@ -15,7 +15,7 @@ const FAILED_AUTHENTICATION: &str = "Server failed to authenticate the request. 
                                      formed correctly including the signature.";
 
 pub(super) fn answer(state: &State, method: &Method, target: &str, headers: &HeaderMap, client: &str) -> Reply {
-    if let Some((fault, left)) = state.knobs.take_fault(PathClass::Storage) {
+    if let Some((fault, left)) = state.knobs.take_fault(PathClass::Storage, method.as_str()) {
         return reply::faulty(&fault, left, client);
     }
     let request_id = state.guid();
@@ -42,7 +42,7 @@ fn judge(state: &State, method: &Method, target: &str, headers: &HeaderMap, requ
             return xml(404, "ResourceNotFound", "The specified resource does not exist.", request_id);
         }
     };
-    let Some(content) = state.content.stored_blob(&digest) else {
+    let Some(content) = state.replicas.stored_blob(&digest) else {
         return xml(404, "BlobNotFound", "The specified blob does not exist.", request_id);
     };
     if !matches!(*method, Method::GET | Method::HEAD) {
