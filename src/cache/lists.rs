@@ -42,6 +42,14 @@ pub enum Entries {
     Names(Vec<String>),
     /// Descriptors of referrers, byte for byte.
     Descriptors(Vec<Box<RawValue>>),
+    /// Upstream has no such list. Of referrers that is worth keeping: clients then look for the list under a tag, which may be
+    /// stored, and an outage must not keep them from it.
+    Absent {
+        /// Upstream's error code.
+        code: String,
+        /// Upstream's words.
+        message: String,
+    },
 }
 
 /// A list as it is remembered.
@@ -101,6 +109,9 @@ impl Cache {
                 answer(seat.result().await.ok_or(CacheError::Aborted)??, status)
             }
         };
+        if let Some(Entries::Absent { code, message }) = entries.as_deref() {
+            return Err(CacheError::Absent { code: code.clone(), message: message.clone() });
+        }
         match entries {
             Some(entries) => Ok(ListAnswer { list: List::Whole(entries), provenance }),
             None => self.page(key, outlook, query).await,
@@ -160,8 +171,11 @@ impl Inner {
         let entries = match self.fetch_pages(key).await {
             Ok(entries) => entries,
             Err(error) => {
-                self.note_list_failure(key, &error).await;
-                return Err(error);
+                let Some(absent) = lacks_referrers(key, &error) else {
+                    self.note_list_failure(key, &error).await;
+                    return Err(error);
+                };
+                Some(absent)
             }
         };
         let state = ListState { entries: entries.map(Arc::new), age: Age::new() };
@@ -214,6 +228,7 @@ impl Entries {
         match self {
             Self::Names(names) => names.len(),
             Self::Descriptors(descriptors) => descriptors.len(),
+            Self::Absent { .. } => 0,
         }
     }
 
@@ -233,6 +248,7 @@ impl Entries {
             }
             (Self::Descriptors(descriptors), _) => serde_json::from_slice(&page.content)
                 .map(|page: ReferrersPage| descriptors.extend(page.manifests.unwrap_or_default())),
+            (Self::Absent { .. }, _) => Ok(()),
         };
         read.map_err(|error| CacheError::Unreadable {
             upstream: registry(key).to_string(),
@@ -240,6 +256,17 @@ impl Entries {
             problem: error.to_string(),
         })?;
         Ok(self.len() - before)
+    }
+}
+
+/// A registry without the referrers API, or one that says so (404, other than for an unknown repository).
+fn lacks_referrers(key: &ListKey, error: &CacheError) -> Option<Entries> {
+    let (ListKey::Referrers(..), CacheError::Upstream(error)) = (key, error) else { return None };
+    match error.kind() {
+        ErrorKind::NotFound { code, message } if code != Code::NameUnknown.as_str() => {
+            Some(Entries::Absent { code: code.clone(), message: message.clone() })
+        }
+        _ => None,
     }
 }
 

@@ -119,7 +119,7 @@ pub(super) fn page(cut: &Cut<'_>, key: &ListKey, naming: &Naming, path: &str, en
         (ListKey::Tags(repository), Entries::Names(names)) => tags(cut, naming, &repository.name, names),
         (ListKey::Catalogue(_), Entries::Names(names)) => catalogue(cut, naming, names),
         (_, Entries::Descriptors(descriptors)) => referrers(cut, path, descriptors),
-        (ListKey::Referrers(..), Entries::Names(_)) => Page::default(),
+        (_, Entries::Absent { .. }) | (ListKey::Referrers(..), Entries::Names(_)) => Page::default(),
     }
 }
 

@@ -259,6 +259,13 @@ async fn trap_22_where_upstream_has_no_referrers_the_client_is_told_404_and_find
     assert_ne!(code, "NAME_UNKNOWN");
     let fallback = larder.get(&format!("/v2/{REPOSITORY}/manifests/{tag}")).await;
     assert_eq!((fallback.text(), fallback.header("docker-content-digest")), (&*index, Some(&*digest)));
+    // Also after a restart with the link down: the tag is here, and nothing keeps a client from looking for it.
+    let setup = larder.stop().await;
+    acr.stop_listening();
+    let larder = setup.start().await;
+    let (status, code, _) = larder.get(&format!("/v2/{REPOSITORY}/referrers/{}", artifact.digest)).await.error();
+    assert_eq!(status, 404, "{code}");
+    assert_eq!(larder.get(&format!("/v2/{REPOSITORY}/manifests/{tag}")).await.text(), &*index);
 }
 
 #[tokio::test(flavor = "multi_thread")]
