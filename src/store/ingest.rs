@@ -20,12 +20,16 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Content of unknown length is reserved in such steps.
 const STEP: u64 = 16 << 20;
 /// Below this, allocating costs more than it saves.
 const WORTH_ALLOCATING: u64 = 1 << 20;
+/// How often, and at what distance, a digest that somebody has is asked for again.
+const CLAIMS: u32 = 20;
+const CLAIM_PAUSE: Duration = Duration::from_millis(10);
 /// A kept file is hashed again in such pieces, and so many to a job, so that others get their turn.
 const PIECE: usize = 1 << 20;
 const PIECES_PER_JOB: usize = 64;
@@ -63,7 +67,7 @@ impl Ingest {
         if inner.slow.load(Ordering::Acquire) {
             return Err(Refusal::Slow.into());
         }
-        let claim = inner.partials.claim(digest).ok_or(IngestError::Busy(digest))?;
+        let claim = Self::claim(inner, digest).await?;
         let owner = Arc::clone(inner);
         let (state, kept) = inner.writers.run(move || State::open(owner, claim, digest, length)).await?;
         let mut ingest = Self {
@@ -77,6 +81,18 @@ impl Ingest {
             ingest.run(move |state| state.hash_again(kept)).await?;
         }
         Ok(ingest)
+    }
+
+    /// Who removes what was left lying has it for a moment, and a writer that was dropped until its last job is done: both are
+    /// waited for, another writer is not.
+    async fn claim(inner: &Inner, digest: Digest) -> Result<Claim, IngestError> {
+        for _ in 0..CLAIMS {
+            if let Some(claim) = inner.partials.claim(digest) {
+                return Ok(claim);
+            }
+            tokio::time::sleep(CLAIM_PAUSE).await;
+        }
+        inner.partials.claim(digest).ok_or(IngestError::Busy(digest))
     }
 
     /// Bytes that are on disk and hashed. After opening: those of a file kept from earlier.

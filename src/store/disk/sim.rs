@@ -221,7 +221,8 @@ impl Disk for SimDisk {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
             let file = state.files.len();
-            state.files.push(FileState::default());
+            // As on a real disk: a file without a time would be taken for one that everybody has forgotten.
+            state.files.push(FileState { modified: millis(SystemTime::now()), ..FileState::default() });
             state.set(path, Some(Node::File(file)));
         }
         let file = state.file(path)?;
@@ -312,8 +313,7 @@ impl Disk for SimDisk {
     fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()> {
         let mut state = self.state();
         let file = state.file(path)?;
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        state.files[file].modified = u64::try_from(since.as_millis()).unwrap_or_default();
+        state.files[file].modified = millis(time);
         Ok(())
     }
 
@@ -324,6 +324,11 @@ impl Disk for SimDisk {
     fn real_path(&self, _: &Path) -> Option<PathBuf> {
         None
     }
+}
+
+fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default()
 }
 
 struct SimFile {
