@@ -96,6 +96,16 @@ pub(super) struct Place {
     store: Option<String>,
 }
 
+/// A question to the running daemon.
+#[derive(Args, Debug)]
+pub(super) struct Question {
+    #[command(flatten)]
+    pub(super) place: Place,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 impl Place {
     /// Adds them to the other sources.
     pub(super) fn into_sources(self, sources: Sources) -> Sources {

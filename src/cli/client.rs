@@ -1,6 +1,6 @@
 //! Asking the running daemon through its Unix socket.
 
-use super::arguments::Place;
+use super::arguments::Question;
 use crate::config::{Sources, find_socket};
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Empty};
@@ -15,13 +15,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks, prints with `show` or as JSON, and says how it went: 0 done, 1 failed, 2 wrong arguments, 3 no daemon runs.
 pub(super) fn ask(
-    place: Place,
+    question: Question,
     sources: Sources,
-    json: bool,
     requests: &[(Method, String)],
     show: impl Fn(&Value) -> String,
 ) -> ExitCode {
-    let socket = match find_socket(&place.into_sources(sources)) {
+    let socket = match find_socket(&question.place.into_sources(sources)) {
         Ok(Some(socket)) => socket,
         Ok(None) => return fail(2, "this platform has no Unix sockets, through which the commands ask the daemon"),
         Err(errors) => return fail(2, &format!("the configuration is wrong\n{errors}")),
@@ -35,7 +34,7 @@ pub(super) fn ask(
             runtime.block_on(async { tokio::time::timeout(PATIENCE, call(&socket, method.clone(), path)).await });
         match answer {
             Ok(Ok((200, value))) => {
-                let text = if json { format!("{value:#}\n") } else { show(&value) };
+                let text = if question.json { format!("{value:#}\n") } else { show(&value) };
                 if std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()).is_err() {
                     return ExitCode::FAILURE;
                 }

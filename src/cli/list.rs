@@ -1,6 +1,6 @@
 //! `larder list`: what can be asked for by tag with the link down, with sizes, for a person or as JSON.
 
-use super::arguments::Place;
+use super::arguments::Question;
 use super::client;
 use crate::config::Sources;
 use bytesize::ByteSize;
@@ -9,18 +9,9 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    place: Place,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-pub(super) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
+pub(super) fn run(question: Question, sources: Sources) -> ExitCode {
     let request = (Method::GET, "/v1/references".to_owned());
-    client::ask(arguments.place, sources, arguments.json, &[request], show)
+    client::ask(question, sources, &[request], show)
 }
 
 fn show(references: &Value) -> String {

@@ -33,9 +33,9 @@ enum Command {
     /// Validate the configuration, print the effective settings and where each came from
     Check(check::Arguments),
     /// Show what the running daemon is doing and what it has saved
-    Status(status::Arguments),
+    Status(arguments::Question),
     /// List what is stored by tag, with sizes
-    List(list::Arguments),
+    List(arguments::Question),
     /// Forget tags, manifests or repositories: they are fetched anew when they are asked for
     Purge(purge::Arguments),
     /// Hash every blob of a store that no daemon has, and say which are damaged
@@ -50,8 +50,8 @@ pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments.into_sources(sources)),
         Command::Check(arguments) => check::run(arguments, sources),
-        Command::Status(arguments) => status::run(arguments, sources),
-        Command::List(arguments) => list::run(arguments, sources),
+        Command::Status(question) => status::run(question, sources),
+        Command::List(question) => list::run(question, sources),
         Command::Purge(arguments) => purge::run(arguments, sources),
         Command::Verify(arguments) => verify::run(arguments, sources),
     }

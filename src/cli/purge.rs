@@ -1,6 +1,6 @@
 //! `larder purge`: has the running daemon forget tags, manifests or whole repositories, so that upstream is asked anew.
 
-use super::arguments::Place;
+use super::arguments::Question;
 use super::client;
 use crate::config::Sources;
 use http::Method;
@@ -13,10 +13,7 @@ pub(super) struct Arguments {
     #[arg(required = true, value_name = "REF")]
     references: Vec<String>,
     #[command(flatten)]
-    place: Place,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    question: Question,
 }
 
 pub(super) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
@@ -25,7 +22,7 @@ pub(super) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
         .iter()
         .map(|reference| (Method::POST, format!("/v1/purge?reference={reference}")))
         .collect();
-    client::ask(arguments.place, sources, arguments.json, &requests, show)
+    client::ask(arguments.question, sources, &requests, show)
 }
 
 fn show(purged: &Value) -> String {

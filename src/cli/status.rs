@@ -1,6 +1,6 @@
 //! `larder status`: what the running daemon is doing and what it has saved, for a person or as JSON.
 
-use super::arguments::Place;
+use super::arguments::Question;
 use super::client;
 use crate::config::Sources;
 use bytesize::ByteSize;
@@ -10,18 +10,9 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    place: Place,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-pub(super) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
+pub(super) fn run(question: Question, sources: Sources) -> ExitCode {
     let request = (Method::GET, "/v1/status".to_owned());
-    client::ask(arguments.place, sources, arguments.json, &[request], show)
+    client::ask(question, sources, &[request], show)
 }
 
 fn show(status: &Value) -> String {
