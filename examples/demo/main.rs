@@ -65,7 +65,10 @@ async fn demonstrate(keep: bool) -> Result<()> {
     }
 
     if !keep {
-        println!("\nTo try it with your own client: ./scripts/demo --keep");
+        println!("\nBoth are stopped. To try it with oras: ./scripts/demo --keep, which names the port, and then");
+        try_these("localhost:PORT");
+        println!("\nWith a registry of your own: target/release/larder serve --upstream myacr.azurecr.io, and then");
+        println!("  oras pull localhost:5000/REPOSITORY:TAG");
         return Ok(());
     }
     let _upstream = place.start_upstream(RATE).await?;
@@ -92,8 +95,11 @@ fn introduce(place: &Place) {
 }
 
 fn suggest(place: &Place) {
-    let larder = format!("localhost:{}", place.larder);
     println!("\nBoth are running until Ctrl-C. Try:\n");
+    try_these(&format!("localhost:{}", place.larder));
+}
+
+fn try_these(larder: &str) {
     println!("  oras pull {larder}/samples/config:v1");
     println!("  oras pull {larder}/samples/myapp:v1 --output ./artifacts/");
     println!("  oras manifest fetch {larder}/samples/helm-chart:v1");
