@@ -51,6 +51,7 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
     note_process(&metrics);
     // Sockets first: a port that is taken must not cost the opening of a store.
     let server = Server::bind(&settings.server.listen, &settings.server.limits).await?;
+    let server = server.counted_in(metrics.http_connections.with_label_values(&[] as &[&str]));
     let disk = Arc::new(RealDisk::new(&settings.store.path));
     let store = Store::open(&settings.store, disk, Arc::clone(&metrics)).await?;
     // In the store's folder, if nothing else was said, and so after its lock: a socket that is there then is a dead one.

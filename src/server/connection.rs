@@ -11,6 +11,7 @@ use super::drain::Drain;
 use super::listen::{BindError, Listeners};
 use super::sendfile::{Live, SendfileStats};
 use crate::config::{Limits, Listen};
+use crate::telemetry::IntGauge;
 use http::{Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
@@ -60,19 +61,46 @@ pub struct Server {
     listeners: Listeners,
     limits: Limits,
     stats: Arc<SendfileStats>,
+    open: Option<IntGauge>,
+}
+
+/// One connection in the count of open ones, however it ends.
+struct Counted(Option<IntGauge>);
+
+impl Counted {
+    fn new(open: Option<&IntGauge>) -> Self {
+        if let Some(open) = open {
+            open.inc();
+        }
+        Self(open.cloned())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(open) = &self.0 {
+            open.dec();
+        }
+    }
 }
 
 impl Server {
     /// Binds every place, or says which one could not be bound, why, and what to do.
     pub async fn bind(listen: &[Listen], limits: &Limits) -> Result<Self, BindError> {
         let listeners = Listeners::bind(listen).await?;
-        Ok(Self { listeners, limits: limits.clone(), stats: Arc::default() })
+        Ok(Self { listeners, limits: limits.clone(), stats: Arc::default(), open: None })
     }
 
     /// Where it really listens: ports that were left to the system are filled in.
     #[must_use]
     pub fn addresses(&self) -> Vec<Listen> {
         self.listeners.addresses()
+    }
+
+    /// Counts the open connections in `gauge`.
+    #[must_use]
+    pub fn counted_in(self, gauge: IntGauge) -> Self {
+        Self { open: Some(gauge), ..self }
     }
 
     /// What sendfile carries.
@@ -106,9 +134,10 @@ impl Server {
             };
             let driven =
                 drive(stream, peer, handler.clone(), self.limits.clone(), Arc::clone(&self.stats), drain.clone());
+            let counted = Counted::new(self.open.as_ref());
             connections.spawn(async move {
                 driven.await;
-                drop(slot);
+                drop((slot, counted));
             });
         }
         drop(listeners);

@@ -2,7 +2,7 @@ use super::CacheStatus;
 use prometheus::core::Collector;
 use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
-pub use prometheus::Histogram;
+pub use prometheus::IntGauge;
 
 /// Seconds. From a hit in memory to a large blob over a slow link; the registry's own latencies lie in the middle.
 const SECONDS: &[f64] =

@@ -9,4 +9,4 @@ mod metrics;
 pub use access_log::AccessRecord;
 pub use cache_status::CacheStatus;
 pub use log::{Log, LogError, LogFormat, LogGuard};
-pub use metrics::{CACHE_KINDS, Histogram, Metrics};
+pub use metrics::{CACHE_KINDS, IntGauge, Metrics};

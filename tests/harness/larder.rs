@@ -40,6 +40,7 @@ impl Larder {
         let metrics = Arc::new(Metrics::new());
         let limits = &settings.server.limits;
         let server = Server::bind(&settings.server.listen, limits).await.unwrap();
+        let server = server.counted_in(metrics.http_connections.with_label_values(&[] as &[&str]));
         let admin_server = Server::bind(&[Listen::Tcp(settings.admin.listen)], limits).await.unwrap();
         let store = Store::open(&settings.store, disk, Arc::clone(&metrics)).await.unwrap();
         let mut routes = Routes::default();

@@ -1,7 +1,7 @@
 //! Every answer says why it came from where it came, with the same word in header, log and metric.
 
 use crate::harness::simulator::{Options, PathClass};
-use crate::harness::{Acr, Answer, Larder, Setup, UPSTREAM, until};
+use crate::harness::{Acr, Answer, Larder, Setup, UPSTREAM, raw, until, until_async};
 use crate::{REPOSITORY, blob, large, manifest, seed};
 use std::time::Duration;
 
@@ -225,4 +225,15 @@ async fn an_answer_says_for_how_long_it_is_good_unless_it_is_good_for_ever() {
             assert!(expected.ends_with("ttl=") || rest.is_empty(), "{reference}: {rest}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_connections_are_counted_until_they_end() {
+    let acr = Acr::start(Options::public()).await;
+    let larder = Setup::of(&acr).start().await;
+    assert_eq!(larder.metric("larder_http_connections").await, 0);
+    let sockets = [raw::send(larder.address, "").await, raw::send(larder.address, "").await];
+    until_async("both are counted", async || larder.metric("larder_http_connections").await == 2).await;
+    drop(sockets);
+    until_async("both are gone", async || larder.metric("larder_http_connections").await == 0).await;
 }
