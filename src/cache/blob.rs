@@ -7,12 +7,12 @@ use super::fill::{End, Fill, Follower, HELD_BACK, Opened};
 use super::negative::Object;
 use super::outlook::Outlook;
 use super::transfer::Transfer;
-use super::{Cache, Inner, heard};
+use super::{Cache, Inner, heard, lock};
 use crate::oci::{ByteRange, Code, Digest, RangeRequest, Reference, Repository};
 use crate::store::BlobFile;
 use crate::telemetry::CacheStatus;
 use crate::upstream::UpstreamError;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -231,7 +231,7 @@ impl Cache {
             }
             End::Failed(error) => Err(self.failure(asked, fill, error)),
             End::Bypassed(spare) => {
-                let spare = spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let spare = lock(&spare).take();
                 self.bypass(asked, fill, spare).await
             }
         }

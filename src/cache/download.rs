@@ -1,11 +1,12 @@
 //! One content being read from upstream: in order, from any offset, over as many connections and sources as it takes.
 
 use super::error::CacheError;
+use super::lock;
 use super::outlook::Outlook;
 use crate::oci::{ByteRange, Digest, Repository};
 use crate::upstream::{ErrorKind, FetchedBlob, UpstreamBody, UpstreamError};
 use bytes::{Buf, Bytes};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -93,7 +94,7 @@ impl Sources {
     }
 
     fn lock(&self) -> MutexGuard<'_, Ways> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

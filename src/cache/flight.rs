@@ -1,8 +1,9 @@
+use super::lock;
 use super::tasks::Tasks;
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 /// At most one piece of work under way per key; everybody who asks meanwhile gets its result.
@@ -74,10 +75,6 @@ impl<K: Eq + Hash, V> Drop for Landing<K, V> {
     fn drop(&mut self) {
         lock(&self.running).remove(&self.key);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What was asked of sealed upstreams and is not stored: what to bring in the next time there is a way.
 
+use super::lock;
 use crate::oci::{Reference, Repository};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 /// References remembered at once; more are refused all the same, and not remembered.
@@ -27,7 +28,7 @@ pub(super) struct MissingList(Mutex<HashMap<(Repository, Reference), (u64, Syste
 impl MissingList {
     /// Notes one request in vain; the first for a reference is logged.
     pub(super) fn note(&self, repository: &Repository, reference: &Reference) {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = lock(&self.0);
         let key = (repository.clone(), reference.clone());
         let full = entries.len() >= ENTRIES;
         if let Some((times, last)) = entries.get_mut(&key) {
@@ -40,7 +41,7 @@ impl MissingList {
 
     /// All of them, those asked for most often first.
     pub(super) fn list(&self) -> Vec<Missing> {
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = lock(&self.0);
         let mut list: Vec<Missing> = entries
             .iter()
             .map(|((repository, reference), (times, last))| Missing {

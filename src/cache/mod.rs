@@ -43,7 +43,7 @@ use freshness::TagState;
 use outlook::Outlook;
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Lists kept in memory at once.
 const LISTS: usize = 1024;
@@ -138,4 +138,9 @@ impl Inner {
 /// Logs a failure of the store, which never fails a pull: what cannot be read is absent, what cannot be kept is not kept.
 fn heard<T>(attempt: &str, what: impl Display, result: Result<T, StoreError>) -> Option<T> {
     result.inspect_err(|error| tracing::error!(%error, "could not {attempt} {what}")).ok()
+}
+
+/// A lock whose holder panicked guards nothing half written: every change under one is complete in itself.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,10 +6,11 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::freshness::Freshness;
+use super::lock;
 
 /// One upstream, with what the cache expects of it at the moment.
 #[derive(Debug)]
@@ -119,8 +120,4 @@ impl Outlook {
             tracing::info!(repo.name = %repository, "upstream allows the repository again");
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

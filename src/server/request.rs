@@ -149,12 +149,6 @@ impl Routes {
         &self.canonical
     }
 
-    /// Whether `host`, a lower-case `Host` value without its port, is an upstream's name.
-    #[must_use]
-    pub fn is_upstream(&self, host: &str) -> bool {
-        self.by_host(host).is_some()
-    }
-
     /// Reads and resolves a request. `path` and `query` are as they came, `host` is the `Host` header or HTTP/2 authority.
     pub fn resolve(&self, path: &str, query: Option<&str>, host: Option<&str>) -> Result<Resolved, RequestError> {
         let path = percent_decode_str(path).decode_utf8().map_err(|_| RequestError::NoRoute)?;

@@ -10,13 +10,13 @@ mod run;
 
 pub use follower::{Follower, Step};
 
-use super::Inner;
 use super::download::{Download, Source, Sources};
 use super::error::CacheError;
+use super::{Inner, lock};
 use crate::oci::Digest;
 use crate::store::BlobFile;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
@@ -142,6 +142,6 @@ impl Fills {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Fill>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.running)
     }
 }
