@@ -105,7 +105,7 @@ impl Files {
         let mut above: Vec<&Path> = folder.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
         above.reverse();
         for path in above {
-            match self.disk.make_dir(path) {
+            match self.make_one(path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(StoreError::io("make the folder", path)(error));
                 }
@@ -120,6 +120,17 @@ impl Files {
         Ok(())
     }
 
+    /// A folder made while the walk counts may lie where the walk has passed. It is empty, and so it counts as counted: whoever
+    /// fills it adds the bytes.
+    fn make_one(&self, folder: &Path) -> io::Result<()> {
+        let mut counted = lock(&self.counted);
+        self.disk.make_dir(folder)?;
+        if let Some(folders) = counted.as_mut() {
+            folders.insert(folder.to_owned());
+        }
+        Ok(())
+    }
+
     pub(super) fn sync_folder(&self, folder: &Path) -> Result<(), StoreError> {
         if self.durable() {
             self.disk.sync_dir(folder).map_err(StoreError::io("sync the folder", folder))?;
@@ -130,6 +141,7 @@ impl Files {
     /// Counts a folder's files, once, with nobody changing one meanwhile. The walk calls it.
     pub(super) fn count_folder(&self, folder: &Path, mut each: impl FnMut(&str)) {
         let mut counted = lock(&self.counted);
+        let Some(folders) = counted.as_mut().filter(|folders| !folders.contains(folder)) else { return };
         let mut bytes = 0;
         for entry in self.disk.list(folder).unwrap_or_default().iter().filter(|entry| !entry.is_dir) {
             if let Ok(metadata) = self.disk.metadata(&folder.join(&entry.name)) {
@@ -137,11 +149,8 @@ impl Files {
                 each(&entry.name);
             }
         }
-        if let Some(folders) = counted.as_mut()
-            && folders.insert(folder.to_owned())
-        {
-            self.space.add(bytes);
-        }
+        folders.insert(folder.to_owned());
+        self.space.add(bytes);
     }
 
     /// The walk has ended: from now on every change counts.
