@@ -259,3 +259,29 @@ pub(super) fn parent(path: &Path) -> &Path {
 pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::sim::SimDisk;
+    use super::*;
+    use prometheus::IntGauge;
+
+    #[test]
+    fn a_folder_made_behind_the_walk_is_counted_once() {
+        let disk = SimDisk::new();
+        let space = Arc::new(Space::new(1 << 30, 0, IntGauge::new("bytes", "bytes").unwrap()));
+        let files = Files::new(Arc::new(disk), Sync::Commit, Arc::clone(&space));
+        for folder in ["ingest/tmp", "repositories"] {
+            files.make_folder(Path::new(folder)).unwrap();
+        }
+        files.count_folder(Path::new("repositories"), |_| {});
+        // The walk has seen no such folder, and does not come back.
+        let late = Path::new("repositories/late/_tags");
+        files.replace(&late.join("v1"), b"link").unwrap();
+        assert_eq!(space.used(), 4);
+        // It may as well come by later.
+        files.count_folder(late, |name| panic!("{name} is counted twice"));
+        files.all_counted();
+        assert_eq!(space.used(), 4);
+    }
+}
