@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use larder::config::{CredentialSettings, Environment, Flags, Listen, Loaded, Login, Origin, Sources, load};
+use larder::config::{CredentialSettings, Environment, Flags, Listen, Loaded, Login, Origin, Right, Sources, load};
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -128,12 +128,9 @@ fn a_file_that_cannot_be_read_is_named() {
 
 #[test]
 fn what_does_not_exist_yet_says_so() {
-    for lines in [
-        "[server.tls]\ncertificate_file = \"x\"",
-        "[access]\nusers_file = \"x\"",
-        "[access]\nask_upstream = true",
-        "[[access.rules]]\nusers = [\"*\"]",
-    ] {
+    for lines in
+        ["[server.tls]\ncertificate_file = \"x\"", "[access]\nusers_file = \"x\"", "[access]\nask_upstream = true"]
+    {
         let error = error(lines);
         assert!(error.contains("larder.toml:") && error.contains("not available yet: remove it"), "{error}");
     }
@@ -380,11 +377,37 @@ fn flags_join_a_file_by_name_or_alias() {
 }
 
 #[test]
-fn flags_without_a_feature_are_refused_by_name() {
-    let (_folder, sources) = sources(MINIMAL);
-    let flags = Flags { allow: vec!["push".to_owned()], ..Flags::default() };
+fn the_flag_allow_is_one_rule_more() {
+    let rules =
+        "[[access.rules]]\nnetworks = [\"10.0.0.0/8\"]\nrepositories = [\"a.io/x/**\"]\nallow = [\"pull\", \"push\"]\n";
+    let (_folder, sources) = sources(&format!("{MINIMAL}\n{rules}"));
+    let flags = Flags { allow: vec!["push".to_owned(), "delete".to_owned()], ..Flags::default() };
+    let rules = load(&Sources { flags, ..sources.clone() }).unwrap().settings.access.rules;
+    assert_eq!(rules.len(), 2);
+    assert_eq!(rules[0].allow, [Right::Pull, Right::Push]);
+    assert_eq!(rules[0].networks.as_deref(), Some(&["10.0.0.0/8".parse().unwrap()][..]));
+    assert_eq!((rules[1].allow.as_slice(), &rules[1].networks), (&[Right::Push, Right::Delete][..], &None));
+    assert_eq!(rules[1].repositories[0].as_str(), "**");
+    let flags = Flags { allow: vec!["pull".to_owned()], ..Flags::default() };
     let found = errors_of(&Sources { flags, ..sources });
-    assert_eq!(found, ["flag --allow: not available yet: remove it"]);
+    assert_eq!(found, ["flag --allow: 'pull' is neither push nor delete: write --allow push,delete, or one of them"]);
+}
+
+#[test]
+fn rules_that_let_nobody_do_anything_are_errors() {
+    for (rule, problem) in [
+        ("repositories = [\"a.io/x\"]", "the rule allows nothing"),
+        ("allow = [\"push\"]", "the rule is about no repository"),
+        ("repositories = [\"x\"]\nallow = [\"push\"]", "'x' matches no repository"),
+        ("repositories = [\"**\"]\nallow = [\"write\"]", "'write' is no right"),
+        ("repositories = [\"**\"]\nallow = [\"push\"]\nusers = [\"ann\"]", "'ann' cannot be known yet"),
+        ("repositories = [\"**\"]\nallow = [\"push\"]\nusers = []", "the rule is for nobody"),
+        ("repositories = [\"**\"]\nallow = [\"push\"]\nnetworks = []", "the rule is for nobody"),
+    ] {
+        let (_folder, sources) = sources(&format!("{MINIMAL}\n[[access.rules]]\n{rule}\n"));
+        let found = errors_of(&sources);
+        assert!(found.iter().any(|error| error.contains(problem)), "{rule}: {found:?}");
+    }
 }
 
 #[test]
@@ -527,6 +550,6 @@ fn help_names_only_what_exists() {
     let all = vec!["serve", "check", "status", "list", "purge", "verify", "help"];
     assert_eq!((code, commands), (Some(0), all));
     let (_, out, _) = larder(folder.path(), &["serve", "--help"]);
-    assert!(out.contains("--open-to") && out.contains("--sealed") && !out.contains("--allow"), "{out}");
+    assert!(out.contains("--open-to") && out.contains("--sealed") && out.contains("--allow"), "{out}");
     assert_eq!(larder(folder.path(), &["--version"]).1, format!("larder {}\n", env!("CARGO_PKG_VERSION")));
 }

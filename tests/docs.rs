@@ -42,7 +42,9 @@ fn all_keys() -> BTreeSet<(String, String)> {
     let mut keys = BTreeSet::new();
     for kind in kinds {
         let file = folder.path().join("larder.toml");
-        std::fs::write(&file, format!("[[upstream]]\nname = \"a.io\"\n[upstream.credential]\n{kind}\n")).unwrap();
+        let rule = "[[access.rules]]\nrepositories = [\"**\"]\nallow = [\"push\"]\n";
+        let upstream = format!("[[upstream]]\nname = \"a.io\"\n[upstream.credential]\n{kind}\n");
+        std::fs::write(&file, format!("{rule}{upstream}")).unwrap();
         let effective = load_file(&file).effective;
         keys.extend(effective.iter().map(|entry| (without_positions(&entry.table), entry.key.to_owned())));
     }
@@ -54,10 +56,10 @@ fn keys_shown(text: &str) -> BTreeSet<(String, String)> {
     let mut table = String::new();
     let mut keys = BTreeSet::new();
     for line in text.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
         if line.starts_with('[') {
             line.trim_matches(['[', ']']).clone_into(&mut table);
         }
-        let line = line.strip_prefix("# ").unwrap_or(line);
         if let Some((key, _)) = line.split_once(" = ")
             && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
         {

@@ -46,8 +46,8 @@ pub(super) struct Settings {
     /// Never ask any upstream: what is stored is all there is
     #[arg(long)]
     sealed: bool,
-    // Accepted so that a script written for a later release is told, not guessed at.
-    #[arg(long, value_name = "push,delete", value_delimiter = ',', hide = true)]
+    /// What everybody who is let in may do with every repository, besides pulling
+    #[arg(long, value_name = "push,delete", value_delimiter = ',')]
     allow: Vec<String>,
 }
 

@@ -1,10 +1,11 @@
 //! From the sources to validated settings.
 
+use super::access::read_access;
 use super::environment::Environment;
 use super::origin::{ConfigError, ConfigErrors, Origin};
 use super::overlay::{Flags, apply_environment, apply_flags};
 use super::reader::{Effective, Reader, Section};
-use super::sections::{check_listeners, read_access, read_admin, read_server, read_store};
+use super::sections::{check_listeners, read_admin, read_server, read_store};
 use super::settings::{Settings, StoreSettings};
 use super::tree::{Table, parse_file};
 use super::upstreams::{Places, read_upstreams};

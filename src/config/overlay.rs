@@ -106,13 +106,38 @@ pub(super) fn apply_flags(root: &mut Table, flags: &Flags, errors: &mut Vec<Conf
             set(table, key, one(text, flag));
         }
     }
-    if !flags.allow.is_empty() {
-        let message = "not available yet: remove it".to_owned();
-        errors.push(ConfigError { origin: Origin::Flag("--allow"), key: String::new(), message });
-    }
+    apply_allow(root, &flags.allow, errors);
     apply_upstreams(root, flags, errors);
     if flags.sealed {
         seal(root);
+    }
+}
+
+/// One rule more, for every caller who is let in, about every repository.
+fn apply_allow(root: &mut Table, allow: &[String], errors: &mut Vec<ConfigError>) {
+    let origin = Origin::Flag("--allow");
+    if allow.is_empty() {
+        return;
+    }
+    if let Some(word) = allow.iter().find(|word| !["push", "delete"].contains(&word.as_str())) {
+        let message = format!("'{word}' is neither push nor delete: write --allow push,delete, or one of them");
+        errors.push(ConfigError { origin, key: String::new(), message });
+        return;
+    }
+    let mut rule = Table::default();
+    rule.set("repositories", Node::strings(&["**".to_owned()], &origin));
+    rule.set("allow", Node::strings(allow, &origin));
+    let access = root.0.get("access").and_then(|(_, node)| match &node.value {
+        Value::Table(table) => table.0.get("rules"),
+        _ => None,
+    });
+    let rules = access.map_or(0, |(_, node)| match &node.value {
+        Value::Array(rules) => rules.len(),
+        _ => 0,
+    });
+    let path = [Step::Key("access".to_owned()), Step::Key("rules".to_owned()), Step::Position(rules)];
+    if let Err(message) = root.set_path(&path, Node::table(rule, &origin)) {
+        errors.push(ConfigError { origin, key: "access.rules".to_owned(), message });
     }
 }
 

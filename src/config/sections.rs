@@ -1,12 +1,11 @@
-//! `[server]`, `[admin]`, `[store]` and `[access]`: from tables to settings, and the rules between their keys.
+//! `[server]`, `[admin]` and `[store]`: from tables to settings, and the rules between their keys.
 
 use super::environment::Environment;
 use super::names::parse_host;
 use super::origin::Origin;
 use super::reader::{Reader, Section};
-use super::settings::{AccessSettings, AdminSettings, Limits, Listen, ServerSettings, StoreSettings, Sync};
+use super::settings::{AdminSettings, Limits, Listen, ServerSettings, StoreSettings, Sync};
 use super::values::Size;
-use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -104,7 +103,7 @@ pub(super) fn check_listeners(reader: &mut Reader, origin: &Origin, listen: &[Li
     }
 }
 
-fn show(listen: &Listen) -> String {
+pub(super) fn show(listen: &Listen) -> String {
     match listen {
         Listen::Tcp(address) => address.to_string(),
         Listen::Unix(path) => format!("unix:{}", path.display()),
@@ -179,48 +178,5 @@ pub(super) fn base_of(origin: &Origin, here: &Path) -> PathBuf {
     match origin {
         Origin::File { file, .. } => here.join(file.parent().unwrap_or(Path::new(""))),
         _ => here.to_owned(),
-    }
-}
-
-pub(super) fn read_access(mut section: Section<'_>, server: &ServerSettings) -> AccessSettings {
-    let loopback = vec![
-        IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8),
-        IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128),
-    ];
-    let open_to: Vec<IpNet> = section.or("open_to", loopback);
-    section.unavailable("users_file", None, "; let networks in with open_to");
-    section.unavailable("ask_upstream", Some("false"), "; let networks in with open_to");
-    section.unavailable("rules", None, "; let networks in with open_to");
-    let beyond: Vec<String> = server.listen.iter().filter(|listen| !is_local(listen)).map(show).collect();
-    let only_loopback = open_to.iter().all(|network| network.addr().is_loopback());
-    let advice = r#"write the clients' networks, such as open_to = ["10.0.0.0/8"] or --open-to 10.0.0.0/8"#;
-    if open_to.is_empty() {
-        section.error("open_to", format!("nobody is let in: {advice}, or remove the key for loopback"));
-    } else if only_loopback && !beyond.is_empty() && beyond.len() == server.listen.len() {
-        let beyond = beyond.join(", ");
-        let origin = match section.origin_of("open_to") {
-            Origin::Default => section.reader.origin_of("server", "listen"),
-            own => own,
-        };
-        section.reader.error(
-            origin,
-            "access.open_to",
-            format!("larder listens on {beyond} but only loopback is let in: {advice}"),
-        );
-    } else if only_loopback && !beyond.is_empty() {
-        let beyond = beyond.join(", ");
-        section.reader.warnings.push(format!("larder listens on {beyond} but only loopback is let in: {advice}"));
-    } else if !beyond.is_empty() && open_to.iter().any(|network| network.prefix_len() == 0) {
-        let warning = "[access] open_to lets everybody in without a credential: whoever reaches larder reads what its login can read";
-        section.reader.warnings.push(format!("{warning} (listening on {})", beyond.join(", ")));
-    }
-    section.finish();
-    AccessSettings { open_to }
-}
-
-fn is_local(listen: &Listen) -> bool {
-    match listen {
-        Listen::Tcp(address) => address.ip().is_loopback(),
-        Listen::Unix(_) => true,
     }
 }

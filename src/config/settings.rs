@@ -1,4 +1,4 @@
-use crate::oci::Registry;
+use crate::oci::{Registry, RepositoryPattern};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -126,6 +126,48 @@ pub enum Sync {
 pub struct AccessSettings {
     /// Networks that are let in without a credential.
     pub open_to: Vec<IpNet>,
+    /// What more than pulling is allowed, to whom, and which pulls not everybody is. Rules add up.
+    pub rules: Vec<AccessRule>,
+}
+
+/// `[[access.rules]]`
+#[derive(Clone, Debug)]
+pub struct AccessRule {
+    /// Where the callers are. `None`: anywhere.
+    pub networks: Option<Vec<IpNet>>,
+    /// What it is about.
+    pub repositories: Vec<RepositoryPattern>,
+    /// What they may do there.
+    pub allow: Vec<Right>,
+}
+
+/// What a caller may do with a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Read manifests, blobs and lists.
+    Pull,
+    /// Upload blobs and put manifests and tags.
+    Push,
+    /// Delete tags, manifests, blobs, or all of it.
+    Delete,
+}
+
+impl Right {
+    /// The right of that name.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Pull, Self::Push, Self::Delete].into_iter().find(|right| right.as_str() == word)
+    }
+
+    /// Its name in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+            Self::Delete => "delete",
+        }
+    }
 }
 
 /// `[[upstream]]`

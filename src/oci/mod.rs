@@ -9,6 +9,7 @@ mod error;
 mod manifest;
 mod media_type;
 mod name;
+mod pattern;
 mod range;
 
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
@@ -16,6 +17,7 @@ pub use error::{Code, ErrorBody};
 pub use manifest::{Descriptor, Manifest};
 pub use media_type::{Accept, InvalidMediaType, MediaType};
 pub use name::{InvalidName, InvalidReference, Name, Reference, Registry, Repository, Tag};
+pub use pattern::RepositoryPattern;
 pub use range::{ByteRange, RangeRequest, Unsatisfiable};
 
 /// The largest manifest that larder takes, in bytes: what containerd accepts (4 MiB and some), above ACR's own 4 MiB.

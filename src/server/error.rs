@@ -6,7 +6,7 @@ use crate::cache::CacheError;
 use crate::oci::{Code, InvalidDigest};
 use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, UpstreamError};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use std::time::Duration;
 
 /// What a client is told when there is no answer.
@@ -19,6 +19,8 @@ pub(super) struct Problem {
     pub(super) retry_after: Option<Duration>,
     /// Length of the content, for 416.
     pub(super) length: Option<u64>,
+    /// The methods that there are, for 405.
+    pub(super) allow: &'static [Method],
     /// Where the answer came from, if the cache was asked for it.
     pub(super) origin: Option<CacheStatus>,
 }
@@ -29,11 +31,18 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 impl Problem {
     pub(super) fn new(status: StatusCode, code: Code, message: &(impl ToString + ?Sized)) -> Self {
         let (code, message) = (code.as_str().to_owned(), message.to_string());
-        Self { status, code, message, retry_after: None, length: None, origin: None }
+        Self { status, code, message, retry_after: None, length: None, allow: &[], origin: None }
     }
 
     fn after(self, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..self }
+    }
+
+    /// For a method that the target does not know.
+    pub(super) fn method(method: &Method, allow: &'static [Method]) -> Self {
+        let known = allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+        let message = format!("{method} is no method of this path; it knows {known}");
+        Self { allow, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, &message) }
     }
 
     /// Whether larder itself is at fault: the client then gets the request's number instead of inner details.
@@ -70,7 +79,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal {
             Refusal::Host(_) => StatusCode::MISDIRECTED_REQUEST,
-            Refusal::Network(_) | Refusal::Write => StatusCode::FORBIDDEN,
+            Refusal::Network(_) | Refusal::Right { .. } => StatusCode::FORBIDDEN,
         };
         Self::new(status, Code::Denied, &refusal)
     }

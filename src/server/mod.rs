@@ -1,7 +1,7 @@
 //! The room `server`: sockets, connections, bodies; URL to request, answer or error to HTTP.
 //!
-//! A request is read and resolved (`request.rs`), admitted, answered by the cache, and turned into a response that explains itself
-//! (`registry.rs`, `explain.rs`, `lists.rs`); only `error.rs` knows which error is which status code.
+//! A request is read and resolved (`request`), admitted, answered by the cache, and turned into a response that explains itself
+//! (`registry.rs`; `reads.rs`, `uploads.rs`, `writes.rs`; `explain.rs`, `lists.rs`); only `error.rs` knows which error is which status code.
 //!
 //! The wire half: [`Server`] binds every listener or says why not, keeps the number of open connections and the patience
 //! with each of them within [`Limits`](crate::config::Limits), hands requests to a [`Handler`], and ends with a [`Drain`] that never
@@ -20,11 +20,15 @@ mod explain;
 mod listen;
 mod listen_holder;
 mod lists;
+mod reads;
 mod record;
 mod registry;
+mod reply;
 mod request;
 #[cfg_attr(not(target_os = "linux"), path = "sendfile_portable.rs")]
 mod sendfile;
+mod uploads;
+mod writes;
 
 #[cfg(test)]
 mod body_tests;
@@ -42,5 +46,5 @@ pub use connection::{Handler, Peer, Server};
 pub use drain::{Drain, DrainTrigger};
 pub use listen::BindError;
 pub use registry::Registry;
-pub use request::{Naming, RequestError, Resolved, Routes, Target};
+pub use request::{AcrResource, Naming, RequestError, Resolved, Routes, Target};
 pub use sendfile::SendfileStats;

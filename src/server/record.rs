@@ -2,7 +2,7 @@
 
 use super::body::{BodyEnd, BodyOutcome};
 use super::connection::Peer;
-use super::request::Target;
+use super::request::{AcrResource, Target};
 use crate::oci::{Digest, Name, Reference, Registry, Tag};
 use crate::telemetry::{AccessRecord, CacheStatus, Log, Metrics};
 use http::header::{self, HeaderValue};
@@ -62,22 +62,16 @@ impl Record {
 
     pub(super) fn resolved(&mut self, target: &Target) {
         self.route = target.route();
+        self.registry = target.registry().cloned();
+        self.repository = target.repository().map(|repository| repository.name.clone());
         match target {
-            Target::Ping => {}
-            Target::Catalogue(registry) => self.registry = Some(registry.clone()),
-            Target::Manifest(repository, _)
-            | Target::Blob(repository, _)
-            | Target::Tags(repository)
-            | Target::Referrers(repository, _) => {
-                self.registry = Some(repository.registry.clone());
-                self.repository = Some(repository.name.clone());
+            Target::Manifest(_, Reference::Tag(tag)) | Target::Acr(AcrResource::Tag(_, tag)) => {
+                self.tag = Some(tag.clone());
             }
-        }
-        match target {
-            Target::Manifest(_, Reference::Tag(tag)) => self.tag = Some(tag.clone()),
-            Target::Manifest(_, Reference::Digest(digest)) | Target::Blob(_, digest) | Target::Referrers(_, digest) => {
-                self.digest = Some(*digest);
-            }
+            Target::Manifest(_, Reference::Digest(digest))
+            | Target::Blob(_, digest)
+            | Target::Referrers(_, digest)
+            | Target::Acr(AcrResource::Manifest(_, digest)) => self.digest = Some(*digest),
             _ => {}
         }
     }

@@ -53,7 +53,10 @@ impl Setup {
                 scrub_rate: 0,
                 pin: Vec::new(),
             },
-            access: AccessSettings { open_to: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()] },
+            access: AccessSettings {
+                open_to: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+                rules: Vec::new(),
+            },
             upstreams: vec![upstream(UPSTREAM, ALIAS, url, true)],
         };
         Self { settings, environment: Environment::default(), folder }

@@ -66,10 +66,19 @@ async fn writes_are_denied_with_a_word_on_what_to_do_and_never_reach_upstream() 
         let answer = larder.call(method, &target).send().await;
         let (status, code, message) = answer.error();
         assert_eq!((status, &*code), (403, "DENIED"), "{method} {target}");
-        assert!(message.contains("push") && message.contains("upstream"), "{message}");
+        let right = if method == "DELETE" { "delete" } else { "push" };
+        assert!(message.contains(&format!("--allow {right}")), "{message}");
     }
-    let (status, code, _) = larder.call("OPTIONS", "/v2/").send().await.error();
-    assert_eq!((status, &*code), (405, "UNSUPPORTED"));
+    for (method, target, allow) in [
+        ("OPTIONS", "/v2/".to_owned(), "GET, HEAD"),
+        ("POST", manifest(REPOSITORY, "v1"), "GET, HEAD, PUT, DELETE"),
+        ("GET", format!("/v2/{REPOSITORY}/blobs/uploads/"), "POST"),
+    ] {
+        let answer = larder.call(method, &target).send().await;
+        assert_eq!(answer.header("allow"), Some(allow), "{method} {target}");
+        let (status, code, _) = answer.error();
+        assert_eq!((status, &*code), (405, "UNSUPPORTED"));
+    }
     assert!(acr.log().is_empty());
 }
 

@@ -1,0 +1,121 @@
+//! Answers to GET and HEAD: manifests, blobs and lists, from what the cache says of them.
+
+use super::body::Body;
+use super::content;
+use super::error::Problem;
+use super::lists::{self, Cut};
+use super::registry::{Asked, Inner};
+use super::reply::{CONTENT_DIGEST, JSON, OCTETS, Reply, list_reply, value};
+use super::request;
+use crate::cache::{BlobAnswer, Entries, List, ListAnswer, ManifestAnswer, ManifestRequest, Want};
+use crate::config::Right;
+use crate::oci::{Accept, ByteRange, Digest, MediaType, Reference, Registry, Repository};
+use crate::store::ListKey;
+use http::{HeaderValue, Response, StatusCode, header};
+
+impl Inner {
+    pub(super) async fn tags(&self, repository: &Repository, asked: &Asked<'_>) -> Result<Reply, Problem> {
+        let path = asked.naming.path(&format!("{}/tags/list", repository.name));
+        self.list(&ListKey::Tags(repository.clone()), asked, &path).await
+    }
+
+    pub(super) async fn referrers(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        asked: &Asked<'_>,
+    ) -> Result<Reply, Problem> {
+        let path = asked.naming.path(&format!("{}/referrers/{digest}", repository.name));
+        let answer = self.list(&ListKey::Referrers(repository.clone(), *digest), asked, &path).await;
+        answer.map_err(Problem::of_referrers)
+    }
+
+    pub(super) async fn catalogue(&self, registry: &Registry, asked: &Asked<'_>) -> Result<Reply, Problem> {
+        self.list(&ListKey::Catalogue(registry.clone()), asked, &asked.naming.path("_catalog")).await
+    }
+
+    async fn list(&self, key: &ListKey, asked: &Asked<'_>, path: &str) -> Result<Reply, Problem> {
+        let cut = Cut::parse(asked.query)?;
+        let ListAnswer { list, provenance } =
+            self.cache.list(key, &cut.for_upstream(asked.naming), asked.no_cache()).await?;
+        let page = match &list {
+            List::Whole(entries) => {
+                let visible = self.visible(key, asked, entries);
+                lists::page(&cut, key, asked.naming, path, visible.as_ref().unwrap_or(entries))
+            }
+            List::Page(passed) => {
+                let visible = self.visible(key, asked, &passed.entries);
+                let entries = visible.as_ref().unwrap_or(&passed.entries);
+                let mut page = lists::page(&cut.uncut(), key, asked.naming, path, entries);
+                let next = passed.next.as_deref().map(|query| lists::passed_link(path, query, asked.naming));
+                page.link = page.link.or(next);
+                page.filtered |= passed.filtered;
+                page
+            }
+        };
+        let kind = match key {
+            ListKey::Referrers(..) => HeaderValue::from_static(MediaType::OCI_INDEX),
+            ListKey::Tags(_) | ListKey::Catalogue(_) => JSON,
+        };
+        Ok(list_reply(page, kind, asked.is_head(), provenance))
+    }
+
+    /// The repositories of a catalogue that the caller may pull; `None` if nothing is kept from anybody.
+    fn visible(&self, key: &ListKey, asked: &Asked<'_>, entries: &Entries) -> Option<Entries> {
+        let (ListKey::Catalogue(registry), Entries::Names(names)) = (key, entries) else { return None };
+        if !self.access.restricts_pulls() {
+            return None;
+        }
+        let may_pull = |name: &&String| {
+            let name = name.parse().ok();
+            let repository = name.map(|name| Repository { registry: registry.clone(), name });
+            repository.is_some_and(|it| self.access.permit(asked.caller, Right::Pull, &it).is_ok())
+        };
+        Some(Entries::Names(names.iter().filter(may_pull).cloned().collect()))
+    }
+
+    pub(super) async fn manifest(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        asked: &Asked<'_>,
+    ) -> Result<Reply, Problem> {
+        let lines = asked.headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+        let accept = Accept::from_lines(lines);
+        let request = ManifestRequest { repository, reference, accept: &accept, revalidate: asked.no_cache() };
+        let ManifestAnswer { manifest, provenance } = self.cache.manifest(request).await?;
+        let body = if asked.is_head() { Body::empty() } else { Body::full(manifest.content.clone()) };
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, value(manifest.media_type.as_str()));
+        headers.insert(header::CONTENT_LENGTH, manifest.content.len().into());
+        headers.insert(CONTENT_DIGEST, value(&manifest.digest.to_string()));
+        Ok(Reply { response, provenance: Some(provenance), detail: None })
+    }
+
+    pub(super) async fn blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        asked: &Asked<'_>,
+    ) -> Result<Reply, Problem> {
+        let want = match request::range(asked.headers) {
+            _ if asked.is_head() => Want::Head,
+            // No validator is ever sent, so one that a client names cannot match, and the whole content is due.
+            Some(range) if !asked.headers.contains_key(header::IF_RANGE) => Want::Range(range),
+            _ => Want::Whole,
+        };
+        let BlobAnswer { length, range, content, provenance } = self.cache.blob(repository, digest, want).await?;
+        let mut response = Response::new(content::body(content));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, OCTETS);
+        headers.insert(header::CONTENT_LENGTH, range.map_or(length, ByteRange::len).into());
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert(CONTENT_DIGEST, value(&digest.to_string()));
+        if let Some(range) = range {
+            headers.insert(header::CONTENT_RANGE, value(&range.content_range(length)));
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        }
+        Ok(Reply { response, provenance: Some(provenance), detail: None })
+    }
+}

@@ -1,0 +1,76 @@
+//! Answers before they go out: what they are made of, and the shapes that several of them share.
+
+use super::body::Body;
+use super::error::Problem;
+use super::lists::Page;
+use crate::cache::Provenance;
+use crate::oci::ErrorBody;
+use http::header::{self, HeaderName};
+use http::{HeaderValue, Method, Response};
+
+pub(super) const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(super) const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+pub(super) const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// An answer, before it is known how it ends.
+pub(super) struct Reply {
+    pub(super) response: Response<Body>,
+    pub(super) provenance: Option<Provenance>,
+    /// For the log line.
+    pub(super) detail: Option<String>,
+}
+
+pub(super) fn ping(head: bool) -> Reply {
+    let body = if head { Body::empty() } else { Body::full("{}".into()) };
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response.headers_mut().insert(header::CONTENT_LENGTH, 2.into());
+    Reply { response, provenance: None, detail: None }
+}
+
+pub(super) fn list_reply(page: Page, kind: HeaderValue, head: bool, provenance: Provenance) -> Reply {
+    let length = page.body.len();
+    let body = if head { Body::empty() } else { Body::full(page.body.into()) };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, kind);
+    headers.insert(header::CONTENT_LENGTH, length.into());
+    if let Some(link) = page.link {
+        headers.insert(header::LINK, value(&link));
+    }
+    if page.filtered {
+        headers.insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
+    }
+    Reply { response, provenance: Some(provenance), detail: None }
+}
+
+pub(super) fn problem_reply(problem: &Problem, request_id: &str) -> Reply {
+    let hidden = format!("larder met an error of its own; its log names it under request {request_id}");
+    let message = if problem.is_ours() { &hidden } else { &problem.message };
+    let detail = problem.status.is_server_error().then_some(request_id);
+    let body = ErrorBody::new(&problem.code, message, detail).to_json();
+    let mut response = Response::new(Body::full(body.into()));
+    *response.status_mut() = problem.status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, JSON);
+    if let Some(after) = problem.retry_after {
+        headers.insert(header::RETRY_AFTER, after.as_secs().max(1).into());
+    }
+    if let Some(length) = problem.length {
+        headers.insert(header::CONTENT_RANGE, value(&format!("bytes */{length}")));
+    }
+    if !problem.allow.is_empty() {
+        headers.insert(header::ALLOW, value(&problem.allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")));
+    }
+    let provenance = problem.origin.map(|origin| Provenance { stored: false, ..Provenance::new(origin) });
+    Reply { response, provenance, detail: Some(problem.message.clone()) }
+}
+
+/// A header from text that is known to be one: digests, numbers, validated names.
+pub(super) fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+}
