@@ -2,21 +2,33 @@
 
 use super::Admin;
 use crate::cache::{Purge, Purged};
-use crate::oci::Reference;
+use crate::oci::{Reference, Repository, RepositoryPattern};
 use crate::server::{Body, Target};
+use crate::store::Pin;
 use crate::telemetry::CacheStatus;
 use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 impl Admin {
     /// The answer to a command; `None`: there is no such command.
     pub(super) async fn command(&self, method: &Method, path: &str, query: Option<&str>) -> Option<Response<Body>> {
         let result = match (method, path) {
             (&Method::GET, "/v1/status") => Ok(self.status()),
-            (&Method::GET, "/v1/references") => self.references().await,
-            (&Method::POST, "/v1/purge") => self.purge(query.unwrap_or_default()).await,
+            (&Method::GET, "/v1/references") => {
+                let within = argument(query, "used_within").parse().ok();
+                self.references(within, argument(query, "pinned") == "true").await
+            }
+            (&Method::POST, "/v1/purge") => self.purge(&argument(query, "reference")).await,
+            (&Method::POST, "/v1/purge/upstream") => self.purge_upstream(&argument(query, "name")).await,
+            (&Method::POST, "/v1/purge/unpinned") => self.forget(&Purge::Unpinned).await,
+            (&Method::GET, "/v1/missing") => Ok(self.missing()),
+            (&Method::GET, "/v1/pins") => Ok(self.pins()),
+            (&Method::POST, "/v1/pins/add") => self.pin(&argument(query, "reference"), true).await,
+            (&Method::POST, "/v1/pins/remove") => self.pin(&argument(query, "reference"), false).await,
+            (&Method::GET, "/v1/verify") => Ok(self.inspection()),
+            (&Method::POST, "/v1/verify") => self.inspect(argument(query, "repair") == "true"),
             _ => return None,
         };
         Some(match result {
@@ -60,26 +72,127 @@ impl Admin {
         })
     }
 
-    async fn references(&self) -> Result<Value, (StatusCode, String)> {
-        let references = self.store.references().await.map_err(failed)?;
+    /// What is stored by tag: all of it, or what was used within so many seconds, or is pinned.
+    async fn references(&self, within: Option<u64>, pinned: bool) -> Result<Value, (StatusCode, String)> {
+        let mut references = self.store.references().await.map_err(failed)?;
+        let since = within.map_or(0, |within| seconds(SystemTime::now()).saturating_sub(within));
+        references.retain(|reference| seconds(reference.last_use) >= since && (reference.pinned || !pinned));
         let entries = references.into_iter().map(|reference| {
-            let seen = reference.seen.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
             json!({
                 "reference": format!("{}:{}", reference.repository, reference.tag),
                 "digest": reference.digest.to_string(),
                 "media_type": reference.media_type.map(|kind| kind.to_string()),
                 "bytes": reference.bytes,
                 "missing": reference.missing,
-                "seen_timestamp": seen,
+                "platforms": reference.platforms,
+                "pinned": reference.pinned,
+                "seen_timestamp": seconds(reference.seen),
+                "last_use_timestamp": seconds(reference.last_use),
             })
         });
         Ok(Value::Array(entries.collect()))
     }
 
-    async fn purge(&self, query: &str) -> Result<Value, (StatusCode, String)> {
-        let what = query.strip_prefix("reference=").unwrap_or_default();
-        let Purged { tags, manifests } = self.cache.purge(&self.find(what)?).await.map_err(failed)?;
-        Ok(json!({ "tags": tags, "manifests": manifests }))
+    fn missing(&self) -> Value {
+        let entries = self.cache.missing().into_iter().map(|missing| {
+            let mark = if matches!(missing.reference, Reference::Digest(_)) { '@' } else { ':' };
+            json!({
+                "reference": format!("{}{mark}{}", missing.repository, missing.reference),
+                "times": missing.times,
+                "last_timestamp": seconds(missing.last),
+            })
+        });
+        Value::Array(entries.collect())
+    }
+
+    async fn purge(&self, reference: &str) -> Result<Value, (StatusCode, String)> {
+        self.forget(&self.find(reference)?).await
+    }
+
+    async fn purge_upstream(&self, name: &str) -> Result<Value, (StatusCode, String)> {
+        let registries = self.routes.registries();
+        let Some(registry) = registries.iter().find(|registry| registry.as_str().eq_ignore_ascii_case(name)) else {
+            let known = registries.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            return Err((StatusCode::BAD_REQUEST, format!("no upstream is named '{name}'; there are: {known}")));
+        };
+        self.forget(&Purge::Upstream(registry.clone())).await
+    }
+
+    async fn forget(&self, what: &Purge) -> Result<Value, (StatusCode, String)> {
+        let Purged { tags, manifests, bytes } = self.cache.purge(what).await.map_err(failed)?;
+        Ok(json!({ "tags": tags, "manifests": manifests, "freed_bytes": bytes }))
+    }
+
+    fn pins(&self) -> Value {
+        let (configured, asked) = self.store.pins();
+        let entry = |pin: Pin, origin| json!({ "pin": pin.to_string(), "from": origin });
+        let configured = configured.into_iter().map(|pin| entry(pin, "configuration"));
+        configured.chain(asked.into_iter().map(|pin| entry(pin, "command"))).collect()
+    }
+
+    async fn pin(&self, reference: &str, add: bool) -> Result<Value, (StatusCode, String)> {
+        let pin = self.find_pin(reference)?;
+        let stored = self.is_stored(&pin).await?;
+        let changed = if add { self.store.pin(pin.clone()).await } else { self.store.unpin(pin.clone()).await };
+        let changed = changed.map_err(failed)?;
+        let in_file = self.store.pins().0.contains(&pin);
+        Ok(json!({ "pin": pin.to_string(), "changed": changed, "stored": stored, "configured": in_file }))
+    }
+
+    /// A pattern as it stands in the file; a reference as a person writes it.
+    fn find_pin(&self, reference: &str) -> Result<Pin, (StatusCode, String)> {
+        if !reference.contains('*') {
+            return Ok(match self.find(reference)? {
+                Purge::Tag(repository, tag) => Pin::Tag(repository, tag),
+                Purge::Manifest(repository, digest) => Pin::Manifest(repository, digest),
+                Purge::Repository(Repository { registry, name }) => {
+                    Pin::Repositories(RepositoryPattern::new(&format!("{registry}/{name}")))
+                }
+                Purge::Upstream(_) | Purge::Unpinned => return Err(failed("no reference leads here")),
+            });
+        }
+        let first = reference.split('/').next().unwrap_or_default();
+        if !first.contains('*') && !self.routes.registries().iter().any(|registry| registry.as_str() == first) {
+            let message = format!(
+                "'{reference}': a pattern begins with an upstream's name: write {}/{reference}",
+                self.routes.registries().first().map_or("<upstream>", crate::oci::Registry::as_str)
+            );
+            return Err((StatusCode::BAD_REQUEST, message));
+        }
+        reference.parse().map_err(|error| (StatusCode::BAD_REQUEST, format!("'{reference}': {error}")))
+    }
+
+    /// Whether there is anything yet that a pin keeps.
+    async fn is_stored(&self, pin: &Pin) -> Result<bool, (StatusCode, String)> {
+        Ok(match pin {
+            Pin::Repositories(pattern) => {
+                self.store.repositories().await.map_err(failed)?.iter().any(|it| pattern.matches(it))
+            }
+            Pin::Tag(repository, tag) => self.store.tag(repository, tag).await.map_err(failed)?.is_some(),
+            Pin::Manifest(repository, digest) => {
+                self.store.manifest_type(repository, digest).await.map_err(failed)?.is_some()
+            }
+        })
+    }
+
+    fn inspect(&self, repair: bool) -> Result<Value, (StatusCode, String)> {
+        let begun = self.store.inspect(repair).map_err(failed)?;
+        Ok(json!({ "begun": begun }))
+    }
+
+    fn inspection(&self) -> Value {
+        let Some(inspection) = self.store.inspection() else { return Value::Null };
+        let named = inspection.named.iter().map(
+            |blob| json!({ "digest": blob.digest.to_string(), "problem": blob.problem, "set_aside": blob.set_aside }),
+        );
+        json!({
+            "done": inspection.done,
+            "blobs": inspection.blobs,
+            "bytes": inspection.bytes,
+            "of_bytes": inspection.of_bytes,
+            "damaged_blobs": inspection.damaged,
+            "damaged": named.collect::<Vec<_>>(),
+        })
     }
 
     /// A reference as a person writes it, resolved as a request would be.
@@ -108,6 +221,18 @@ fn split(reference: &str) -> (&str, Option<&str>) {
         Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
         _ => (reference, None),
     }
+}
+
+/// A parameter of the query, decoded; empty if it is not there.
+fn argument(query: Option<&str>, name: &str) -> String {
+    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let value = pairs.into_iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
+    percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned()
+}
+
+/// Seconds since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn failed(error: impl std::fmt::Display) -> (StatusCode, String) {

@@ -1,19 +1,24 @@
-//! Forgetting at an operator's word. What is forgotten is asked for upstream the next time; its bytes stay on disk until their
-//! room is needed, and answer for nobody who has no link to them.
+//! Forgetting at an operator's word. What is forgotten is asked for upstream the next time. The bytes that nothing speaks for any
+//! more are removed, unless somebody reads them: those go when their room is needed.
 
 use super::{Cache, CacheError};
-use crate::oci::{Digest, Repository, Tag};
+use crate::oci::{Digest, Registry, Repository, Tag};
 use crate::store::{ListKey, RepositoryLinks};
+use std::collections::HashSet;
 
 /// What is to be forgotten.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Purge {
     /// A tag; the manifest that it names stays.
     Tag(Repository, Tag),
-    /// A manifest of a repository, and every tag there that names it.
+    /// A manifest of a repository, every manifest there that refers to it (an index, what is attached to it), and the tags of all.
     Manifest(Repository, Digest),
     /// Everything of a repository.
     Repository(Repository),
+    /// Everything of an upstream.
+    Upstream(Registry),
+    /// Everything that is not pinned.
+    Unpinned,
 }
 
 /// What has been forgotten.
@@ -23,42 +28,90 @@ pub struct Purged {
     pub tags: usize,
     /// Manifests.
     pub manifests: usize,
+    /// Bytes that were removed from the disk.
+    pub bytes: u64,
+}
+
+/// What goes while links are removed.
+#[derive(Default)]
+struct Going {
+    purged: Purged,
+    /// What the links spoke for.
+    digests: HashSet<Digest>,
 }
 
 impl Cache {
     /// Forgets. Downloads that run go on, and link what they bring anew.
     pub async fn purge(&self, what: &Purge) -> Result<Purged, CacheError> {
+        let mut going = Going::default();
         match what {
             Purge::Tag(repository, tag) => {
-                let known = self.0.store.tag(repository, tag).await?.is_some();
+                going.purged.tags = usize::from(self.0.store.tag(repository, tag).await?.is_some());
                 self.forget_tag(repository, tag).await?;
-                Ok(Purged { tags: usize::from(known), manifests: 0 })
             }
-            Purge::Manifest(repository, digest) => {
-                let RepositoryLinks { tags, manifests, .. } = self.0.store.links(repository).await?;
-                let mut purged = Purged { tags: 0, manifests: usize::from(manifests.contains(digest)) };
-                for (tag, _) in tags.iter().filter(|(_, named)| named == digest) {
-                    self.forget_tag(repository, tag).await?;
-                    purged.tags += 1;
+            Purge::Manifest(repository, digest) => self.purge_manifest(repository, digest, &mut going).await?,
+            Purge::Repository(repository) => self.purge_repository(repository, |_| true, &mut going).await?,
+            Purge::Upstream(registry) => {
+                for repository in self.0.store.repositories().await?.iter().filter(|it| it.registry == *registry) {
+                    self.purge_repository(repository, |_| true, &mut going).await?;
                 }
-                self.forget_manifest(repository, digest).await?;
-                Ok(purged)
+                self.forget_list(&ListKey::Catalogue(registry.clone())).await?;
             }
-            Purge::Repository(repository) => {
-                let RepositoryLinks { tags, manifests, blobs } = self.0.store.links(repository).await?;
-                for (tag, _) in &tags {
-                    self.forget_tag(repository, tag).await?;
+            Purge::Unpinned => {
+                for repository in self.0.store.repositories().await? {
+                    let unpinned = |digest: &Digest| !self.0.store.is_pinned(digest);
+                    self.purge_repository(&repository, unpinned, &mut going).await?;
                 }
-                for digest in &manifests {
-                    self.forget_manifest(repository, digest).await?;
-                }
-                for digest in &blobs {
-                    self.0.store.unlink_blob(repository, digest).await?;
-                }
-                self.forget_list(&ListKey::Tags(repository.clone())).await?;
-                Ok(Purged { tags: tags.len(), manifests: manifests.len() })
+                going.digests = self.0.store.digests();
+                going.digests.retain(|digest| !self.0.store.is_pinned(digest));
             }
         }
+        let Going { purged, digests } = going;
+        let bytes = if digests.is_empty() { 0 } else { self.0.store.remove_unlinked(digests).await? };
+        tracing::info!(?what, tags = purged.tags, manifests = purged.manifests, size_bytes = bytes, "purged");
+        Ok(Purged { bytes, ..purged })
+    }
+
+    async fn purge_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        going: &mut Going,
+    ) -> Result<(), CacheError> {
+        let RepositoryLinks { tags, manifests, .. } = self.0.store.links(repository).await?;
+        for digest in self.0.store.referring(repository, digest).await? {
+            for (tag, _) in tags.iter().filter(|(_, named)| *named == digest) {
+                self.forget_tag(repository, tag).await?;
+                going.purged.tags += 1;
+            }
+            going.purged.manifests += usize::from(manifests.contains(&digest));
+            going.digests.extend(self.0.store.refers_to(repository, &digest).await?);
+            self.forget_manifest(repository, &digest).await?;
+        }
+        Ok(())
+    }
+
+    async fn purge_repository(
+        &self,
+        repository: &Repository,
+        goes: impl Fn(&Digest) -> bool,
+        going: &mut Going,
+    ) -> Result<(), CacheError> {
+        let RepositoryLinks { tags, manifests, blobs } = self.0.store.links(repository).await?;
+        for (tag, _) in tags.iter().filter(|(_, digest)| goes(digest)) {
+            self.forget_tag(repository, tag).await?;
+            going.purged.tags += 1;
+        }
+        for digest in manifests.iter().filter(|digest| goes(digest)) {
+            going.digests.extend(self.0.store.refers_to(repository, digest).await?);
+            self.forget_manifest(repository, digest).await?;
+            going.purged.manifests += 1;
+        }
+        for digest in blobs.iter().filter(|digest| goes(digest)) {
+            self.0.store.unlink_blob(repository, digest).await?;
+            going.digests.insert(*digest);
+        }
+        self.forget_list(&ListKey::Tags(repository.clone())).await
     }
 
     async fn forget_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), CacheError> {

@@ -6,12 +6,68 @@ use http::{Method, Request};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// A list of a large store takes a while to walk; a daemon that hangs is not waited for longer.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Why the daemon gave no answer.
+pub(super) struct Trouble {
+    /// 1 failed, 2 wrong arguments or configuration, 3 no daemon runs.
+    pub(super) code: u8,
+    pub(super) text: String,
+}
+
+impl Trouble {
+    fn new(code: u8, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+
+    /// Says it.
+    pub(super) fn tell(&self) -> ExitCode {
+        // Without stderr there is nobody to tell; the exit code remains.
+        let _ = writeln!(std::io::stderr(), "larder: {}", self.text);
+        ExitCode::from(self.code)
+    }
+}
+
+/// Where the running daemon is asked.
+pub(super) struct Daemon {
+    socket: PathBuf,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Daemon {
+    pub(super) fn of(sources: &Sources) -> Result<Self, Trouble> {
+        let socket = match find_socket(sources) {
+            Ok(Some(socket)) => socket,
+            Ok(None) => {
+                let text = "this platform has no Unix sockets, through which the commands ask the daemon";
+                return Err(Trouble::new(2, text));
+            }
+            Err(errors) => return Err(Trouble::new(2, format!("the configuration is wrong\n{errors}"))),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok(Self { socket, runtime: runtime.map_err(|error| Trouble::new(1, error.to_string()))? })
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) fn call(&self, method: &Method, path: &str) -> Result<Value, Trouble> {
+        let call = async { tokio::time::timeout(PATIENCE, call(&self.socket, method.clone(), path.to_owned())).await };
+        match self.runtime.block_on(call) {
+            Ok(Ok((200, value))) => Ok(value),
+            Ok(Ok((status, value))) => {
+                let code = if status == 400 { 2 } else { 1 };
+                Err(Trouble::new(code, value["error"].as_str().unwrap_or("the daemon did not understand")))
+            }
+            Ok(Err(error)) => Err(Trouble::new(3, absent(&self.socket, &error))),
+            Err(_) => Err(Trouble::new(1, "the daemon does not answer")),
+        }
+    }
+}
 
 /// Asks, prints with `show` or as JSON, and says how it went: 0 done, 1 failed, 2 wrong arguments, 3 no daemon runs.
 pub(super) fn ask(
@@ -20,34 +76,26 @@ pub(super) fn ask(
     requests: &[(Method, String)],
     show: impl Fn(&Value) -> String,
 ) -> ExitCode {
-    let socket = match find_socket(&question.place.into_sources(sources)) {
-        Ok(Some(socket)) => socket,
-        Ok(None) => return fail(2, "this platform has no Unix sockets, through which the commands ask the daemon"),
-        Err(errors) => return fail(2, &format!("the configuration is wrong\n{errors}")),
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(1, &error.to_string()),
+    let daemon = match Daemon::of(&question.place.into_sources(sources)) {
+        Ok(daemon) => daemon,
+        Err(trouble) => return trouble.tell(),
     };
     for (method, path) in requests {
-        let answer =
-            runtime.block_on(async { tokio::time::timeout(PATIENCE, call(&socket, method.clone(), path)).await });
-        match answer {
-            Ok(Ok((200, value))) => {
-                let text = if question.json { format!("{value:#}\n") } else { show(&value) };
-                if std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()).is_err() {
-                    return ExitCode::FAILURE;
-                }
-            }
-            Ok(Ok((status, value))) => {
-                let code = if status == 400 { 2 } else { 1 };
-                return fail(code, value["error"].as_str().unwrap_or("the daemon did not understand"));
-            }
-            Ok(Err(error)) => return fail(3, &absent(&socket, &error)),
-            Err(_) => return fail(1, "the daemon does not answer"),
+        let value = match daemon.call(method, path) {
+            Ok(value) => value,
+            Err(trouble) => return trouble.tell(),
+        };
+        let text = if question.json { format!("{value:#}\n") } else { show(&value) };
+        if std::io::stdout().write_all(text.as_bytes()).is_err() {
+            return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
+}
+
+/// A parameter's value as a query takes it.
+pub(super) fn encode(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
 fn absent(socket: &Path, error: &str) -> String {
@@ -57,13 +105,8 @@ fn absent(socket: &Path, error: &str) -> String {
     )
 }
 
-fn fail(code: u8, text: &str) -> ExitCode {
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("larder: {text}\n").as_bytes());
-    ExitCode::from(code)
-}
-
 #[cfg(unix)]
-async fn call(socket: &PathBuf, method: Method, path: &str) -> Result<(u16, Value), String> {
+async fn call(socket: &Path, method: Method, path: String) -> Result<(u16, Value), String> {
     let stream = tokio::net::UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
     let text = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
@@ -83,6 +126,6 @@ async fn call(socket: &PathBuf, method: Method, path: &str) -> Result<(u16, Valu
 }
 
 #[cfg(not(unix))]
-async fn call(_: &PathBuf, _: Method, _: &str) -> Result<(u16, Value), String> {
+async fn call(_: &Path, _: Method, _: String) -> Result<(u16, Value), String> {
     Err("this platform has no Unix sockets".to_owned())
 }

@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod docker;
 mod list;
+mod pin;
 mod purge;
 mod serve;
 mod status;
@@ -35,10 +36,14 @@ enum Command {
     /// Show what the running daemon is doing and what it has saved
     Status(arguments::Question),
     /// List what is stored by tag, with sizes
-    List(arguments::Question),
-    /// Forget tags, manifests or repositories: they are fetched anew when they are asked for
+    List(list::Arguments),
+    /// Keep a reference or whole repositories, whatever room is needed; without arguments, list what is kept
+    Pin(pin::Pin),
+    /// Keep them no more
+    Unpin(pin::Unpin),
+    /// Forget tags, manifests, repositories or upstreams, and free their room; they are fetched anew when they are asked for
     Purge(purge::Arguments),
-    /// Hash every blob of a store that no daemon has, and say which are damaged
+    /// Hash every blob of the store, and say which are damaged
     #[command(after_help = verify::EXIT_CODES)]
     Verify(verify::Arguments),
 }
@@ -51,7 +56,9 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments.into_sources(sources)),
         Command::Check(arguments) => check::run(arguments, sources),
         Command::Status(question) => status::run(question, sources),
-        Command::List(question) => list::run(question, sources),
+        Command::List(arguments) => list::run(arguments, sources),
+        Command::Pin(arguments) => pin::pin(arguments, sources),
+        Command::Unpin(arguments) => pin::unpin(arguments, sources),
         Command::Purge(arguments) => purge::run(arguments, sources),
         Command::Verify(arguments) => verify::run(arguments, sources),
     }

@@ -1,14 +1,18 @@
-//! `larder verify`: every blob of a store is hashed, while no daemon has it. Damage is told, and with `--repair` set aside.
+//! `larder verify`: every blob of a store is hashed, by the daemon that has it, else by this process. Damage is told, and with
+//! `--repair` set aside.
 
 use super::arguments::Place;
+use super::client::{Daemon, Trouble};
 use crate::config::{Sources, load_store};
 use crate::oci::Digest;
 use crate::store::{RealDisk, Verdict, Verifier};
 use bytesize::ByteSize;
-use serde_json::json;
-use std::io::Write as _;
+use http::Method;
+use serde_json::{Value, json};
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Some blob is not what its name says.
 const DAMAGED: u8 = 1;
@@ -16,6 +20,10 @@ const DAMAGED: u8 = 1;
 const MISCONFIGURED: u8 = 2;
 /// The store could not be looked at, or not be repaired.
 const FAILED: u8 = 3;
+/// The code with which a question to the daemon fails if none runs.
+const NO_DAEMON: u8 = 3;
+/// How often the daemon is asked how far it has come.
+const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) const EXIT_CODES: &str = "Exit codes: 0 every blob is sound; 1 damage was found, repaired or not; 2 wrong arguments or configuration; 3 the store is in \
      use, or cannot be read or repaired";
@@ -36,6 +44,8 @@ pub(super) struct Arguments {
 struct Damage {
     digest: Digest,
     problem: String,
+    repaired: bool,
+    /// Where it is now, if this process has moved it.
     moved_to: Option<PathBuf>,
 }
 
@@ -44,17 +54,29 @@ struct Findings {
     blobs: u64,
     bytes: u64,
     damaged: Vec<Damage>,
+    /// How many are damaged, if more than can be named.
+    more: u64,
+}
+
+impl Findings {
+    fn count(&self) -> u64 {
+        self.more.max(self.damaged.len() as u64)
+    }
 }
 
 pub(super) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
-    let path = match load_store(&arguments.place.into_sources(sources)) {
+    let sources = arguments.place.into_sources(sources);
+    let path = match load_store(&sources) {
         Ok(settings) => settings.path,
         Err(errors) => return refuse(MISCONFIGURED, &format!("the configuration is wrong\n{errors}")),
     };
-    let verified = Verifier::open(&path, RealDisk::new(&path))
-        .map_err(|error| error.to_string())
-        .and_then(|verifier| verify(&verifier, arguments.repair).map_err(|error| error.to_string()));
-    let findings = match verified {
+    let found = match by_daemon(&sources, arguments.repair) {
+        Some(found) => found,
+        None => Verifier::open(&path, RealDisk::new(&path))
+            .map_err(|error| error.to_string())
+            .and_then(|verifier| verify(&verifier, arguments.repair).map_err(|error| error.to_string())),
+    };
+    let findings = match found {
         Ok(findings) => findings,
         Err(error) => return refuse(FAILED, &error),
     };
@@ -62,7 +84,7 @@ pub(super) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
     if std::io::stdout().write_all(text.as_bytes()).is_err() {
         return ExitCode::from(FAILED);
     }
-    if findings.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) }
+    if findings.count() == 0 { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) }
 }
 
 fn refuse(code: u8, text: &str) -> ExitCode {
@@ -84,19 +106,74 @@ fn verify(verifier: &Verifier, repair: bool) -> Result<Findings, crate::store::S
         findings.bytes += bytes;
         if let Some(problem) = problem {
             let moved_to = if repair { Some(verifier.set_aside(&digest)?) } else { None };
-            findings.damaged.push(Damage { digest, problem, moved_to });
+            findings.damaged.push(Damage { digest, problem, repaired: repair, moved_to });
         }
     }
     Ok(findings)
 }
 
+/// Has the running daemon do it, and waits for the end; `None` if none runs.
+fn by_daemon(sources: &Sources, repair: bool) -> Option<Result<Findings, String>> {
+    let daemon = Daemon::of(sources).ok()?;
+    let begun = match daemon.call(&Method::POST, &format!("/v1/verify?repair={repair}")) {
+        Err(Trouble { code: NO_DAEMON, .. }) => return None,
+        Err(trouble) => return Some(Err(trouble.text)),
+        Ok(begun) => begun["begun"] == true,
+    };
+    if !begun {
+        return Some(Err("another verify goes on; try again when it is done".to_owned()));
+    }
+    loop {
+        std::thread::sleep(LOOK);
+        let state = match daemon.call(&Method::GET, "/v1/verify") {
+            Ok(state) => state,
+            Err(trouble) => return Some(Err(format!("the daemon has gone meanwhile: {}", trouble.text))),
+        };
+        tell_progress(&state);
+        if state["done"] == true {
+            return Some(Ok(findings_of(&state)));
+        }
+    }
+}
+
+/// On a terminal, how far it has come, on one line.
+fn tell_progress(state: &Value) {
+    let mut stderr = std::io::stderr();
+    if stderr.is_terminal() {
+        let size = |key: &str| ByteSize(state[key].as_u64().unwrap_or_default());
+        let end = if state["done"] == true { "\n" } else { "" };
+        let _ = write!(stderr, "\r{} of {} hashed  {end}", size("bytes"), size("of_bytes"));
+    }
+}
+
+fn findings_of(state: &Value) -> Findings {
+    let damaged = state["damaged"].as_array().into_iter().flatten().filter_map(|blob| {
+        Some(Damage {
+            digest: blob["digest"].as_str()?.parse().ok()?,
+            problem: blob["problem"].as_str()?.to_owned(),
+            repaired: blob["set_aside"] == true,
+            moved_to: None,
+        })
+    });
+    Findings {
+        blobs: state["blobs"].as_u64().unwrap_or_default(),
+        bytes: state["bytes"].as_u64().unwrap_or_default(),
+        damaged: damaged.collect(),
+        more: state["damaged_blobs"].as_u64().unwrap_or_default(),
+    }
+}
+
 fn as_text(path: &Path, findings: &Findings, repair: bool) -> String {
     let mut lines = Vec::new();
-    for Damage { digest, problem, moved_to } in &findings.damaged {
-        let moved = moved_to.as_ref().map_or_else(String::new, |path| format!("; moved to {}", path.display()));
+    for Damage { digest, problem, repaired, moved_to } in &findings.damaged {
+        let moved = match moved_to {
+            Some(path) => format!("; moved to {}", path.display()),
+            None if *repaired => "; set aside".to_owned(),
+            None => String::new(),
+        };
         lines.push(format!("damaged {digest}: {problem}{moved}"));
     }
-    let (blobs, size, damaged) = (findings.blobs, ByteSize(findings.bytes), findings.damaged.len());
+    let (blobs, size, damaged) = (findings.blobs, ByteSize(findings.bytes), findings.count());
     lines.push(format!("{}: {blobs} blobs, {size}, {damaged} damaged", path.display()));
     if damaged > 0 && repair {
         lines.push("the next pull fetches what was set aside".to_owned());
@@ -111,6 +188,7 @@ fn as_json(path: &Path, findings: &Findings) -> String {
         json!({
             "digest": damage.digest.to_string(),
             "problem": damage.problem,
+            "repaired": damage.repaired,
             "moved_to": damage.moved_to,
         })
     });

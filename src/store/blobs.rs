@@ -182,6 +182,23 @@ impl Inner {
         Ok(None)
     }
 
+    /// A manifest's bytes, as [`read_small`](Self::read_small) gives them, without counting as a use of it.
+    pub(super) fn peek_small(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        if self.length(digest).is_none_or(|length| length > MAX_MANIFEST as u64) {
+            return Ok(None);
+        }
+        match self.files.read(&layout::blob(digest))? {
+            Some(content) if !digest.matches(&content) => self.read_small(digest),
+            content => Ok(content.map(Bytes::from)),
+        }
+    }
+
+    /// A blob's length, without counting as a use of it.
+    pub(super) fn length(&self, digest: &Digest) -> Option<u64> {
+        let known = self.catalogue.get(digest).map(|entry| entry.len);
+        known.or_else(|| self.files.disk.metadata(&layout::blob(digest)).ok().map(|metadata| metadata.len))
+    }
+
     /// Sets a damaged blob aside, unless another one has taken its place since it was read.
     pub(super) fn quarantine(&self, digest: &Digest, entry: &Arc<Entry>, seen: &str) -> Result<(), StoreError> {
         let _guard = self.digest_locks.lock(digest);

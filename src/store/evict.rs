@@ -11,6 +11,7 @@ use super::layout;
 use super::policy;
 use super::space::{Reservation, Shortage};
 use crate::oci::Digest;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +79,7 @@ impl Inner {
             if freed >= shortage.goal {
                 break;
             }
-            let bytes = self.evict(&digest, &entry);
+            let bytes = self.evict(&digest, &entry, "space");
             freed += bytes.unwrap_or_default();
             removed += u64::from(bytes.is_some());
         }
@@ -100,7 +101,7 @@ impl Inner {
         all
     }
 
-    fn evict(&self, digest: &Digest, entry: &Arc<Entry>) -> Option<u64> {
+    fn evict(&self, digest: &Digest, entry: &Arc<Entry>, reason: &str) -> Option<u64> {
         let _guard = self.digest_locks.lock(digest);
         let current = self.catalogue.get(digest)?;
         if !Arc::ptr_eq(&current, entry) || !self.catalogue.close_unread(digest, entry) {
@@ -116,9 +117,25 @@ impl Inner {
         let _ = self.files.discard(&layout::pieces(digest));
         self.catalogue.remove(digest);
         self.space.sub(entry.len);
-        self.metrics.store_evictions.with_label_values(&["space"]).inc();
+        self.metrics.store_evictions.with_label_values(&[reason]).inc();
         self.metrics.store_evicted_bytes.with_label_values(&[] as &[&str]).inc_by(entry.len);
         Some(entry.len)
+    }
+
+    /// Removes those of `digests` that no link of any repository speaks for, unless somebody reads them; the bytes that went.
+    pub(super) fn remove_unlinked(&self, mut digests: HashSet<Digest>) -> Result<u64, StoreError> {
+        for repository in self.repositories()? {
+            for algorithm in layout::ALGORITHMS {
+                for digest in self.linked(&layout::manifests(&repository, algorithm), algorithm)? {
+                    digests.remove(&digest);
+                }
+            }
+            for digest in self.members_on_disk(&repository)? {
+                digests.remove(&digest);
+            }
+        }
+        let found = digests.iter().filter_map(|digest| Some((digest, self.catalogue.get(digest)?)));
+        Ok(found.filter_map(|(digest, entry)| self.evict(digest, &entry, "purge")).sum())
     }
 
     fn clear_quarantine(&self) -> u64 {

@@ -4,13 +4,16 @@ use super::error::{IngestError, OpenError, StoreError};
 use super::files::lock;
 use super::ingest::Ingest;
 use super::inner::Inner;
+use super::inspect::Inspection;
 use super::inventory::{RepositoryLinks, StoredReference};
 use super::links::TagLink;
 use super::lists::{ListKey, StoredList};
+use super::pins::Pin;
 use crate::config::StoreSettings;
 use crate::oci::{Digest, Manifest, MediaType, Repository, Tag};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -226,6 +229,71 @@ impl Store {
     pub async fn links(&self, repository: &Repository) -> Result<RepositoryLinks, StoreError> {
         let (repository, inner) = (repository.clone(), Arc::clone(&self.0));
         self.0.walker.run(move || inner.links_of(&repository)).await
+    }
+
+    /// Every repository that has a link here. Walks over all of them.
+    pub async fn repositories(&self) -> Result<Vec<Repository>, StoreError> {
+        let inner = Arc::clone(&self.0);
+        self.0.walker.run(move || inner.repositories()).await
+    }
+
+    /// `digest` and every manifest of the repository that refers to it, directly or not.
+    pub async fn referring(&self, repository: &Repository, digest: &Digest) -> Result<Vec<Digest>, StoreError> {
+        let (repository, digest, inner) = (repository.clone(), *digest, Arc::clone(&self.0));
+        self.0.walker.run(move || inner.referring(&repository, &digest)).await
+    }
+
+    /// A linked manifest's digest and all that it refers to, as far as it is here.
+    pub async fn refers_to(&self, repository: &Repository, digest: &Digest) -> Result<Vec<Digest>, StoreError> {
+        let (repository, digest) = (repository.clone(), *digest);
+        self.run(move |inner| Ok(inner.children(&repository, &digest)?.into_iter().chain([digest]).collect())).await
+    }
+
+    /// Removes those of `digests` that no link speaks for and nobody reads; the bytes that went.
+    pub async fn remove_unlinked(&self, digests: HashSet<Digest>) -> Result<u64, StoreError> {
+        let inner = Arc::clone(&self.0);
+        self.0.walker.run(move || inner.remove_unlinked(digests)).await
+    }
+
+    /// The digests of all blobs.
+    #[must_use]
+    pub fn digests(&self) -> HashSet<Digest> {
+        self.0.catalogue.all().into_iter().map(|(digest, _)| digest).collect()
+    }
+
+    /// Whether a digest is pinned.
+    #[must_use]
+    pub fn is_pinned(&self, digest: &Digest) -> bool {
+        self.0.pins.has(digest)
+    }
+
+    /// All pins: those of the configuration, then those that [`pin`](Self::pin) has added.
+    #[must_use]
+    pub fn pins(&self) -> (Vec<Pin>, Vec<Pin>) {
+        self.0.all_pins()
+    }
+
+    /// Adds a pin, which holds from then on, over restarts too. `false`: it was there.
+    pub async fn pin(&self, pin: Pin) -> Result<bool, StoreError> {
+        let inner = Arc::clone(&self.0);
+        self.0.walker.run(move || inner.pin(&pin)).await
+    }
+
+    /// Removes a pin that was added. `false`: there is none.
+    pub async fn unpin(&self, pin: Pin) -> Result<bool, StoreError> {
+        let inner = Arc::clone(&self.0);
+        self.0.walker.run(move || inner.unpin(&pin)).await
+    }
+
+    /// Begins to hash every blob; with `repair`, damaged ones are set aside. `false`: that goes on already.
+    pub fn inspect(&self, repair: bool) -> Result<bool, StoreError> {
+        self.0.begin_inspection(repair)
+    }
+
+    /// How far the last such look has come.
+    #[must_use]
+    pub fn inspection(&self) -> Option<Inspection> {
+        self.0.inspection()
     }
 
     /// Says that the repository has a blob no more, unless a linked manifest names it.

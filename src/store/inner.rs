@@ -3,6 +3,7 @@ use super::catalogue::Catalogue;
 use super::disk::Lock;
 use super::files::{Files, lock};
 use super::index::Index;
+use super::inspect::Inspection;
 use super::layout;
 use super::membership::Members;
 use super::partials::Partials;
@@ -50,6 +51,8 @@ pub(super) struct Inner {
     pub(super) closing: AtomicBool,
     pub(super) lock: Mutex<Option<Lock>>,
     pub(super) background: Mutex<Vec<Background>>,
+    /// The last look at all blobs that an operator asked for.
+    pub(super) inspection: Mutex<Option<Inspection>>,
 }
 
 impl Inner {

@@ -7,10 +7,11 @@ use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
 use super::links::{MANIFEST, TAG};
 use super::record::Record;
-use crate::oci::{Digest, MAX_MANIFEST, Manifest, MediaType, Registry, Repository, Tag};
+use super::upkeep::repository_at;
+use crate::oci::{Digest, Manifest, MediaType, Registry, Repository, Tag};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A tag, and what is here of what it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,12 @@ pub struct StoredReference {
     pub media_type: Option<MediaType>,
     /// Bytes of everything that the manifest refers to and is here, itself included, each content once.
     pub bytes: u64,
+    /// When it, or what it names, was last used.
+    pub last_use: SystemTime,
+    /// Whether it is pinned.
+    pub pinned: bool,
+    /// For what platforms it is here, as `os/architecture` with the variant if there is one; none where nothing says so.
+    pub platforms: Vec<String>,
     /// Contents that it refers to and are not here: platforms and layers that nobody has asked for, or that were removed.
     pub missing: u64,
 }
@@ -61,6 +68,41 @@ impl Inner {
         Ok(references)
     }
 
+    /// Every repository that has a link here.
+    pub(super) fn repositories(&self) -> Result<Vec<Repository>, StoreError> {
+        let mut repositories = Vec::new();
+        let mut folders = vec![PathBuf::from(layout::REPOSITORIES)];
+        while let Some(folder) = folders.pop() {
+            repositories.extend(repository_at(self, &folder));
+            let below = self.folders_in(&folder)?.into_iter().filter(|name| !name.starts_with('_'));
+            folders.extend(below.map(|name| folder.join(name)));
+        }
+        Ok(repositories)
+    }
+
+    /// `digest` and every manifest of the repository that refers to it, as an index does or what is attached, or to one of these.
+    pub(super) fn referring(&self, repository: &Repository, digest: &Digest) -> Result<Vec<Digest>, StoreError> {
+        let mut manifests = Vec::new();
+        for algorithm in ALGORITHMS {
+            for manifest in self.linked(&layout::manifests(repository, algorithm), algorithm)? {
+                let content = self.peek_small(&manifest)?;
+                let parsed = content.and_then(|content| Manifest::parse(&content)).unwrap_or_default();
+                let subject = parsed.subject;
+                let refers_to = parsed.children().map(|child| child.digest).chain(subject).collect::<Vec<_>>();
+                manifests.push((manifest, refers_to));
+            }
+        }
+        let mut found = vec![*digest];
+        let mut next = 0;
+        while let Some(target) = found.get(next).copied() {
+            next += 1;
+            let referring = manifests.iter().filter(|(_, refers_to)| refers_to.contains(&target));
+            let new: Vec<Digest> = referring.map(|(manifest, _)| *manifest).filter(|it| !found.contains(it)).collect();
+            found.extend(new);
+        }
+        Ok(found)
+    }
+
     pub(super) fn links_of(&self, repository: &Repository) -> Result<RepositoryLinks, StoreError> {
         let mut links = RepositoryLinks::default();
         for reference in self.tag_links(&layout::tags(repository))? {
@@ -83,8 +125,23 @@ impl Inner {
             let media_type = link.and_then(|link| link.get("type")?.parse().ok());
             let mut sum = Sum::default();
             self.add_up(&digest, &mut sum)?;
-            let Sum { bytes, missing, .. } = sum;
-            references.push(StoredReference { repository, tag, digest, seen, media_type, bytes, missing });
+            let Sum { bytes, missing, last_use, mut platforms, .. } = sum;
+            platforms.sort();
+            platforms.dedup();
+            let pinned = self.pins.has(&digest);
+            let last_use = UNIX_EPOCH + Duration::from_millis(last_use);
+            references.push(StoredReference {
+                repository,
+                tag,
+                digest,
+                seen,
+                media_type,
+                bytes,
+                last_use,
+                pinned,
+                platforms,
+                missing,
+            });
         }
         Ok(references)
     }
@@ -112,9 +169,10 @@ impl Inner {
             return Ok(());
         };
         sum.bytes += length;
-        let content = if length <= MAX_MANIFEST as u64 { self.files.read(&layout::blob(digest))? } else { None };
-        let content = content.filter(|content| digest.matches(content));
-        let Some(manifest) = content.and_then(|content| Manifest::parse(&content)) else { return Ok(()) };
+        sum.last_use = sum.last_use.max(self.catalogue.get(digest).map_or(0, |entry| entry.last_use()));
+        let Some(content) = self.peek_small(digest)? else { return Ok(()) };
+        let Some(manifest) = Manifest::parse(&content) else { return Ok(()) };
+        sum.platforms.extend(self.platforms(&content));
         for child in &manifest.blobs {
             if sum.seen.insert(child.digest) {
                 match self.length(&child.digest) {
@@ -129,12 +187,6 @@ impl Inner {
         Ok(())
     }
 
-    /// A blob's length, without counting as a use of it.
-    fn length(&self, digest: &Digest) -> Option<u64> {
-        let known = self.catalogue.get(digest).map(|entry| entry.len);
-        known.or_else(|| self.files.disk.metadata(&layout::blob(digest)).ok().map(|metadata| metadata.len))
-    }
-
     fn folders_in(&self, folder: &Path) -> Result<Vec<String>, StoreError> {
         let entries = self.files.disk.list(folder).map_err(StoreError::io("list", folder))?;
         Ok(entries.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.name).collect())
@@ -145,6 +197,9 @@ impl Inner {
 struct Sum {
     seen: HashSet<Digest>,
     bytes: u64,
+    /// Milliseconds since 1970.
+    last_use: u64,
+    platforms: Vec<String>,
     missing: u64,
 }
 

@@ -40,12 +40,16 @@ impl Inner {
         if self.replace(&layout::tag(repository, tag), &record.to_bytes(TAG))? == Replaced::Nothing {
             self.tags.inc();
         }
+        if self.pins.moved_tag(repository, tag) {
+            self.pin_manifest(repository, link.digest);
+        }
         Ok(())
     }
 
     pub(super) fn remove_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), StoreError> {
         if self.files.remove(&layout::tag(repository, tag))? {
             self.tags.dec();
+            self.pins.forgot();
         }
         Ok(())
     }
@@ -71,7 +75,7 @@ impl Inner {
         manifest: &Manifest,
     ) -> Result<(), StoreError> {
         // First: what is linked must not be removed before it is pinned.
-        self.pins.add(repository, manifest.children().map(|child| child.digest).chain([*digest]));
+        self.pins.linked_manifest(repository, digest, manifest.children().map(|child| child.digest));
         let path = layout::manifest(repository, digest);
         let old = self.link(MANIFEST, &path, repository, &digest.to_string())?;
         let record = Record::new().with_repository(repository).with("name", digest).with("type", media_type);
@@ -91,6 +95,7 @@ impl Inner {
         self.members.forget(repository);
         let removed = self.files.remove(&layout::manifest(repository, digest));
         self.members.forget(repository);
+        self.pins.forgot();
         if removed? {
             self.manifests.dec();
         }
@@ -98,7 +103,7 @@ impl Inner {
     }
 
     pub(super) fn link_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
-        self.pins.add(repository, [*digest]);
+        self.pins.linked_blob(repository, digest);
         let path = layout::blob_link(repository, digest);
         let name = digest.to_string();
         if self.link(BLOB, &path, repository, &name)?.is_some() {

@@ -144,7 +144,7 @@ impl Inner {
         if self.link(MANIFEST, &path, repository, &manifest.to_string())?.is_none() {
             return Ok(Vec::new());
         }
-        let parsed = self.read_small(manifest)?.and_then(|content| Manifest::parse(&content));
+        let parsed = self.peek_small(manifest)?.and_then(|content| Manifest::parse(&content));
         Ok(parsed.map(|parsed| parsed.children().map(|child| child.digest).collect()).unwrap_or_default())
     }
 

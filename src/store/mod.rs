@@ -10,7 +10,7 @@
 //! From the outside in: [`Store`] (`handle`) sends each call to the store's threads (`workers`), where `blobs`, `ingest`,
 //! `links`, `membership` and `lists` do the work on what `inner` puts together: `files` (atomic replacement), `space` and
 //! `evict` (by the `policy`, sparing the `pins`), `catalogue` (blobs and last use), `pieces` and `check` (checksums, and the check before sending), `index`. `layout` names the paths, `record` is the format of small files,
-//! [`disk`] the seam to the file system. `open`, `upkeep` and `scrub` are its start and its housekeeping, `verify` looks at it from outside. `docs/disk.md` describes every
+//! [`disk`] the seam to the file system. `open`, `upkeep` and `scrub` are its start and its housekeeping, `verify` looks at it from outside, `inspect` while it is in use, `inventory` (with `platform`) lists it. `docs/disk.md` describes every
 //! file, rename and sync.
 
 mod blob;
@@ -25,6 +25,7 @@ mod handle;
 mod index;
 mod ingest;
 mod inner;
+mod inspect;
 mod inventory;
 mod layout;
 mod links;
@@ -34,6 +35,7 @@ mod open;
 mod partials;
 mod pieces;
 mod pins;
+mod platform;
 mod policy;
 mod record;
 mod scrub;
@@ -47,7 +49,9 @@ pub use disk::{Disk, RealDisk};
 pub use error::{IngestError, OpenError, Refusal, StoreError, VerifyError};
 pub use handle::{Store, Usage};
 pub use ingest::{Ingest, Verified};
+pub use inspect::{DamagedBlob, Inspection};
 pub use inventory::{RepositoryLinks, StoredReference};
 pub use links::TagLink;
 pub use lists::{ListKey, StoredList};
+pub use pins::{InvalidPin, Pin};
 pub use verify::{Verdict, Verifier};

@@ -64,15 +64,17 @@ pub(super) fn open(
     let general = workers("larder-disk", GENERAL_THREADS)?;
     let writers = workers("larder-ingest", WRITER_THREADS)?;
     let walker = workers("larder-walker", 1)?;
+    let files = Files::new(Arc::clone(disk), settings.sync, Arc::clone(&space));
+    let pins = Pins::open(&settings.pin, &files);
     let inner = Arc::new_cyclic(|me| Inner {
         me: me.clone(),
-        files: Files::new(Arc::clone(disk), settings.sync, Arc::clone(&space)),
+        files,
         space,
         catalogue: Catalogue::new(kind("blob")),
         digest_locks: DigestLocks::new(),
         partials,
         members: Members::default(),
-        pins: Pins::new(&settings.pin),
+        pins,
         index: Index::start(disk, metrics),
         tags: kind("tag"),
         manifests: kind("manifest"),
@@ -87,6 +89,7 @@ pub(super) fn open(
         closing: AtomicBool::new(false),
         lock: Mutex::new(Some(lock)),
         background: Mutex::default(),
+        inspection: Mutex::default(),
     });
     let rate = settings.scrub_rate;
     let threads = [

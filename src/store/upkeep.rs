@@ -7,7 +7,7 @@
 use super::error::StoreError;
 use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
-use super::links::{BLOB, MANIFEST};
+use super::links::{BLOB, MANIFEST, TAG};
 use super::record::Record;
 use crate::oci::{Algorithm, Digest, Registry, Repository};
 use std::io;
@@ -56,6 +56,10 @@ impl Background {
         Ok(Self { running, ended })
     }
 
+    pub(super) fn has_ended(&mut self) -> bool {
+        !matches!(self.ended.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Empty))
+    }
+
     pub(super) async fn stop(self) {
         drop(self.running);
         let _ = self.ended.await;
@@ -77,6 +81,9 @@ pub(super) fn run(weak: &Weak<Inner>, told: &Told) {
         inner.space.set_index(inner.index.bytes());
         let incomplete = inner.index.is_incomplete();
         if tick % TICKS_PER_ROUND == 0 {
+            if inner.pins.take_stale() {
+                inner.find_pins();
+            }
             inner.write_last_use();
             inner.tidy_ingests();
             inner.remove_old_ingests();
@@ -135,53 +142,25 @@ fn walk(weak: &Weak<Inner>) -> Option<()> {
     }
     let inner = alive(weak)?;
     inner.files.all_counted();
-    find_pins(weak)?;
+    if !inner.pins.is_ready() {
+        inner.find_pins();
+    }
     inner.walked.store(true, Ordering::Release);
     inner.remove_old_ingests();
     inner.trim();
     Some(())
 }
 
-/// Pins what the links of the repositories concerned speak for. `None`: the store is gone.
-fn find_pins(weak: &Weak<Inner>) -> Option<()> {
-    let mut folders = vec![PathBuf::from(layout::REPOSITORIES)];
-    while let Some(folder) = folders.pop() {
-        let inner = alive(weak)?;
-        if inner.pins.is_ready() {
-            break;
-        }
-        let entries = inner.files.disk.list(&folder).unwrap_or_default();
-        let below = entries.iter().filter(|entry| entry.is_dir && !entry.name.starts_with('_'));
-        folders.extend(below.map(|entry| folder.join(&entry.name)));
-        if let Some(repository) = repository_at(&inner, &folder).filter(|repository| inner.pins.concern(repository)) {
-            pin(&inner, &repository);
-        }
-    }
-    alive(weak)?.pins.set_ready();
-    Some(())
-}
-
-fn pin(inner: &Inner, repository: &Repository) {
-    for algorithm in ALGORITHMS {
-        let manifests = inner.linked(&layout::manifests(repository, algorithm), algorithm);
-        inner.pins.add(repository, manifests.unwrap_or_default());
-    }
-    match inner.members_on_disk(repository) {
-        Ok(members) => inner.pins.add(repository, members),
-        Err(error) => tracing::warn!(%error, "cannot read all links of a pinned repository"),
-    }
-}
-
 /// The repository whose links lie in this folder: any of them says which.
-fn repository_at(inner: &Inner, folder: &Path) -> Option<Repository> {
-    for (part, kind) in [("_manifests", MANIFEST), ("_blobs", BLOB)] {
-        for algorithm in ALGORITHMS {
-            let folder = folder.join(part).join(algorithm.as_str());
-            for entry in inner.files.disk.list(&folder).unwrap_or_default() {
-                let bytes = inner.files.read(&folder.join(&entry.name)).ok().flatten();
-                if let Some(repository) = bytes.and_then(|bytes| repository_of(&Record::parse(kind, &bytes)?)) {
-                    return Some(repository);
-                }
+pub(super) fn repository_at(inner: &Inner, folder: &Path) -> Option<Repository> {
+    let below = |part: &str, kind| ALGORITHMS.map(|algorithm| (folder.join(part).join(algorithm.as_str()), kind));
+    let tags = [(folder.join("_tags"), TAG)];
+    let places = below("_manifests", MANIFEST).into_iter().chain(below("_blobs", BLOB)).chain(tags);
+    for (folder, kind) in places {
+        for entry in inner.files.disk.list(&folder).unwrap_or_default() {
+            let bytes = inner.files.read(&folder.join(&entry.name)).ok().flatten();
+            if let Some(repository) = bytes.and_then(|bytes| repository_of(&Record::parse(kind, &bytes)?)) {
+                return Some(repository);
             }
         }
     }

@@ -80,9 +80,9 @@ metrics! {
     store_limit_bytes: IntGaugeVec = "larder_store_limit_bytes" [];
     /// Things in the store, by kind: `blob`, `ingest`, `tag`, `manifest`.
     store_objects: IntGaugeVec = "larder_store_objects" ["kind"];
-    /// Bytes removed to make room.
+    /// Bytes removed, by whatever reason.
     store_evicted_bytes: IntCounterVec = "larder_store_evicted_bytes_total" [];
-    /// Blobs removed, by reason.
+    /// Blobs removed, by reason: `space`, `purge`.
     store_evictions: IntCounterVec = "larder_store_evictions_total" ["reason"];
     /// Times the index was found damaged and set aside, to be rebuilt from the files.
     store_index_rebuilds: IntCounterVec = "larder_store_index_rebuilds_total" [];
