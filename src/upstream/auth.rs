@@ -78,11 +78,11 @@ impl Session {
             self.forget_forbidden(&answer, pass.as_ref());
             return Ok((answer, pass));
         }
-        let pass = self.respond(&Refusal::read(answer).await, scope, pass).await?;
+        let pass = self.respond(op, &Refusal::read(answer).await, scope, pass).await?;
         self.wire.retried("unauthorized");
         let answer = self.wire.send(op, with(outgoing, Some(&pass))).await?;
         if answer.status == StatusCode::UNAUTHORIZED {
-            return Err(self.refused(&Refusal::read(answer).await, Some(pass)));
+            return Err(self.refused(op, &Refusal::read(answer).await, Some(pass)));
         }
         self.forget_forbidden(&answer, Some(&pass));
         Ok((answer, Some(pass)))
@@ -108,10 +108,10 @@ impl Session {
     }
 
     /// What to send after a 401.
-    async fn respond(&self, answer: &Refusal, scope: &Scope, pass: Option<Pass>) -> Result<Pass, Failure> {
+    async fn respond(&self, op: Op, answer: &Refusal, scope: &Scope, pass: Option<Pass>) -> Result<Pass, Failure> {
         let found = challenge::challenges(&answer.headers);
         if let Some(bearer) = found.iter().find(|challenge| challenge.scheme == "bearer") {
-            return self.respond_to_bearer(answer, bearer, scope, pass).await;
+            return self.respond_to_bearer(op, answer, bearer, scope, pass).await;
         }
         // An ACR has tokens whether it says so or not; whoever wants its password in its name stands in between.
         let has_tokens =
@@ -128,11 +128,12 @@ impl Session {
         if wants_password {
             return self.respond_to_basic(answer, pass).await;
         }
-        Err(self.refused(answer, pass))
+        Err(self.refused(op, answer, pass))
     }
 
     async fn respond_to_bearer(
         &self,
+        op: Op,
         answer: &Refusal,
         bearer: &Challenge,
         scope: &Scope,
@@ -147,7 +148,7 @@ impl Session {
         *locked(&self.scheme) = Some(Scheme::Bearer(service.clone()));
         if let Some(Pass { via: Via::Token { key, token, fresh }, .. }) = &pass {
             if *fresh && *key == service.key(&wanted) {
-                return Err(self.refused(answer, pass));
+                return Err(self.refused(op, answer, pass));
             }
             self.tokens.discard(key, token);
         }
@@ -186,7 +187,7 @@ impl Session {
     }
 
     /// The upstream has refused what it was sent for good.
-    fn refused(&self, answer: &Refusal, pass: Option<Pass>) -> Failure {
+    fn refused(&self, op: Op, answer: &Refusal, pass: Option<Pass>) -> Failure {
         let Refusal { origin, headers, said } = answer;
         let correlation = classify::correlation(headers);
         if said.is_none() && !classify::is_speaker(headers) && challenge::challenges(headers).is_empty() {
@@ -207,7 +208,7 @@ impl Session {
                 if let Some(withheld) = &token.withheld {
                     return Failure::credential("anonymous", format!("{origin} wants a login"), withheld);
                 }
-                let reason = classify::refusal(origin, &token.identity, &format!("{said}{correlation}"));
+                let reason = classify::refusal(op, origin, &token.identity, &format!("{said}{correlation}"));
                 Failure::new(ErrorKind::RepositoryRefused { message }, reason)
             }
         }

@@ -6,12 +6,15 @@
 use super::error::{ErrorKind, Failure};
 use super::op::Op;
 use super::wire::Answer;
+use crate::oci::Digest;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use std::time::{Duration, SystemTime};
 
 /// More than any registry says in an error.
 pub(super) const MAX_ERROR: usize = 64 << 10;
+/// Errors of one answer that are looked at for what they are about: one per layer that a manifest may lack.
+const ABOUT: usize = 512;
 const API_VERSION: &str = "docker-distribution-api-version";
 
 /// The first error of the protocol's JSON.
@@ -19,17 +22,21 @@ const API_VERSION: &str = "docker-distribution-api-version";
 pub(super) struct Said {
     pub(super) code: String,
     pub(super) message: String,
+    /// What the details of all errors are about: the blobs that a manifest lacks.
+    pub(super) about: Vec<Digest>,
 }
 
 impl Said {
     /// Reads an error body; `None` for anything else.
     pub(super) fn read(body: &[u8]) -> Option<Self> {
         let value: serde_json::Value = serde_json::from_slice(body).ok()?;
-        let first = value.get("errors")?.as_array()?.first()?;
+        let errors = value.get("errors")?.as_array()?;
+        let first = errors.first()?;
         let text = |name: &str| first.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
         let printable = |text: &str, most: usize| text.chars().filter(|c| !c.is_control()).take(most).collect();
         let code: String = printable(text("code"), 64);
-        (!code.is_empty()).then(|| Self { code, message: printable(text("message"), 500) })
+        let about = errors.iter().take(ABOUT).filter_map(|error| digest_in(error.get("detail")?)).collect();
+        (!code.is_empty()).then(|| Self { code, message: printable(text("message"), 500), about })
     }
 
     fn is_firewall(&self) -> bool {
@@ -38,6 +45,12 @@ impl Said {
                 .iter()
                 .any(|mark| self.message.contains(mark))
     }
+}
+
+/// The digest that an error's detail names: a text (ACR), or a field of an object (Distribution).
+fn digest_in(detail: &serde_json::Value) -> Option<Digest> {
+    let named = detail.as_str().or_else(|| detail.get("digest").or_else(|| detail.get("Digest"))?.as_str());
+    named?.parse().ok()
 }
 
 /// Whether the head alone shows that a registry speaks.
@@ -85,14 +98,18 @@ pub(super) async fn failure(op: Op, answer: Answer, identity: Option<&str>) -> F
             "{origin} answered {status}, but not as a registry does{correlation}; {LOOK}"
         ));
     }
-    let said = said.unwrap_or_else(|| Said { code: default_code(op, status).to_owned(), message: String::new() });
-    spoken(status, &origin, said, &words, identity)
+    let said = said.unwrap_or_else(|| Said {
+        code: default_code(op, status).to_owned(),
+        message: String::new(),
+        about: Vec::new(),
+    });
+    spoken(op, status, &origin, said, &words, identity)
 }
 
 pub(super) const LOOK: &str = "look for a portal, a filter or a wrong address in between";
 
 /// A refusal by a speaker of the protocol.
-fn spoken(status: StatusCode, origin: &str, said: Said, words: &str, identity: Option<&str>) -> Failure {
+fn spoken(op: Op, status: StatusCode, origin: &str, said: Said, words: &str, identity: Option<&str>) -> Failure {
     let who = identity.unwrap_or("anonymous");
     match status {
         StatusCode::NOT_FOUND => Failure::new(
@@ -104,20 +121,21 @@ fn spoken(status: StatusCode, origin: &str, said: Said, words: &str, identity: O
             Failure::new(ErrorKind::Firewall { message: said.message }, reason)
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Failure::new(ErrorKind::RepositoryRefused { message: said.message }, refusal(origin, who, words))
+            Failure::new(ErrorKind::RepositoryRefused { message: said.message }, refusal(op, origin, who, words))
         }
         _ => Failure::new(
-            ErrorKind::Rejected { status: status.as_u16(), code: said.code, message: said.message },
+            ErrorKind::Rejected { status: status.as_u16(), code: said.code, message: said.message, about: said.about },
             format!("{origin} answered {status}{words}"),
         ),
     }
 }
 
 /// The sentence for a login without the right to a repository; `words` are the registry's own.
-pub(super) fn refusal(origin: &str, who: &str, words: &str) -> String {
+pub(super) fn refusal(op: Op, origin: &str, who: &str, words: &str) -> String {
+    let deed = op.deed();
     let remedy = match who {
-        "anonymous" => "configure a login that may pull from it ([upstream.credential], or --login)",
-        _ => "grant that login the right to pull from it",
+        "anonymous" => format!("configure a login that may {deed} ([upstream.credential], or --login)"),
+        _ => format!("grant that login the right to {deed}"),
     };
     format!("{origin} refuses it to {who}{words}; {remedy}")
 }
@@ -125,9 +143,9 @@ pub(super) fn refusal(origin: &str, who: &str, words: &str) -> String {
 /// The code that the specification has for such an answer, where the registry gave none.
 fn default_code(op: Op, status: StatusCode) -> &'static str {
     match (status, op) {
-        (StatusCode::NOT_FOUND, Op::ManifestHead | Op::ManifestGet) => "MANIFEST_UNKNOWN",
-        (StatusCode::NOT_FOUND, Op::BlobHead | Op::BlobGet | Op::BlobStorage) => "BLOB_UNKNOWN",
-        (StatusCode::NOT_FOUND, Op::Tags) => "NAME_UNKNOWN",
+        (StatusCode::NOT_FOUND, Op::ManifestHead | Op::ManifestGet | Op::ManifestDelete) => "MANIFEST_UNKNOWN",
+        (StatusCode::NOT_FOUND, Op::BlobHead | Op::BlobGet | Op::BlobStorage | Op::BlobDelete) => "BLOB_UNKNOWN",
+        (StatusCode::NOT_FOUND, Op::Tags | Op::ManifestPut) => "NAME_UNKNOWN",
         (StatusCode::UNAUTHORIZED, _) => "UNAUTHORIZED",
         (StatusCode::FORBIDDEN, _) => "DENIED",
         _ => "UNKNOWN",

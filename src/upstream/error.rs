@@ -1,3 +1,4 @@
+use crate::oci::Digest;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,6 +54,8 @@ pub enum ErrorKind {
         code: String,
         /// What the registry said.
         message: String,
+        /// The contents that it names as its reason: blobs that a manifest needs and the repository lacks.
+        about: Vec<Digest>,
     },
     /// The answer is larger than such an answer may be.
     TooLarge,
@@ -76,6 +79,21 @@ impl UpstreamError {
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {
         &self.0.failure.kind
+    }
+
+    /// Whether what was to be done may have been done all the same: it was sent, and no answer says that it was refused.
+    #[must_use]
+    pub fn may_have_happened(&self) -> bool {
+        self.0.failure.withheld.is_none()
+            && matches!(
+                self.kind(),
+                ErrorKind::Unreachable
+                    | ErrorKind::Timeout
+                    | ErrorKind::ServerError(_)
+                    | ErrorKind::Foreign
+                    | ErrorKind::Interrupted
+                    | ErrorKind::TooLarge
+            )
     }
 
     /// Whether the failure says nothing about the content: what is stored may stand in for the answer.

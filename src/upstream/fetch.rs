@@ -8,6 +8,7 @@ use super::origin::{self, Origin};
 use super::pool::Outgoing;
 use super::scope::Scope;
 use super::wire::Answer;
+use bytes::Bytes;
 use http::header::{LOCATION, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
@@ -70,12 +71,27 @@ impl Session {
         self.fetch(&ask).await
     }
 
+    /// Asks for something to be done. A redirect leads to no place where that could be: it is not followed.
+    pub(super) async fn write(&self, ask: &Ask, body: Bytes) -> Result<Answer, Failure> {
+        let outgoing =
+            Outgoing { method: ask.method.clone(), url: ask.url.clone(), headers: ask.headers.clone(), body };
+        let (answer, pass) = self.send(ask.op, &outgoing, &ask.scope).await?;
+        // A portal says 200 to everything; a registry that has done something says 201, 202 or 204, or says that it is one.
+        let done = answer.status.is_success()
+            && !classify::is_page(&answer.headers)
+            && (answer.status != StatusCode::OK || classify::is_speaker(&answer.headers));
+        if done {
+            return Ok(answer);
+        }
+        Err(classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await)
+    }
+
     async fn arrive(&self, ask: &Ask) -> Result<Arrived, Failure> {
         let outgoing = Outgoing {
             method: ask.method.clone(),
             url: ask.url.clone(),
             headers: ask.headers.clone(),
-            body: bytes::Bytes::new(),
+            body: Bytes::new(),
         };
         let (mut answer, pass) = self.send(ask.op, &outgoing, &ask.scope).await?;
         let home = answer.origin.clone();

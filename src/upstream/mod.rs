@@ -34,6 +34,7 @@ mod throttle;
 mod tls;
 mod tokens;
 mod wire;
+mod write;
 
 #[cfg(test)]
 mod testing;
@@ -44,6 +45,7 @@ pub use body::UpstreamBody;
 pub use error::{ErrorKind, SetupError, UpstreamError};
 pub use list::{FetchedList, ListRequest, Page};
 pub use registry::{FetchedBlob, FetchedManifest, Login, ManifestHead, Upstream};
+pub use write::{AcrAnswer, AcrMethod, AcrRequest, PutManifest};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

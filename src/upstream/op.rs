@@ -11,6 +11,12 @@ pub(super) enum Op {
     Tags,
     Catalogue,
     Referrers,
+    ManifestPut,
+    ManifestDelete,
+    BlobDelete,
+    AcrRead,
+    AcrWrite,
+    AcrDelete,
     Token,
     Exchange,
     Ping,
@@ -27,6 +33,12 @@ impl Op {
             Self::Tags => "tags",
             Self::Catalogue => "catalogue",
             Self::Referrers => "referrers",
+            Self::ManifestPut => "manifest_put",
+            Self::ManifestDelete => "manifest_delete",
+            Self::BlobDelete => "blob_delete",
+            Self::AcrRead => "acr_read",
+            Self::AcrWrite => "acr_write",
+            Self::AcrDelete => "acr_delete",
             Self::Token => "token",
             Self::Exchange => "exchange",
             Self::Ping => "ping",
@@ -39,7 +51,18 @@ impl Op {
             Self::Referrers => &[Category::Referrers, Category::Reads],
             Self::Token | Self::Exchange => &[Category::Tokens],
             Self::BlobStorage => &[Category::Storage],
+            Self::ManifestPut | Self::AcrWrite => &[Category::Writes],
+            Self::ManifestDelete | Self::BlobDelete | Self::AcrDelete => &[Category::Deletes],
             _ => &[Category::Reads],
+        }
+    }
+
+    /// What a login must have the right to do, for the sentence that advises it: "grant that login the right to …".
+    pub(super) fn deed(self) -> &'static str {
+        match self.categories()[0] {
+            Category::Writes => "push to it",
+            Category::Deletes => "delete from it",
+            _ => "pull from it",
         }
     }
 
@@ -54,6 +77,8 @@ impl Op {
 pub(super) enum Category {
     Reads,
     Referrers,
+    Writes,
+    Deletes,
     Tokens,
     Storage,
 }
@@ -63,6 +88,8 @@ impl fmt::Display for Category {
         f.write_str(match self {
             Self::Reads => "reads",
             Self::Referrers => "lists of referrers",
+            Self::Writes => "writes",
+            Self::Deletes => "deletes",
             Self::Tokens => "requests for tokens",
             Self::Storage => "downloads from storage",
         })

@@ -121,7 +121,9 @@ impl Pool {
         origin: &Origin,
     ) -> Result<(Connection, Response<Incoming>, bool), Failure> {
         let mut replaced = false;
-        if let Some(mut connection) = host.take().await {
+        // What must not be done twice gets no connection that may have died of age: whether it was done could not be known.
+        let repeatable = !matches!(outgoing.method, Method::DELETE | Method::PATCH);
+        if repeatable && let Some(mut connection) = host.take().await {
             match self.exchange(&mut connection, outgoing, origin).await {
                 Ok(response) => return Ok((connection, response, replaced)),
                 // The server may have closed it while the request was on its way.

@@ -274,20 +274,42 @@ impl Upstream {
         Ok(Ask { op, method, url, headers, scope: Scope::Pull(repository.clone()) })
     }
 
-    fn url(&self, path: &str) -> Result<Uri, Failure> {
+    pub(super) fn session(&self) -> &Session {
+        &self.0.session
+    }
+
+    pub(super) fn url(&self, path: &str) -> Result<Uri, Failure> {
         let url = format!("{}://{}{path}", self.0.origin.scheme(), self.0.origin.authority());
         url.parse().map_err(|_| {
             let message = format!("'{path}' cannot be asked for");
-            let kind = ErrorKind::Rejected { status: 400, code: "UNSUPPORTED".to_owned(), message: message.clone() };
+            let kind = ErrorKind::Rejected {
+                status: 400,
+                code: "UNSUPPORTED".to_owned(),
+                message: message.clone(),
+                about: Vec::new(),
+            };
             Failure::new(kind, message)
         })
     }
 
     /// Says what was attempted where, and keeps the gauge.
-    fn done<T>(&self, outcome: Result<T, Failure>, attempt: impl FnOnce() -> String) -> Result<T, UpstreamError> {
+    pub(super) fn done<T>(
+        &self,
+        outcome: Result<T, Failure>,
+        attempt: impl FnOnce() -> String,
+    ) -> Result<T, UpstreamError> {
+        self.settled(outcome, || format!("{} from {}", attempt(), self.0.name))
+    }
+
+    /// As [`Self::done`], for what is not fetched from there: `attempt` says where.
+    pub(super) fn settled<T>(
+        &self,
+        outcome: Result<T, Failure>,
+        attempt: impl FnOnce() -> String,
+    ) -> Result<T, UpstreamError> {
         let up = outcome.as_ref().err().is_none_or(|failure| !failure.is_outage());
         self.0.metrics.upstream_up.with_label_values(&[self.0.name.as_str()]).set(i64::from(up));
-        outcome.map_err(|failure| failure.during(format!("{} from {}", attempt(), self.0.name)))
+        outcome.map_err(|failure| failure.during(attempt()))
     }
 }
 
@@ -333,7 +355,7 @@ async fn manifest_of(answer: Answer) -> Result<FetchedManifest, Failure> {
     Ok(FetchedManifest { content, media_type, digest })
 }
 
-fn digest_of(answer: &Answer) -> Option<Digest> {
+pub(super) fn digest_of(answer: &Answer) -> Option<Digest> {
     answer.header("docker-content-digest")?.trim().parse().ok()
 }
 
@@ -345,9 +367,14 @@ fn number(answer: &Answer, name: http::HeaderName) -> Option<u64> {
     answer.header(name)?.trim().parse().ok()
 }
 
-fn header(text: &str) -> Result<HeaderValue, Failure> {
+pub(super) fn header(text: &str) -> Result<HeaderValue, Failure> {
     HeaderValue::from_str(text).map_err(|_| {
-        let kind = ErrorKind::Rejected { status: 400, code: "UNSUPPORTED".to_owned(), message: String::new() };
+        let kind = ErrorKind::Rejected {
+            status: 400,
+            code: "UNSUPPORTED".to_owned(),
+            message: String::new(),
+            about: Vec::new(),
+        };
         Failure::new(kind, "the request has a header that cannot be sent")
     })
 }

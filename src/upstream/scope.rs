@@ -1,7 +1,7 @@
 //! The right that a request needs, in the words of Docker's token protocol.
 //!
-//! One repository at a time and only to read: a wildcard is ignored by some registries, and a right to write would make a token
-//! worth stealing.
+//! One repository at a time, and no more than the request needs: a wildcard is ignored by some registries, and a token that may
+//! write, for a request that reads, would be worth stealing.
 
 use crate::oci::Name;
 use std::collections::HashMap;
@@ -15,6 +15,12 @@ pub(super) enum Scope {
     Pull(Name),
     Tags(Name),
     Referrers(Name),
+    Push(Name),
+    Delete(Name),
+    /// To read what ACR's own API says of a repository.
+    Metadata(Name),
+    /// To change it: its locks.
+    Locks(Name),
 }
 
 /// Requests whose right no document names: it is learned from the first challenge.
@@ -35,13 +41,21 @@ impl Scope {
             Self::Catalogue => Some(Topic::Catalogue),
             Self::Tags(_) => Some(Topic::Tags),
             Self::Referrers(_) => Some(Topic::Referrers),
-            Self::Registry | Self::Pull(_) => None,
+            Self::Registry | Self::Pull(_) | Self::Push(_) | Self::Delete(_) | Self::Metadata(_) | Self::Locks(_) => {
+                None
+            }
         }
     }
 
     fn repository(&self) -> Option<&Name> {
         match self {
-            Self::Pull(name) | Self::Tags(name) | Self::Referrers(name) => Some(name),
+            Self::Pull(name)
+            | Self::Tags(name)
+            | Self::Referrers(name)
+            | Self::Push(name)
+            | Self::Delete(name)
+            | Self::Metadata(name)
+            | Self::Locks(name) => Some(name),
             Self::Registry | Self::Catalogue => None,
         }
     }
@@ -50,7 +64,10 @@ impl Scope {
     pub(super) fn expected(&self, learned: &Learned) -> Option<String> {
         match (self, self.topic().map(|topic| learned.0.get(&topic))) {
             (Self::Registry, _) => Some(String::new()),
-            (Self::Pull(name), _) => Some(format!("repository:{name}:pull")),
+            (
+                Self::Pull(name) | Self::Push(name) | Self::Delete(name) | Self::Metadata(name) | Self::Locks(name),
+                _,
+            ) => Some(format!("repository:{name}:{}", self.usual())),
             (Self::Catalogue, Some(scope)) => scope.cloned(),
             (Self::Tags(name) | Self::Referrers(name), Some(actions)) => {
                 Some(format!("repository:{name}:{}", actions?))
@@ -59,7 +76,29 @@ impl Scope {
         }
     }
 
-    /// The scope to ask for after a challenge: the challenge's own as far as it is about what was asked, and only to read.
+    /// The actions that registries want for it.
+    fn usual(&self) -> &'static str {
+        match self {
+            Self::Push(_) => "pull,push",
+            Self::Delete(_) => "delete",
+            Self::Metadata(_) => "metadata_read",
+            Self::Locks(_) => "metadata_write",
+            _ => "pull",
+        }
+    }
+
+    /// Actions that a challenge may ask for on behalf of such a request.
+    fn allows(&self, action: &str) -> bool {
+        match action {
+            "push" => matches!(self, Self::Push(_)),
+            "delete" => matches!(self, Self::Delete(_)),
+            "metadata_write" => matches!(self, Self::Locks(_)),
+            "*" | "" => false,
+            _ => true,
+        }
+    }
+
+    /// The scope to ask for after a challenge: the challenge's own as far as it is about what was asked.
     pub(super) fn challenged(&self, scope: Option<&str>) -> String {
         let scopes = scope.unwrap_or_default().split_whitespace();
         match self.repository() {
@@ -70,12 +109,20 @@ impl Scope {
             None => String::new(),
             Some(name) => {
                 let prefix = format!("repository:{name}:");
-                let actions: Vec<_> = scopes
+                let mut actions: Vec<_> = scopes
                     .filter_map(|scope| scope.strip_prefix(&prefix))
                     .flat_map(|actions| actions.split(','))
-                    .filter(|action| !action.is_empty() && !["push", "delete", "*", "metadata_write"].contains(action))
+                    .filter(|action| self.allows(action))
                     .collect();
-                if actions.is_empty() { format!("{prefix}pull") } else { format!("{prefix}{}", actions.join(",")) }
+                if let Self::Push(_) = self {
+                    // ACR writes them in either order; one order makes one token of both.
+                    actions.sort_unstable();
+                }
+                if actions.is_empty() {
+                    format!("{prefix}{}", self.usual())
+                } else {
+                    format!("{prefix}{}", actions.join(","))
+                }
             }
         }
     }
@@ -105,6 +152,20 @@ mod tests {
             (None, "repository:a/b:pull"),
         ] {
             assert_eq!(pull.challenged(challenge), want);
+        }
+        let name: Name = "a/b".parse().unwrap();
+        for (scope, challenge, want) in [
+            (Scope::Push(name.clone()), "repository:a/b:push,pull", "repository:a/b:pull,push"),
+            (Scope::Push(name.clone()), "repository:a/b:*", "repository:a/b:pull,push"),
+            (Scope::Push(name.clone()), "repository:a/b:pull,push,delete", "repository:a/b:pull,push"),
+            (Scope::Delete(name.clone()), "repository:a/b:delete", "repository:a/b:delete"),
+            (Scope::Delete(name.clone()), "repository:c:delete repository:a/b:*", "repository:a/b:delete"),
+            (Scope::Metadata(name.clone()), "repository:a/b:metadata_read", "repository:a/b:metadata_read"),
+            (Scope::Metadata(name.clone()), "repository:a/b:metadata_write,push", "repository:a/b:metadata_read"),
+            (Scope::Locks(name.clone()), "repository:a/b:metadata_write", "repository:a/b:metadata_write"),
+        ] {
+            assert_eq!(scope.challenged(Some(challenge)), want);
+            assert_eq!(scope.expected(&Learned::default()).as_deref(), Some(want), "as expected without a challenge");
         }
         assert_eq!(Scope::Registry.challenged(Some("repository:x:pull")), "");
         assert_eq!(Scope::Catalogue.challenged(Some("registry:catalog:*")), "registry:catalog:*");
