@@ -4,6 +4,7 @@ use super::answer::{BlobAnswer, Content, Provenance};
 use super::download::{Download, Source};
 use super::error::CacheError;
 use super::fill::{End, Fill, Follower, HELD_BACK, Opened};
+use super::generations::Generation;
 use super::negative::Object;
 use super::outlook::Outlook;
 use super::transfer::Transfer;
@@ -46,6 +47,8 @@ struct Asked<'a> {
     outlook: &'a Arc<Outlook>,
     /// Whether a link of the repository vouches for the blob.
     member: bool,
+    /// When that was found out.
+    generation: Generation,
 }
 
 impl Cache {
@@ -57,13 +60,14 @@ impl Cache {
         }
         let mut tries = 0;
         loop {
-            let member = self.0.may_answer(repository, digest).await;
-            let asked = Asked { repository, digest, want, outlook, member };
+            let generation = self.0.generations.current(repository);
+            let member = self.0.may_answer(repository, digest, generation).await;
+            let asked = Asked { repository, digest, want, outlook, member, generation };
+            if !member && let Some(absence) = self.0.negatives.recall(repository, Object::Blob(*digest)) {
+                return Err(absence.into());
+            }
             if let Some(answer) = self.stored(&asked).await? {
                 return Ok(answer);
-            }
-            if let Some(absence) = self.0.negatives.recall(repository, Object::Blob(*digest)) {
-                return Err(absence.into());
             }
             if outlook.sealed {
                 return Err(self.0.sealed(repository, &Reference::Digest(*digest), Code::BlobUnknown));
@@ -104,19 +108,22 @@ impl Cache {
     /// Whether the repository has the blob: upstream's word, for bytes that came through another repository.
     async fn decide(&self, asked: &Asked<'_>) -> Result<Option<u64>, CacheError> {
         let length = self.upstream_head(asked).await?;
-        self.0.link_blob(asked.repository, asked.digest).await;
+        self.0.link_blob(asked.repository, asked.digest, asked.generation).await;
         Ok(length)
     }
 
     /// One HEAD under way per blob and repository.
     async fn upstream_head(&self, asked: &Asked<'_>) -> Result<Option<u64>, CacheError> {
-        let key = (asked.repository.clone(), *asked.digest);
+        let key = (asked.repository.clone(), *asked.digest, asked.generation);
         let (inner, outlook) = (Arc::clone(&self.0), Arc::clone(asked.outlook));
-        let (repository, digest) = key.clone();
+        let (repository, digest, begun) = key.clone();
         let seat = self.0.head_flights.board(key, &self.0.tasks, || async move {
             let head = outlook.upstream.head_blob(&repository.name, &digest);
             let result = outlook.ask(Some(&repository), head).await;
-            result.inspect_err(|error| inner.note_absence(&repository, Object::Blob(digest), error))
+            if let Err(error) = &result {
+                inner.note_absence(&repository, Object::Blob(digest), error, begun).await;
+            }
+            result
         });
         Ok(seat.result().await.ok_or(CacheError::Aborted)??)
     }
@@ -136,16 +143,18 @@ impl Cache {
     /// By way of the one fill of this digest.
     async fn filled(&self, asked: &Asked<'_>) -> Result<BlobAnswer, CacheError> {
         let (outlook, member) = (asked.outlook, asked.member);
-        let source = || Source { outlook: Arc::clone(outlook), repository: asked.repository.clone(), member };
+        let generation = asked.generation;
+        let source =
+            || Source { outlook: Arc::clone(outlook), repository: asked.repository.clone(), member, generation };
         let (fill, first) = self.0.fills.join(&self.0, asked.digest, source)?;
         if asked.member && !first {
             fill.sources.add(source());
         }
         let progress = fill.opened().await;
         // The upstream's answer to the fill is its answer to this repository, if it was asked for it.
-        if !asked.member && !fill.sources.is_proven(asked.repository) {
-            if let Some(refusal) = fill.sources.refusal(asked.repository) {
-                self.note_absence(asked, &refusal);
+        if !asked.member && !fill.sources.is_proven(asked.repository, generation) {
+            if let Some(refusal) = fill.sources.refusal(asked.repository, generation) {
+                self.note_absence(asked, &refusal).await;
                 return Err(refusal.into());
             }
             self.decide(asked).await?;
@@ -161,21 +170,23 @@ impl Cache {
     }
 
     /// A fill that failed for others' reasons alone is to be tried anew.
-    fn failure(&self, asked: &Asked<'_>, fill: &Fill, error: CacheError) -> CacheError {
-        match fill.sources.refusal(asked.repository) {
+    async fn failure(&self, asked: &Asked<'_>, fill: &Fill, error: CacheError) -> CacheError {
+        match fill.sources.refusal(asked.repository, asked.generation) {
             Some(refusal) => {
-                self.note_absence(asked, &refusal);
+                self.note_absence(asked, &refusal).await;
                 refusal.into()
             }
-            None if matches!(error, CacheError::Upstream(_)) && !fill.sources.is_proven(asked.repository) => {
+            None if matches!(error, CacheError::Upstream(_))
+                && !fill.sources.is_proven(asked.repository, asked.generation) =>
+            {
                 CacheError::Aborted
             }
             None => error,
         }
     }
 
-    fn note_absence(&self, asked: &Asked<'_>, refusal: &UpstreamError) {
-        self.0.note_absence(asked.repository, Object::Blob(*asked.digest), refusal);
+    async fn note_absence(&self, asked: &Asked<'_>, refusal: &UpstreamError) {
+        self.0.note_absence(asked.repository, Object::Blob(*asked.digest), refusal, asked.generation).await;
     }
 
     async fn follow(
@@ -229,7 +240,7 @@ impl Cache {
                 let Opened { file, length } = opened.ok_or(CacheError::Aborted)?;
                 from_file(&file, length, asked.want, provenance)
             }
-            End::Failed(error) => Err(self.failure(asked, fill, error)),
+            End::Failed(error) => Err(self.failure(asked, fill, error).await),
             End::Bypassed(spare) => {
                 let spare = lock(&spare).take();
                 self.bypass(asked, fill, spare).await
@@ -269,9 +280,9 @@ impl Cache {
 
 impl Inner {
     /// Whether a link of the repository vouches for the blob, or upstream has just given it to a fill that will write one.
-    async fn may_answer(&self, repository: &Repository, digest: &Digest) -> bool {
+    async fn may_answer(&self, repository: &Repository, digest: &Digest, now: Generation) -> bool {
         // In this order: a fill leaves the list after it has written its links.
-        let proven = self.fills.running(digest).is_some_and(|fill| fill.sources.is_proven(repository));
+        let proven = self.fills.running(digest).is_some_and(|fill| fill.sources.is_proven(repository, now));
         proven || self.holds_blob(repository, digest).await
     }
 
@@ -280,8 +291,10 @@ impl Inner {
         heard("read the links of", digest, held).unwrap_or(false)
     }
 
-    /// Notes that upstream has given the blob for `repository`, unless a manifest there names it anyway.
-    pub(super) async fn link_blob(&self, repository: &Repository, digest: &Digest) {
+    /// Notes that upstream has given the blob for `repository`, unless a manifest there names it anyway or there was a write since it
+    /// was asked.
+    pub(super) async fn link_blob(&self, repository: &Repository, digest: &Digest, begun: Generation) {
+        let Some(_keeping) = self.generations.keep(repository, begun).await else { return };
         self.negatives.forget(repository, Object::Blob(*digest));
         if !self.holds_blob(repository, digest).await {
             heard("link", digest, self.store.link_blob(repository, digest).await);

@@ -1,6 +1,7 @@
 //! One content being read from upstream: in order, from any offset, over as many connections and sources as it takes.
 
 use super::error::CacheError;
+use super::generations::Generation;
 use super::lock;
 use super::outlook::Outlook;
 use crate::oci::{ByteRange, Digest, Repository};
@@ -28,6 +29,8 @@ pub(super) struct Source {
     pub(super) repository: Repository,
     /// Whether a link of the repository vouches for the content.
     pub(super) member: bool,
+    /// When that was found out: what upstream says is good for those who ask since then.
+    pub(super) generation: Generation,
 }
 
 /// The sources of one content, shared by its readers and its download.
@@ -38,9 +41,9 @@ pub(super) struct Sources(Mutex<Ways>);
 struct Ways {
     open: Vec<Source>,
     /// Repositories whose upstream has answered with the content.
-    proven: Vec<Repository>,
+    proven: Vec<(Repository, Generation)>,
     /// Repositories whose upstream would not give it, with what it said.
-    closed: Vec<(Repository, UpstreamError)>,
+    closed: Vec<(Repository, Generation, UpstreamError)>,
 }
 
 impl Sources {
@@ -53,23 +56,28 @@ impl Sources {
     /// Adds a source, unless it is known.
     pub(super) fn add(&self, source: Source) {
         let mut ways = self.lock();
-        if !ways.open.iter().any(|known| known.repository == source.repository) {
-            ways.open.push(source);
+        match ways.open.iter_mut().find(|known| known.repository == source.repository) {
+            // What upstream said before the last write proves nothing to those who came after it.
+            Some(known) if known.generation != source.generation => *known = source,
+            Some(_) => {}
+            None => ways.open.push(source),
         }
     }
 
-    /// Whether upstream has given the content for `repository`.
-    pub(super) fn is_proven(&self, repository: &Repository) -> bool {
-        self.lock().proven.contains(repository)
+    /// Whether upstream has given the content for `repository`, and nothing was written to it since.
+    pub(super) fn is_proven(&self, repository: &Repository, now: Generation) -> bool {
+        self.lock().proven.iter().any(|(proven, begun)| proven == repository && *begun == now)
     }
 
-    /// What upstream said when it would not give the content for `repository`.
-    pub(super) fn refusal(&self, repository: &Repository) -> Option<UpstreamError> {
-        self.lock().closed.iter().find(|(closed, _)| closed == repository).map(|(_, error)| error.clone())
+    /// What upstream said when it would not give the content for `repository`, if nothing was written to it since.
+    pub(super) fn refusal(&self, repository: &Repository, now: Generation) -> Option<UpstreamError> {
+        let ways = self.lock();
+        let refusal = ways.closed.iter().find(|(closed, begun, _)| closed == repository && *begun == now);
+        refusal.map(|(_, _, error)| error.clone())
     }
 
-    /// Repositories for which upstream has given the content.
-    pub(super) fn proven(&self) -> Vec<Repository> {
+    /// Repositories for which upstream has given the content, and when it was asked.
+    pub(super) fn proven(&self) -> Vec<(Repository, Generation)> {
         self.lock().proven.clone()
     }
 
@@ -80,17 +88,18 @@ impl Sources {
         ways.open.get(attempt as usize % count).cloned()
     }
 
-    fn prove(&self, repository: &Repository) {
+    fn prove(&self, source: &Source) {
         let mut ways = self.lock();
-        if !ways.proven.contains(repository) {
-            ways.proven.push(repository.clone());
+        let proof = (source.repository.clone(), source.generation);
+        if !ways.proven.contains(&proof) {
+            ways.proven.push(proof);
         }
     }
 
-    fn close(&self, repository: &Repository, error: &UpstreamError) {
+    fn close(&self, source: &Source, error: &UpstreamError) {
         let mut ways = self.lock();
-        ways.open.retain(|source| source.repository != *repository);
-        ways.closed.push((repository.clone(), error.clone()));
+        ways.open.retain(|open| open.repository != source.repository);
+        ways.closed.push((source.repository.clone(), source.generation, error.clone()));
     }
 
     fn lock(&self) -> MutexGuard<'_, Ways> {
@@ -149,7 +158,7 @@ impl Download {
                 Err(error) if matches!(error.kind(), ErrorKind::Rejected { status: 416, .. }) => {
                     return Err(error.into());
                 }
-                Err(error) => self.sources.close(&source.repository, &error),
+                Err(error) => self.sources.close(&source, &error),
             }
         }
     }
@@ -163,12 +172,12 @@ impl Download {
             let answer = if source.member { Ok(()) } else { self.ask_whether(&source).await };
             match answer {
                 Ok(()) => {
-                    self.sources.prove(&source.repository);
+                    self.sources.prove(&source);
                     self.length = Some(self.offset);
                     self.from = Some(source);
                     return Ok(());
                 }
-                Err(error) => self.sources.close(&source.repository, &error),
+                Err(error) => self.sources.close(&source, &error),
             }
         }
     }
@@ -273,7 +282,7 @@ impl Download {
                 }
                 Err(error) => {
                     if !error.is_outage() {
-                        self.sources.close(&source.repository, &error);
+                        self.sources.close(&source, &error);
                     }
                     problem = Some(error);
                 }
@@ -289,7 +298,7 @@ impl Download {
         };
         let request = source.outlook.upstream.get_blob(&source.repository.name, &self.digest, range);
         let FetchedBlob { start, length, body } = source.outlook.ask(Some(&source.repository), request).await?;
-        self.sources.prove(&source.repository);
+        self.sources.prove(&source);
         self.skip = self.offset.saturating_sub(start);
         // The first answer's length is what readers were told; it stays, and the digest decides.
         self.length = self.length.or(length);
@@ -305,7 +314,7 @@ impl Download {
 
     fn no_source(&self) -> CacheError {
         let ways = self.sources.lock();
-        ways.closed.last().map_or(CacheError::Aborted, |(_, error)| error.clone().into())
+        ways.closed.last().map_or(CacheError::Aborted, |(_, _, error)| error.clone().into())
     }
 }
 

@@ -30,6 +30,15 @@ pub enum CacheError {
         /// The error code for something that is not there.
         code: Code,
     },
+    /// Something was to be changed at an upstream that is never asked.
+    #[error(
+        "{registry} is sealed here: it is never asked ([[upstream]] sealed, or --sealed), so nothing can be pushed to it or \
+         deleted from it"
+    )]
+    ReadOnly {
+        /// The sealed upstream.
+        registry: Registry,
+    },
     /// The stored tag is older than it may be to stand in for upstream.
     #[error(
         "the stored tag was last confirmed {age}, longer ago than max_stale ({}) allows, and upstream cannot be asked: {outage}",

@@ -40,6 +40,11 @@ impl Age {
         Self { checked: Some(Instant::now()), retry: None }
     }
 
+    /// Nobody knows whether it is still so.
+    pub(super) fn unknown() -> Self {
+        Self { checked: None, retry: None }
+    }
+
     /// Upstream said so at `seen`, before this process perhaps. A time in the future (the clock was set back) proves nothing and
     /// counts as long ago.
     pub(super) fn since(seen: SystemTime) -> Self {

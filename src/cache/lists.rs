@@ -3,6 +3,7 @@
 use super::answer::{ListAnswer, Provenance};
 use super::error::CacheError;
 use super::freshness::Age;
+use super::generations::{Generation, Keeping};
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
 use crate::oci::{Code, Name, Registry};
@@ -80,6 +81,7 @@ impl Cache {
     pub async fn list(&self, key: &ListKey, query: &str, revalidate: bool) -> Result<ListAnswer, CacheError> {
         let outlook = self.0.outlook_of(registry(key))?;
         let ttl = ttl(key, &outlook.freshness);
+        let generation = self.0.list_generation(key);
         let withdrawn = repository(key).is_some_and(|repository| outlook.is_withdrawn(repository));
         let state = if withdrawn { None } else { self.0.list_state(key).await };
         let answer = |state: ListState, status: CacheStatus| {
@@ -87,7 +89,7 @@ impl Cache {
         };
         let (entries, provenance) = match state {
             Some(state) if outlook.sealed || state.age.is_fresh(ttl) && !revalidate => answer(state, CacheStatus::Hit),
-            Some(state) => match self.refreshed(key, outlook, &state).await {
+            Some(state) => match self.refreshed(key, outlook, &state, generation).await {
                 Ok(Some((fresh, status))) => answer(fresh, status),
                 Err(error) if is_final(&error) => return Err(error),
                 Ok(None) => {
@@ -104,7 +106,7 @@ impl Cache {
                 return Err(CacheError::Sealed { what, registry, code: Code::NameUnknown });
             }
             None => {
-                let seat = self.fetch_list(key);
+                let seat = self.fetch_list(key, generation);
                 let status = if seat.first { CacheStatus::Miss } else { CacheStatus::Coalesced };
                 answer(seat.result().await.ok_or(CacheError::Aborted)??, status)
             }
@@ -124,11 +126,12 @@ impl Cache {
         key: &ListKey,
         outlook: &Outlook,
         state: &ListState,
+        generation: Generation,
     ) -> Result<Option<(ListState, CacheStatus)>, CacheError> {
         if !state.age.may_ask() {
             return Ok(None);
         }
-        let seat = self.fetch_list(key);
+        let seat = self.fetch_list(key, generation);
         let status = if seat.first { CacheStatus::Miss } else { CacheStatus::Coalesced };
         let Ok(result) = timeout(outlook.patience(), seat.result()).await else {
             outlook.kept_waiting();
@@ -137,9 +140,14 @@ impl Cache {
         Ok(Some((result.ok_or(CacheError::Aborted)??, status)))
     }
 
-    fn fetch_list(&self, key: &ListKey) -> super::flight::Seat<Result<ListState, CacheError>> {
+    fn fetch_list(&self, key: &ListKey, generation: Generation) -> super::flight::Seat<Result<ListState, CacheError>> {
         let (inner, of) = (Arc::clone(&self.0), key.clone());
-        self.0.list_flights.board(key.clone(), &self.0.tasks, || async move { inner.fetch_list(&of).await })
+        let flights = &self.0.list_flights;
+        flights.board(
+            (of.clone(), generation),
+            &self.0.tasks,
+            || async move { inner.fetch_list(&of, generation).await },
+        )
     }
 
     async fn page(&self, key: &ListKey, outlook: &Outlook, query: &str) -> Result<ListAnswer, CacheError> {
@@ -159,6 +167,10 @@ impl Inner {
         if let Some(state) = self.lists.get(key) {
             return Some(state);
         }
+        let _looking = match key {
+            ListKey::Catalogue(registry) => self.generations.look_catalogue(registry).await?,
+            ListKey::Tags(repository) | ListKey::Referrers(repository, _) => self.generations.look(repository).await,
+        };
         let stored = heard("read the list of", registry(key), self.store.list(key).await)??;
         let entries = serde_json::from_slice(&stored.content).ok()?;
         let state = ListState { entries: Some(Arc::new(entries)), age: Age::since(stored.fetched) };
@@ -166,19 +178,36 @@ impl Inner {
         Some(state)
     }
 
-    /// Fetches all pages and keeps the list.
-    async fn fetch_list(&self, key: &ListKey) -> Result<ListState, CacheError> {
+    fn list_generation(&self, key: &ListKey) -> Generation {
+        match key {
+            ListKey::Catalogue(registry) => self.generations.current_catalogue(registry),
+            ListKey::Tags(repository) | ListKey::Referrers(repository, _) => self.generations.current(repository),
+        }
+    }
+
+    async fn keep_list(&self, key: &ListKey, begun: Generation) -> Option<Keeping<'_>> {
+        match key {
+            ListKey::Catalogue(registry) => self.generations.keep_catalogue(registry, begun).await,
+            ListKey::Tags(repository) | ListKey::Referrers(repository, _) => {
+                self.generations.keep(repository, begun).await
+            }
+        }
+    }
+
+    /// Fetches all pages and keeps the list, unless there was a write since `begun`.
+    async fn fetch_list(&self, key: &ListKey, begun: Generation) -> Result<ListState, CacheError> {
         let entries = match self.fetch_pages(key).await {
             Ok(entries) => entries,
             Err(error) => {
                 let Some(absent) = lacks_referrers(key, &error) else {
-                    self.note_list_failure(key, &error).await;
+                    self.note_list_failure(key, &error, begun).await;
                     return Err(error);
                 };
                 Some(absent)
             }
         };
         let state = ListState { entries: entries.map(Arc::new), age: Age::new() };
+        let Some(_keeping) = self.keep_list(key, begun).await else { return Ok(state) };
         self.lists.insert(key.clone(), state.clone());
         if let Some(content) = state.entries.as_ref().and_then(|entries| serde_json::to_vec(&**entries).ok()) {
             let list = StoredList { fetched: SystemTime::now(), content: content.into() };
@@ -187,7 +216,8 @@ impl Inner {
         Ok(state)
     }
 
-    async fn note_list_failure(&self, key: &ListKey, error: &CacheError) {
+    async fn note_list_failure(&self, key: &ListKey, error: &CacheError, begun: Generation) {
+        let Some(_keeping) = self.keep_list(key, begun).await else { return };
         if is_final(error) {
             self.lists.remove(key);
             heard("forget the list of", registry(key), self.store.remove_list(key).await);

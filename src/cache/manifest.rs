@@ -3,6 +3,7 @@
 use super::answer::{ManifestAnswer, Provenance, StoredManifest};
 use super::error::CacheError;
 use super::freshness::{Age, TagState};
+use super::generations::Generation;
 use super::negative::Object;
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
@@ -92,10 +93,11 @@ impl Cache {
         outlook: &Outlook,
         digest: &Digest,
     ) -> Result<ManifestAnswer, CacheError> {
+        let generation = self.0.generations.current(request.repository);
         if let Some(manifest) = self.0.stored_manifest(request.repository, digest).await {
             return Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Hit) });
         }
-        self.cold(request, outlook).await
+        self.cold(request, outlook, generation).await
     }
 
     async fn by_tag(
@@ -105,11 +107,12 @@ impl Cache {
         tag: &Tag,
     ) -> Result<ManifestAnswer, CacheError> {
         let repository = request.repository;
+        let generation = self.0.generations.current(repository);
         let Some(state) = self.0.tag_state(repository, tag).await else {
-            return self.cold(request, outlook).await;
+            return self.cold(request, outlook, generation).await;
         };
         let Some(manifest) = self.0.stored_manifest(repository, &state.digest).await else {
-            return self.cold(request, outlook).await;
+            return self.cold(request, outlook, generation).await;
         };
         let ttl = outlook.freshness.left(tag, &state.age);
         if outlook.sealed || outlook.freshness.is_fresh(tag, &state) && !request.revalidate {
@@ -127,13 +130,12 @@ impl Cache {
             return stand_in(outlook.outage());
         }
         let inner = Arc::clone(&self.0);
-        let key = (repository.clone(), request.reference.clone());
+        let key = (repository.clone(), request.reference.clone(), generation);
         let (for_task, for_tag) = (repository.clone(), tag.clone());
         let current = Arc::clone(&manifest);
-        let seat = self
-            .0
-            .manifest_flights
-            .board(key, &self.0.tasks, || async move { inner.revalidate(&for_task, &for_tag, state, current).await });
+        let seat = self.0.manifest_flights.board(key, &self.0.tasks, || async move {
+            inner.revalidate(&for_task, &for_tag, state, current, generation).await
+        });
         let first = seat.first;
         let patience = if too_old.is_some() { Duration::MAX } else { outlook.patience() };
         match timeout(patience, seat.result()).await {
@@ -156,7 +158,12 @@ impl Cache {
     }
 
     /// Nothing is stored: upstream is asked, once for everybody who asks meanwhile.
-    async fn cold(&self, request: ManifestRequest<'_>, outlook: &Outlook) -> Result<ManifestAnswer, CacheError> {
+    async fn cold(
+        &self,
+        request: ManifestRequest<'_>,
+        outlook: &Outlook,
+        generation: Generation,
+    ) -> Result<ManifestAnswer, CacheError> {
         let ManifestRequest { repository, reference, .. } = request;
         if let Some(absence) = self.0.negatives.recall(repository, Object::Manifest(reference.clone())) {
             return Err(absence.into());
@@ -165,9 +172,10 @@ impl Cache {
             return Err(self.0.sealed(repository, reference, Code::ManifestUnknown));
         }
         let inner = Arc::clone(&self.0);
-        let key = (repository.clone(), reference.clone());
-        let (of, what) = key.clone();
-        let seat = self.0.manifest_flights.board(key, &self.0.tasks, || async move { inner.fetch(&of, &what).await });
+        let key = (repository.clone(), reference.clone(), generation);
+        let (of, what, begun) = key.clone();
+        let seat =
+            self.0.manifest_flights.board(key, &self.0.tasks, || async move { inner.fetch(&of, &what, begun).await });
         let first = seat.first;
         let fetched = seat.result().await.ok_or(CacheError::Aborted)??;
         let mut provenance = Provenance::new(fetched.status(first));
@@ -192,11 +200,16 @@ impl Fetched {
 
 impl Inner {
     /// The manifest, if it may answer for `repository`: memory first, then a link and the blob behind it.
-    async fn stored_manifest(&self, repository: &Repository, digest: &Digest) -> Option<Arc<StoredManifest>> {
+    pub(super) async fn stored_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Option<Arc<StoredManifest>> {
         if let Some(manifest) = self.memory.get(repository, digest) {
             self.store.used(digest);
             return Some(manifest);
         }
+        let _looking = self.generations.look(repository).await;
         let media_type = heard("read the link of", digest, self.store.manifest_type(repository, digest).await)??;
         let content = heard("read", digest, self.store.read_small(digest).await)??;
         let manifest = Arc::new(StoredManifest { content, digest: *digest, media_type });
@@ -209,6 +222,7 @@ impl Inner {
         if let Some(state) = self.tags.get(&key) {
             return Some(state);
         }
+        let _looking = self.generations.look(repository).await;
         let link = heard("read the tag", tag, self.store.tag(repository, tag).await)??;
         let state = TagState::from(link);
         self.tags.insert(key, state);
@@ -222,27 +236,39 @@ impl Inner {
         tag: &Tag,
         state: TagState,
         current: Arc<StoredManifest>,
+        begun: Generation,
     ) -> Result<Fetched, CacheError> {
         let outlook = self.outlook(repository)?;
         let reference = Reference::Tag(tag.clone());
         let head = outlook.ask(Some(repository), outlook.upstream.head_manifest(&repository.name, &reference)).await;
         match head {
             Ok(head) if head.digest == Some(state.digest) => {
-                self.keep_tag(repository, tag, state.digest).await;
-                Ok(Fetched { manifest: current, sent: false, kept: true })
+                let keeping = self.generations.keep(repository, begun).await;
+                if keeping.is_some() {
+                    self.keep_tag(repository, tag, state.digest).await;
+                }
+                Ok(Fetched { manifest: current, sent: false, kept: keeping.is_some() })
             }
-            Ok(_) => self.fetch(repository, &reference).await,
+            Ok(_) => self.fetch(repository, &reference, begun).await,
             Err(error) => {
-                self.note_failure(repository, tag, state, &error).await;
+                self.note_failure(repository, tag, state, &error, begun).await;
                 Err(error.into())
             }
         }
     }
 
-    async fn note_failure(&self, repository: &Repository, tag: &Tag, state: TagState, error: &UpstreamError) {
+    async fn note_failure(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        state: TagState,
+        error: &UpstreamError,
+        begun: Generation,
+    ) {
         let key = (repository.clone(), tag.clone());
+        self.note_absence(repository, Object::Manifest(Reference::Tag(tag.clone())), error, begun).await;
+        let Some(_keeping) = self.generations.keep(repository, begun).await else { return };
         if let ErrorKind::NotFound { .. } = error.kind() {
-            self.note_absence(repository, Object::Manifest(Reference::Tag(tag.clone())), error);
             self.tags.remove(&key);
             heard("forget the tag", tag, self.store.remove_tag(repository, tag).await);
         } else {
@@ -251,14 +277,19 @@ impl Inner {
     }
 
     /// Gets the document from upstream, verifies it, keeps it and links it.
-    async fn fetch(&self, repository: &Repository, reference: &Reference) -> Result<Fetched, CacheError> {
+    async fn fetch(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        begun: Generation,
+    ) -> Result<Fetched, CacheError> {
         let outlook = self.outlook(repository)?;
         let everything = Accept::default();
         let request = outlook.upstream.get_manifest(&repository.name, reference, &everything);
         let fetched = match outlook.ask(Some(repository), request).await {
             Ok(fetched) => fetched,
             Err(error) => {
-                self.note_absence(repository, Object::Manifest(reference.clone()), &error);
+                self.note_absence(repository, Object::Manifest(reference.clone()), &error, begun).await;
                 return Err(error.into());
             }
         };
@@ -268,6 +299,9 @@ impl Inner {
                 self.metrics.digest_failures.with_label_values(&["fill"]).inc();
                 return Err(error);
             }
+        };
+        let Some(_keeping) = self.generations.keep(repository, begun).await else {
+            return Ok(Fetched { manifest, sent: true, kept: false });
         };
         self.negatives.forget(repository, Object::Manifest(reference.clone()));
         let kept = self.keep_manifest(repository, &manifest).await;
@@ -279,8 +313,9 @@ impl Inner {
         Ok(Fetched { manifest, sent: true, kept })
     }
 
-    /// Bytes first, then the link that vouches for them. A store that fails makes the answer one that is not kept.
-    async fn keep_manifest(&self, repository: &Repository, manifest: &Arc<StoredManifest>) -> bool {
+    /// Bytes first, then the link that vouches for them. A store that fails makes the answer one that is not kept. Only under leave to
+    /// keep.
+    pub(super) async fn keep_manifest(&self, repository: &Repository, manifest: &Arc<StoredManifest>) -> bool {
         let StoredManifest { content, digest, media_type } = &**manifest;
         let children = Manifest::parse(content).unwrap_or_default();
         let kept = match self.store.put_small(digest, content.clone()).await {
@@ -294,7 +329,7 @@ impl Inner {
         kept
     }
 
-    async fn keep_tag(&self, repository: &Repository, tag: &Tag, digest: Digest) {
+    pub(super) async fn keep_tag(&self, repository: &Repository, tag: &Tag, digest: Digest) {
         let link = TagLink { digest, seen: SystemTime::now() };
         heard("keep the tag", tag, self.store.set_tag(repository, tag, link).await);
         self.tags.insert((repository.clone(), tag.clone()), TagState { digest, age: Age::new() });

@@ -8,11 +8,13 @@
 
 mod answer;
 mod blob;
+mod change;
 mod download;
 mod error;
 mod fill;
 mod flight;
 mod freshness;
+mod generations;
 mod lists;
 mod manifest;
 mod memory;
@@ -20,17 +22,20 @@ mod missing;
 mod negative;
 mod outlook;
 mod purge;
+mod put;
 mod tasks;
 mod transfer;
 
 pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, Provenance, StoredManifest};
 pub use blob::Want;
+pub use change::Removal;
 pub use error::CacheError;
 pub use fill::{Follower, Step};
 pub use lists::{Entries, List, ListPage};
 pub use manifest::ManifestRequest;
 pub use missing::Missing;
 pub use purge::{Purge, Purged};
+pub use put::{Put, Taken};
 pub use transfer::Transfer;
 
 use crate::config::{Limits, UpstreamSettings};
@@ -40,6 +45,7 @@ use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, UpstreamError};
 use flight::Flights;
 use freshness::TagState;
+use generations::{Generation, Generations};
 use outlook::Outlook;
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -62,9 +68,10 @@ struct Inner {
     lists: quick_cache::sync::Cache<ListKey, lists::ListState>,
     negatives: negative::Negatives,
     missing: missing::MissingList,
-    manifest_flights: Flights<(Repository, Reference), Result<manifest::Fetched, CacheError>>,
-    head_flights: Flights<(Repository, Digest), Result<Option<u64>, UpstreamError>>,
-    list_flights: Flights<ListKey, Result<lists::ListState, CacheError>>,
+    generations: Arc<Generations>,
+    manifest_flights: Flights<(Repository, Reference, Generation), Result<manifest::Fetched, CacheError>>,
+    head_flights: Flights<(Repository, Digest, Generation), Result<Option<u64>, UpstreamError>>,
+    list_flights: Flights<(ListKey, Generation), Result<lists::ListState, CacheError>>,
     fills: fill::Fills,
     tasks: tasks::Tasks,
 }
@@ -78,6 +85,7 @@ impl Cache {
         limits: &Limits,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let registries: Vec<Registry> = upstreams.iter().map(|(settings, _)| settings.name.clone()).collect();
         let outlooks = upstreams.into_iter().map(|(settings, upstream)| {
             metrics.expect_upstream(settings.name.as_str());
             (settings.name.clone(), Arc::new(Outlook::new(upstream, &settings, Arc::clone(&metrics))))
@@ -89,6 +97,7 @@ impl Cache {
             lists: quick_cache::sync::Cache::new(LISTS),
             negatives: negative::Negatives::new(limits.negative_entries),
             missing: missing::MissingList::default(),
+            generations: Arc::new(Generations::new(registries)),
             manifest_flights: Flights::default(),
             head_flights: Flights::default(),
             list_flights: Flights::default(),
@@ -98,6 +107,12 @@ impl Cache {
             store,
             metrics,
         }))
+    }
+
+    /// The bounds of everything.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
     }
 
     /// What was asked of sealed upstreams since the start and is not stored, most wanted first.
@@ -127,9 +142,17 @@ impl Inner {
         CacheError::Sealed { what, registry: repository.registry.clone(), code }
     }
 
-    /// Remembers for a moment that upstream does not have it, if that is what `error` says.
-    fn note_absence(&self, repository: &Repository, object: negative::Object, error: &UpstreamError) {
-        if let Ok(outlook) = self.outlook(repository) {
+    /// Remembers for a moment that upstream does not have it, if that is what `error` says and was so since `begun`.
+    async fn note_absence(
+        &self,
+        repository: &Repository,
+        object: negative::Object,
+        error: &UpstreamError,
+        begun: Generation,
+    ) {
+        if let (Ok(outlook), Some(_keeping)) =
+            (self.outlook(repository), self.generations.keep(repository, begun).await)
+        {
             self.negatives.note(repository, object, error, outlook.freshness.negative_ttl);
         }
     }

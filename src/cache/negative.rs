@@ -43,7 +43,7 @@ impl Negatives {
         }
     }
 
-    fn remember(&self, repository: &Repository, object: Object, absence: Absence, ttl: Duration) {
+    pub(super) fn remember(&self, repository: &Repository, object: Object, absence: Absence, ttl: Duration) {
         let belief = match &object {
             Object::Manifest(Reference::Tag(tag)) if is_fallback_tag(tag.as_str()) => ttl.min(BRIEF),
             _ => ttl,

@@ -68,7 +68,8 @@ impl Outlook {
         }
     }
 
-    /// Runs a request to this upstream about `repository` and draws the conclusions of how it ended.
+    /// Runs a request to this upstream about `repository` and draws the conclusions of how it ended. `None`: about none in particular,
+    /// or one whose refusal says nothing about pulling, as that of a write.
     ///
     /// On the heap, since the state of a request upstream is large and would be a part of every caller's.
     pub(super) fn ask<'a, T: Send + 'a>(

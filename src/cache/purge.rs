@@ -1,9 +1,10 @@
 //! Forgetting at an operator's word. What is forgotten is asked for upstream the next time. The bytes that nothing speaks for any
 //! more are removed, unless somebody reads them: those go when their room is needed.
 
-use super::{Cache, CacheError};
+use super::generations::{Settling, Touch};
+use super::{Cache, CacheError, Inner};
 use crate::oci::{Digest, Registry, Repository, Tag};
-use crate::store::{ListKey, RepositoryLinks};
+use crate::store::{ListKey, RepositoryLinks, StoreError};
 use std::collections::HashSet;
 
 /// What is to be forgotten.
@@ -41,13 +42,14 @@ struct Going {
 }
 
 impl Cache {
-    /// Forgets. Downloads that run go on, and link what they bring anew.
+    /// Forgets. Downloads that run go on, and link nothing there; answers that are under way are not kept.
     pub async fn purge(&self, what: &Purge) -> Result<Purged, CacheError> {
         let mut going = Going::default();
         match what {
             Purge::Tag(repository, tag) => {
+                let _settling = self.settle(repository).await;
                 going.purged.tags = usize::from(self.0.store.tag(repository, tag).await?.is_some());
-                self.forget_tag(repository, tag).await?;
+                self.0.forget_tag(repository, tag).await?;
             }
             Purge::Manifest(repository, digest) => self.purge_manifest(repository, digest, &mut going).await?,
             Purge::Repository(repository) => self.purge_repository(repository, |_| true, &mut going).await?,
@@ -55,7 +57,7 @@ impl Cache {
                 for repository in self.0.store.repositories().await?.iter().filter(|it| it.registry == *registry) {
                     self.purge_repository(repository, |_| true, &mut going).await?;
                 }
-                self.forget_list(&ListKey::Catalogue(registry.clone())).await?;
+                self.0.forget_list(&ListKey::Catalogue(registry.clone())).await?;
             }
             Purge::Unpinned => {
                 for repository in self.0.store.repositories().await? {
@@ -78,15 +80,12 @@ impl Cache {
         digest: &Digest,
         going: &mut Going,
     ) -> Result<(), CacheError> {
+        let _settling = self.settle(repository).await;
         let RepositoryLinks { tags, manifests, .. } = self.0.store.links(repository).await?;
         for digest in self.0.store.referring(repository, digest).await? {
-            for (tag, _) in tags.iter().filter(|(_, named)| *named == digest) {
-                self.forget_tag(repository, tag).await?;
-                going.purged.tags += 1;
-            }
             going.purged.manifests += usize::from(manifests.contains(&digest));
             going.digests.extend(self.0.store.refers_to(repository, &digest).await?);
-            self.forget_manifest(repository, &digest).await?;
+            going.purged.tags += self.0.forget_manifest(repository, &digest, &tags).await?.len();
         }
         Ok(())
     }
@@ -97,39 +96,75 @@ impl Cache {
         goes: impl Fn(&Digest) -> bool,
         going: &mut Going,
     ) -> Result<(), CacheError> {
+        let _settling = self.settle(repository).await;
         let RepositoryLinks { tags, manifests, blobs } = self.0.store.links(repository).await?;
         for (tag, _) in tags.iter().filter(|(_, digest)| goes(digest)) {
-            self.forget_tag(repository, tag).await?;
+            self.0.forget_tag(repository, tag).await?;
             going.purged.tags += 1;
         }
         for digest in manifests.iter().filter(|digest| goes(digest)) {
             going.digests.extend(self.0.store.refers_to(repository, digest).await?);
-            self.forget_manifest(repository, digest).await?;
+            self.0.forget_manifest(repository, digest, &[]).await?;
             going.purged.manifests += 1;
         }
         for digest in blobs.iter().filter(|digest| goes(digest)) {
             self.0.store.unlink_blob(repository, digest).await?;
             going.digests.insert(*digest);
         }
-        self.forget_list(&ListKey::Tags(repository.clone())).await
+        Ok(self.0.forget_list(&ListKey::Tags(repository.clone())).await?)
     }
 
-    async fn forget_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), CacheError> {
-        // The file first: what memory lacks is looked up there.
-        self.0.store.remove_tag(repository, tag).await?;
-        self.0.tags.remove(&(repository.clone(), tag.clone()));
+    /// From here on, nobody keeps what was being asked before.
+    async fn settle(&self, repository: &Repository) -> Settling {
+        self.0.generations.begin(repository, Touch::Everything).settle().await
+    }
+}
+
+/// Each only while a write is being applied. The file goes first: what memory lacks is looked up there.
+impl Inner {
+    pub(super) async fn forget_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), StoreError> {
+        self.store.remove_tag(repository, tag).await?;
+        self.tags.remove(&(repository.clone(), tag.clone()));
         Ok(())
     }
 
-    async fn forget_manifest(&self, repository: &Repository, digest: &Digest) -> Result<(), CacheError> {
-        self.0.store.unlink_manifest(repository, digest).await?;
-        self.0.memory.remove(repository, digest);
-        self.forget_list(&ListKey::Referrers(repository.clone(), *digest)).await
+    /// Forgets a manifest and those of `tags` that name it, which are the result.
+    pub(super) async fn forget_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        tags: &[(Tag, Digest)],
+    ) -> Result<Vec<Tag>, StoreError> {
+        let mut gone = Vec::new();
+        for (tag, _) in tags.iter().filter(|(_, named)| named == digest) {
+            self.forget_tag(repository, tag).await?;
+            gone.push(tag.clone());
+        }
+        self.store.unlink_manifest(repository, digest).await?;
+        self.memory.remove(repository, digest);
+        self.forget_list(&ListKey::Referrers(repository.clone(), *digest)).await?;
+        Ok(gone)
     }
 
-    async fn forget_list(&self, key: &ListKey) -> Result<(), CacheError> {
-        self.0.store.remove_list(key).await?;
-        self.0.lists.remove(key);
+    /// Forgets all that is linked in a repository, which is the result.
+    pub(super) async fn forget_repository(&self, repository: &Repository) -> Result<RepositoryLinks, StoreError> {
+        let links = self.store.links(repository).await?;
+        for (tag, _) in &links.tags {
+            self.forget_tag(repository, tag).await?;
+        }
+        for digest in &links.manifests {
+            self.forget_manifest(repository, digest, &[]).await?;
+        }
+        for digest in &links.blobs {
+            self.store.unlink_blob(repository, digest).await?;
+        }
+        self.forget_list(&ListKey::Tags(repository.clone())).await?;
+        Ok(links)
+    }
+
+    pub(super) async fn forget_list(&self, key: &ListKey) -> Result<(), StoreError> {
+        self.store.remove_list(key).await?;
+        self.lists.remove(key);
         Ok(())
     }
 }

@@ -45,6 +45,11 @@ impl Problem {
         Self { allow, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, &message) }
     }
 
+    /// For a write: the answer was upstream's, and nothing was sought here.
+    pub(super) fn of_write(self) -> Self {
+        Self { origin: self.origin.map(|_| CacheStatus::Bypass), ..self }
+    }
+
     /// Whether larder itself is at fault: the client then gets the request's number instead of inner details.
     pub(super) fn is_ours(&self) -> bool {
         self.status == StatusCode::INTERNAL_SERVER_ERROR
@@ -105,6 +110,7 @@ impl Problem {
                 Self { code, ..Self::new(StatusCode::NOT_FOUND, Code::Unknown, &message) }
             }
             CacheError::Sealed { code, .. } => Self::new(StatusCode::NOT_FOUND, code, &error),
+            CacheError::ReadOnly { .. } => Self::new(StatusCode::FORBIDDEN, Code::Denied, &error),
             CacheError::TooOld { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, Code::Unknown, &error),
             CacheError::Unsatisfiable { length } => {
                 Self { length: Some(length), ..Self::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::Unknown, &error) }

@@ -8,6 +8,7 @@
 //! hangs. A [`Body`] is what an answer is made of; bytes of a file go from the page cache to the socket without being copied where
 //! the system and the protocol allow.
 
+mod acr;
 mod body;
 mod body_file;
 mod connection;
@@ -17,6 +18,7 @@ mod content;
 mod drain;
 mod error;
 mod explain;
+mod intake;
 mod listen;
 mod listen_holder;
 mod lists;

@@ -89,7 +89,9 @@ impl Record {
         metrics.http_inflight.with_label_values(&NONE).dec();
         metrics.http_requests.with_label_values(&[method_label(&self.method), self.route, self.status.as_str()]).inc();
         metrics.http_request_duration.with_label_values(&[self.route]).observe(duration.as_secs_f64());
-        if let (Some(registry), Some(status)) = (&self.registry, self.cache_status) {
+        // A write asks for no content.
+        let reads = matches!(self.method, Method::GET | Method::HEAD);
+        if let (Some(registry), Some(status), true) = (&self.registry, self.cache_status, reads) {
             self.count(registry, status, end.bytes);
         }
         self.write(end, duration);

@@ -23,7 +23,7 @@ pub(super) struct Inner {
     routes: Routes,
     pub(super) access: Access,
     pub(super) cache: Cache,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     log: Log,
     requests: AtomicU64,
 }

@@ -302,6 +302,12 @@ impl Store {
         self.run(move |inner| inner.unlink_blob(&repository, &digest)).await
     }
 
+    /// Says that the repository has a blob no more, although linked manifests may name it; until it is linked again.
+    pub async fn disown_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
+        let (repository, digest) = (repository.clone(), *digest);
+        self.run(move |inner| inner.disown_blob(&repository, &digest)).await
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,

@@ -16,6 +16,16 @@ pub(super) const TAG: &str = "tag";
 pub(super) const MANIFEST: &str = "manifest";
 pub(super) const BLOB: &str = "blob";
 
+/// In a blob's link: upstream has it no more, although manifests name it.
+const GONE: &str = "gone";
+
+/// What a blob's link says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BlobLink {
+    Has,
+    Gone,
+}
+
 /// Where a tag pointed, and when upstream last said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TagLink {
@@ -84,7 +94,12 @@ impl Inner {
         } else if self.replace(&path, &record.to_bytes(MANIFEST))? == Replaced::Nothing {
             self.manifests.inc();
         }
-        let children: Vec<Digest> = manifest.children().map(|child| child.digest).collect();
+        let mut children = Vec::new();
+        for child in manifest.children() {
+            if self.blob_link(repository, &child.digest)? != Some(BlobLink::Gone) {
+                children.push(child.digest);
+            }
+        }
         self.members.add(repository, &children);
         self.index.put(repository, &children, digest);
         Ok(())
@@ -105,11 +120,10 @@ impl Inner {
     pub(super) fn link_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
         self.pins.linked_blob(repository, digest);
         let path = layout::blob_link(repository, digest);
-        let name = digest.to_string();
-        if self.link(BLOB, &path, repository, &name)?.is_some() {
+        if self.blob_link(repository, digest)? == Some(BlobLink::Has) {
             self.files.keep(&path)?;
         } else {
-            let record = Record::new().with_repository(repository).with("name", &name);
+            let record = Record::new().with_repository(repository).with("name", digest);
             self.replace(&path, &record.to_bytes(BLOB))?;
         }
         self.members.add(repository, &[*digest]);
@@ -121,6 +135,21 @@ impl Inner {
         let removed = self.files.remove(&layout::blob_link(repository, digest));
         self.members.forget(repository);
         removed.map(|_| ())
+    }
+
+    /// Says that the repository has a blob no more, whatever its manifests say, until it is linked again.
+    pub(super) fn disown_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
+        self.members.forget(repository);
+        let record = Record::new().with_repository(repository).with("name", digest).with(GONE, &true);
+        let written = self.replace(&layout::blob_link(repository, digest), &record.to_bytes(BLOB));
+        self.members.forget(repository);
+        written.map(|_| ())
+    }
+
+    /// What the repository's own link says of a blob.
+    pub(super) fn blob_link(&self, repository: &Repository, digest: &Digest) -> Result<Option<BlobLink>, StoreError> {
+        let link = self.link(BLOB, &layout::blob_link(repository, digest), repository, &digest.to_string())?;
+        Ok(link.map(|link| if link.get(GONE).is_some() { BlobLink::Gone } else { BlobLink::Has }))
     }
 
     /// Reads a link, if it is whole and speaks of just this.

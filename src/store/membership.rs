@@ -1,4 +1,5 @@
-//! Whether a repository has a blob: a linked manifest of it names the blob, or upstream said so there (a blob link).
+//! Whether a repository has a blob: a linked manifest of it names the blob, or upstream said so there (a blob link). A blob link can
+//! also say that it has the blob no more, against all manifests.
 //!
 //! The files decide. The index points to the manifest to look at and is never believed alone; what the files said is kept in
 //! memory, within a bound, so that neither a yes nor a no is looked for twice.
@@ -6,7 +7,7 @@
 use super::error::StoreError;
 use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
-use super::links::{BLOB, MANIFEST};
+use super::links::{BlobLink, MANIFEST};
 use crate::oci::{Digest, Manifest, Repository};
 use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
@@ -113,9 +114,8 @@ impl Inner {
 
     /// The two short ways: the blob's own link, or the manifest that the index points to.
     fn is_linked_here(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
-        let path = layout::blob_link(repository, digest);
-        if self.link(BLOB, &path, repository, &digest.to_string())?.is_some() {
-            return Ok(true);
+        if let Some(link) = self.blob_link(repository, digest)? {
+            return Ok(link == BlobLink::Has);
         }
         let Some(manifest) = self.index.get(repository, digest) else { return Ok(false) };
         Ok(self.children(repository, &manifest)?.contains(digest))
@@ -123,18 +123,20 @@ impl Inner {
 
     /// Every digest that the repository's links speak for.
     pub(super) fn members_on_disk(&self, repository: &Repository) -> Result<Vec<Digest>, StoreError> {
-        let mut all = Vec::new();
+        let (mut all, mut gone) = (Vec::new(), HashSet::new());
         for algorithm in ALGORITHMS {
             for digest in self.linked(&layout::blob_links(repository, algorithm), algorithm)? {
-                let path = layout::blob_link(repository, &digest);
-                if self.link(BLOB, &path, repository, &digest.to_string())?.is_some() {
-                    all.push(digest);
+                match self.blob_link(repository, &digest)? {
+                    Some(BlobLink::Has) => all.push(digest),
+                    Some(BlobLink::Gone) => drop(gone.insert(digest)),
+                    None => {}
                 }
             }
             for manifest in self.linked(&layout::manifests(repository, algorithm), algorithm)? {
                 all.extend(self.children(repository, &manifest)?);
             }
         }
+        all.retain(|digest| !gone.contains(digest));
         Ok(all)
     }
 

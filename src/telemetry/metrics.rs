@@ -115,7 +115,7 @@ impl Default for Metrics {
 }
 
 /// What a request for content can ask for: the `kind` label.
-pub const CACHE_KINDS: [&str; 6] = ["blob", "manifest", "tag", "tags", "referrers", "catalogue"];
+pub const CACHE_KINDS: [&str; 7] = ["blob", "manifest", "tag", "tags", "referrers", "catalogue", "acr"];
 
 impl Metrics {
     /// Makes the counters of an upstream exist from the start: a rate over a counter that appears with its first event misses it.

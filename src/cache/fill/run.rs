@@ -88,8 +88,8 @@ async fn fill_up(inner: &Inner, fill: &Fill) -> Result<(), Problem> {
     });
     match verified.commit().await {
         Ok(_) => {
-            for repository in fill.sources.proven() {
-                inner.link_blob(&repository, &fill.digest).await;
+            for (repository, asked) in fill.sources.proven() {
+                inner.link_blob(&repository, &fill.digest, asked).await;
             }
         }
         Err(error) => tracing::error!(blob.digest = %fill.digest, %error, "a verified blob could not be stored"),

@@ -42,6 +42,18 @@ impl Naming {
         format!("{}/v2{}/{tail}", part(&self.prefix), part(&self.component))
     }
 
+    /// As [`Self::path`], where a client may go on without saying more: with `ns`, if it named the upstream so.
+    #[must_use]
+    pub fn location(&self, tail: &str) -> String {
+        let path = self.path(tail);
+        match &self.ns {
+            Some(ns) => {
+                format!("{path}?ns={}", percent_encoding::utf8_percent_encode(ns, percent_encoding::NON_ALPHANUMERIC))
+            }
+            None => path,
+        }
+    }
+
     /// As [`Self::path`], under ACR's own API.
     #[must_use]
     pub fn acr_path(&self, tail: &str) -> String {

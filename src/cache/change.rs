@@ -1,0 +1,223 @@
+//! What is removed upstream by way of larder, and ACR's own API: forwarded once, and forgotten here with upstream's word.
+
+use super::freshness::{Age, TagState};
+use super::generations::Touch;
+use super::negative::{Absence, Object};
+use super::outlook::Outlook;
+use super::{Cache, CacheError, Inner, heard};
+use crate::oci::{Code, Digest, Manifest, Reference, Registry, Repository, Tag};
+use crate::store::TagLink;
+use crate::upstream::{AcrAnswer, AcrMethod, AcrRequest, ErrorKind, UpstreamError};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::sync::oneshot;
+
+/// What is to be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// A tag; the manifest that it names stays.
+    Tag(Repository, Tag),
+    /// A manifest with all its tags.
+    Manifest(Repository, Digest),
+    /// A blob.
+    Blob(Repository, Digest),
+    /// A repository with all that is in it.
+    Repository(Repository),
+}
+
+impl Removal {
+    fn repository(&self) -> &Repository {
+        let (Self::Tag(it, _) | Self::Manifest(it, _) | Self::Blob(it, _) | Self::Repository(it)) = self;
+        it
+    }
+
+    fn touch(&self) -> Touch {
+        match self {
+            Self::Tag(_, tag) => Touch::Tags(vec![tag.clone()]),
+            _ => Touch::Everything,
+        }
+    }
+}
+
+impl Cache {
+    /// Deletes a manifest with its tags, or a tag. Goes on if the caller leaves, as all of these do.
+    pub async fn delete_manifest(&self, repository: &Repository, reference: &Reference) -> Result<(), CacheError> {
+        let removal = match reference {
+            Reference::Tag(tag) => Removal::Tag(repository.clone(), tag.clone()),
+            Reference::Digest(digest) => Removal::Manifest(repository.clone(), *digest),
+        };
+        let (repository, reference) = (repository.clone(), reference.clone());
+        let delete =
+            async move |outlook: &Outlook| outlook.upstream.delete_manifest(&repository.name, &reference).await;
+        let (inner, outlook) = (Arc::clone(&self.0), Arc::clone(self.0.writable(&removal.repository().registry)?));
+        self.0.to_its_end(async move { inner.removed(&removal, &outlook, delete(&outlook)).await }).await
+    }
+
+    /// Deletes a blob.
+    pub async fn delete_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), CacheError> {
+        let removal = Removal::Blob(repository.clone(), *digest);
+        let (inner, outlook) = (Arc::clone(&self.0), Arc::clone(self.0.writable(&repository.registry)?));
+        let (name, digest) = (repository.name.clone(), *digest);
+        let delete = async move |outlook: &Outlook| outlook.upstream.delete_blob(&name, &digest).await;
+        self.0.to_its_end(async move { inner.removed(&removal, &outlook, delete(&outlook)).await }).await
+    }
+
+    /// Asks ACR's own API of `registry`. `removal` is what the request removes, or hides.
+    pub async fn acr(
+        &self,
+        registry: &Registry,
+        request: AcrRequest,
+        removal: Option<Removal>,
+    ) -> Result<AcrAnswer, CacheError> {
+        let outlook = self.0.outlook_of(registry)?;
+        if outlook.sealed {
+            let (what, registry) = (format!("/acr/v1/{}", request.path), registry.clone());
+            return Err(match request.method {
+                AcrMethod::Get => CacheError::Sealed { what, registry, code: Code::NameUnknown },
+                AcrMethod::Patch | AcrMethod::Delete => CacheError::ReadOnly { registry },
+            });
+        }
+        let Some(removal) = removal else {
+            return Ok(outlook.ask(None, outlook.upstream.acr(&request)).await?);
+        };
+        let (inner, outlook) = (Arc::clone(&self.0), Arc::clone(outlook));
+        let work = async move { inner.removed(&removal, &outlook, outlook.upstream.acr(&request)).await };
+        self.0.to_its_end(work).await
+    }
+}
+
+impl Inner {
+    /// The upstream of a write, if it is one that is asked.
+    pub(super) fn writable(&self, registry: &Registry) -> Result<&Arc<Outlook>, CacheError> {
+        let outlook = self.outlook_of(registry)?;
+        if outlook.sealed { Err(CacheError::ReadOnly { registry: registry.clone() }) } else { Ok(outlook) }
+    }
+
+    /// Runs a write to its end, whoever waits for it or leaves.
+    pub(super) async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, CacheError>> + Send + 'static,
+    ) -> Result<T, CacheError> {
+        let (sender, receiver) = oneshot::channel();
+        self.tasks.spawn(async move {
+            // Whoever asked may have left.
+            let _ = sender.send(work.await);
+        });
+        receiver.await.unwrap_or(Err(CacheError::Aborted))
+    }
+
+    /// Runs the request that removes `what`, and forgets it if upstream has removed it, or did not have it.
+    async fn removed<T: Send>(
+        &self,
+        what: &Removal,
+        outlook: &Outlook,
+        request: impl Future<Output = Result<T, UpstreamError>> + Send,
+    ) -> Result<T, CacheError> {
+        let subject = self.subject_of(what, outlook).await;
+        let repository = what.repository();
+        let write = self.generations.begin(repository, what.touch());
+        let answer = outlook.ask(None, request).await;
+        let settling = write.settle().await;
+        let error = answer.as_ref().err();
+        if error.is_none_or(|error| matches!(error.kind(), ErrorKind::NotFound { .. })) {
+            self.forget_lists_about(repository, subject).await;
+            self.forget_removed(what, outlook).await;
+        } else if error.is_some_and(UpstreamError::may_have_happened) {
+            self.forget_lists_about(repository, subject).await;
+            self.doubt_removed(what, outlook).await;
+        }
+        drop(settling);
+        Ok(answer?)
+    }
+
+    /// The manifest in whose list of referrers the one that goes stands. What is not stored here is looked at upstream.
+    async fn subject_of(&self, what: &Removal, outlook: &Outlook) -> Option<Digest> {
+        let Removal::Manifest(repository, digest) = what else { return None };
+        let content = match self.stored_manifest(repository, digest).await {
+            Some(manifest) => manifest.content.clone(),
+            None => {
+                let reference = Reference::Digest(*digest);
+                let everything = crate::oci::Accept::default();
+                let get = outlook.upstream.get_manifest(&repository.name, &reference, &everything);
+                outlook.ask(None, get).await.ok()?.content
+            }
+        };
+        Manifest::parse(&content)?.subject
+    }
+
+    async fn forget_removed(&self, what: &Removal, outlook: &Outlook) {
+        let repository = what.repository();
+        let absent = |object: Object, code: Code, name: &str| {
+            let absence = Absence { code: code.as_str().to_owned(), message: format!("{name} has been deleted") };
+            self.negatives.remember(repository, object, absence, outlook.freshness.negative_ttl);
+        };
+        let no_tag = |tag: &Tag| {
+            absent(Object::Manifest(Reference::Tag(tag.clone())), Code::ManifestUnknown, &format!("tag {tag}"));
+        };
+        let no_manifest = |digest: &Digest| {
+            let name = format!("manifest {digest}");
+            absent(Object::Manifest(Reference::Digest(*digest)), Code::ManifestUnknown, &name);
+        };
+        let no_blob = |digest: &Digest| absent(Object::Blob(*digest), Code::BlobUnknown, &format!("blob {digest}"));
+        match what {
+            Removal::Tag(_, tag) => {
+                heard("forget the tag", tag, self.forget_tag(repository, tag).await);
+                no_tag(tag);
+            }
+            Removal::Manifest(_, digest) => {
+                let tags = self.tags_of(repository).await;
+                let gone = heard("forget", digest, self.forget_manifest(repository, digest, &tags).await);
+                gone.iter().flatten().for_each(no_tag);
+                no_manifest(digest);
+            }
+            Removal::Blob(_, digest) => {
+                heard("forget", digest, self.store.disown_blob(repository, digest).await);
+                no_blob(digest);
+            }
+            Removal::Repository(_) => {
+                if let Some(links) = heard("forget", repository, self.forget_repository(repository).await) {
+                    links.tags.iter().for_each(|(tag, _)| no_tag(tag));
+                    links.manifests.iter().for_each(no_manifest);
+                    links.blobs.iter().for_each(no_blob);
+                }
+            }
+        }
+    }
+
+    /// Nobody knows whether it is gone: the next who asks for one of its tags has upstream asked.
+    async fn doubt_removed(&self, what: &Removal, outlook: &Outlook) {
+        let repository = what.repository();
+        let tags: Vec<Tag> = match what {
+            Removal::Tag(_, tag) => vec![tag.clone()],
+            Removal::Blob(..) => Vec::new(),
+            Removal::Manifest(_, digest) => {
+                let tags = self.tags_of(repository).await;
+                tags.into_iter().filter(|(_, named)| named == digest).map(|(tag, _)| tag).collect()
+            }
+            Removal::Repository(_) => self.tags_of(repository).await.into_iter().map(|(tag, _)| tag).collect(),
+        };
+        self.doubt_tags(repository, outlook, &tags).await;
+    }
+
+    async fn tags_of(&self, repository: &Repository) -> Vec<(Tag, Digest)> {
+        heard("read the links of", repository, self.store.links(repository).await).unwrap_or_default().tags
+    }
+
+    /// What is known of `tags` may not be so any more: it stands in for upstream, and is confirmed before it is anything else.
+    pub(super) async fn doubt_tags(&self, repository: &Repository, outlook: &Outlook, tags: &[Tag]) {
+        for tag in tags {
+            self.negatives.forget(repository, Object::Manifest(Reference::Tag(tag.clone())));
+            let link = heard("read the tag", tag, self.store.tag(repository, tag).await).flatten();
+            match link {
+                Some(TagLink { digest, .. }) if !outlook.freshness.is_immutable(tag) => {
+                    let link = TagLink { digest, seen: SystemTime::UNIX_EPOCH };
+                    heard("doubt the tag", tag, self.store.set_tag(repository, tag, link).await);
+                    let state = TagState { digest, age: Age::unknown() };
+                    self.tags.insert((repository.clone(), tag.clone()), state);
+                }
+                _ => drop(heard("forget the tag", tag, self.forget_tag(repository, tag).await)),
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Manifests that clients put: upstream decides, larder remembers. What upstream has taken is stored, linked and served from then on.
+
+use super::answer::StoredManifest;
+use super::generations::Touch;
+use super::negative::Object;
+use super::outlook::Outlook;
+use super::{Cache, CacheError, Inner, heard};
+use crate::oci::{Algorithm, Digest, Manifest, MediaType, Reference, Repository, Tag};
+use crate::store::ListKey;
+use crate::upstream::{ErrorKind, PutManifest, UpstreamError};
+use bytes::Bytes;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// The error code of a manifest that refers to what the repository lacks (distribution specification, "Error Codes").
+const LACKS_BLOBS: &str = "MANIFEST_BLOB_UNKNOWN";
+
+/// A manifest that is to be put.
+#[derive(Clone, Debug)]
+pub struct Put {
+    /// Where.
+    pub repository: Repository,
+    /// As what. A digest matches the content: whoever asks has seen to it.
+    pub reference: Reference,
+    /// Tags to be set besides, where upstream knows how (`?tag=`).
+    pub tags: Vec<Tag>,
+    /// The client's `Content-Type`, as it stands.
+    pub media_type: Option<String>,
+    /// The document.
+    pub content: Bytes,
+}
+
+/// What upstream said of a manifest that it has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Under which digest it is there.
+    pub digest: Digest,
+    /// `OCI-Subject`, if it was said.
+    pub subject: Option<String>,
+    /// `OCI-Tag`, line by line.
+    pub tags: Vec<String>,
+    /// Whether it is stored here, to be served without asking.
+    pub stored: bool,
+}
+
+impl Cache {
+    /// Puts a manifest upstream, and keeps it here. Goes on if the caller leaves: what upstream was sent is then known here, too.
+    pub async fn put_manifest(&self, put: Put) -> Result<Taken, CacheError> {
+        let inner = Arc::clone(&self.0);
+        self.0.to_its_end(async move { inner.put(&put).await }).await
+    }
+}
+
+impl Inner {
+    async fn put(&self, put: &Put) -> Result<Taken, CacheError> {
+        let Put { repository, reference, content, .. } = put;
+        let outlook = self.writable(&repository.registry)?;
+        let mut tags = put.tags.clone();
+        if let Reference::Tag(tag) = reference {
+            tags.push(tag.clone());
+        }
+        let write = self.generations.begin(repository, Touch::Tags(tags.clone()));
+        let parsed = Manifest::parse(content).unwrap_or_default();
+        let said = self.forward(put, outlook).await;
+        if let Err(error) = &said {
+            self.drop_what_is_lacking(repository, &parsed, error).await;
+        }
+        let settling = write.settle().await;
+        match said {
+            Ok(said) => {
+                self.forget_lists_about(repository, parsed.subject).await;
+                let stored = if settling.is_disturbed() {
+                    self.forget_tags(repository, &tags).await;
+                    false
+                } else {
+                    self.remember(put, &said, &tags).await
+                };
+                let digest = said.digest.unwrap_or_else(|| put.digest());
+                Ok(Taken { digest, subject: said.subject, tags: said.tags, stored })
+            }
+            Err(error) => {
+                if error.may_have_happened() {
+                    self.doubt_tags(repository, outlook, &tags).await;
+                    self.forget_lists_about(repository, parsed.subject).await;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn forward(&self, put: &Put, outlook: &Outlook) -> Result<PutManifest, UpstreamError> {
+        let mut query = String::new();
+        for tag in &put.tags {
+            let joint = if query.is_empty() { "" } else { "&" };
+            // A tag needs no encoding, and writing to a text cannot fail.
+            let _ = write!(query, "{joint}tag={tag}");
+        }
+        let (media_type, content) = (put.media_type.as_deref(), put.content.clone());
+        let name = &put.repository.name;
+        outlook.ask(None, outlook.upstream.put_manifest(name, &put.reference, media_type, &query, content)).await
+    }
+
+    /// Upstream does not have what links here say that it has.
+    async fn drop_what_is_lacking(&self, repository: &Repository, manifest: &Manifest, error: &UpstreamError) {
+        let ErrorKind::Rejected { code, about, .. } = error.kind() else { return };
+        if code != LACKS_BLOBS {
+            return;
+        }
+        let lacking = |digest: &Digest| about.is_empty() || about.contains(digest);
+        for blob in manifest.blobs.iter().filter(|blob| lacking(&blob.digest)) {
+            heard("forget", blob.digest, self.store.disown_blob(repository, &blob.digest).await);
+        }
+        for child in manifest.manifests.iter().filter(|child| lacking(&child.digest)) {
+            heard("forget", child.digest, self.forget_manifest(repository, &child.digest, &[]).await);
+        }
+    }
+
+    /// Keeps what upstream has taken, under the digest that it named, if that is the content's.
+    async fn remember(&self, put: &Put, said: &PutManifest, asked: &[Tag]) -> bool {
+        let Put { repository, reference, content, .. } = put;
+        let digest = said.digest.filter(|said| matches!(reference, Reference::Tag(_)) || *said == put.digest());
+        let digest = digest.unwrap_or_else(|| put.digest());
+        let Some(media_type) = put.known_type().filter(|_| digest.matches(content)) else {
+            self.forget_tags(repository, asked).await;
+            return false;
+        };
+        let manifest = Arc::new(StoredManifest { content: content.clone(), digest, media_type });
+        self.negatives.forget(repository, Object::Manifest(Reference::Digest(digest)));
+        let kept = self.keep_manifest(repository, &manifest).await;
+        for tag in asked {
+            let reference = Reference::Tag(tag.clone());
+            let set = reference == put.reference || said.tags.iter().any(|said| said == tag.as_str());
+            match (set, kept) {
+                (false, _) => continue,
+                (true, true) => self.keep_tag(repository, tag, digest).await,
+                (true, false) => self.forget_tags(repository, std::slice::from_ref(tag)).await,
+            }
+            self.negatives.forget(repository, Object::Manifest(reference));
+        }
+        kept
+    }
+
+    /// The lists that a manifest may be in from now on, or no more: its repository's tags, the referrers of its subject, the catalogue.
+    pub(super) async fn forget_lists_about(&self, repository: &Repository, subject: Option<Digest>) {
+        let mut lists = vec![ListKey::Tags(repository.clone()), ListKey::Catalogue(repository.registry.clone())];
+        lists.extend(subject.map(|subject| ListKey::Referrers(repository.clone(), subject)));
+        for list in lists {
+            heard("forget a list of", repository, self.forget_list(&list).await);
+        }
+    }
+
+    async fn forget_tags(&self, repository: &Repository, tags: &[Tag]) {
+        for tag in tags {
+            self.negatives.forget(repository, Object::Manifest(Reference::Tag(tag.clone())));
+            heard("forget the tag", tag, self.forget_tag(repository, tag).await);
+        }
+    }
+}
+
+impl Put {
+    /// The content's digest, in the algorithm of the reference.
+    fn digest(&self) -> Digest {
+        match &self.reference {
+            Reference::Digest(digest) => *digest,
+            Reference::Tag(_) => Digest::of(Algorithm::Sha256, &self.content),
+        }
+    }
+
+    /// The type that upstream will serve it with: the client's, or where it named none the document's own.
+    fn known_type(&self) -> Option<MediaType> {
+        match &self.media_type {
+            Some(media_type) => media_type.parse().ok(),
+            None => Manifest::parse(&self.content)?.media_type,
+        }
+    }
+}
