@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::fill::Follower;
 use super::lists::List;
+use super::parts::Parts;
 use super::transfer::Transfer;
 
 /// Why an answer came from where it came, for the client, the log line and the metric.
@@ -72,7 +73,7 @@ pub struct ManifestAnswer {
 pub struct BlobAnswer {
     /// Length of the whole blob in bytes.
     pub length: u64,
-    /// The part that `content` is; `None`: all of it.
+    /// The one part that `content` is; `None`: all of it, or the several parts that it names.
     pub range: Option<ByteRange>,
     /// The bytes.
     pub content: Content,
@@ -89,6 +90,8 @@ pub enum Content {
     Memory(Bytes),
     /// A part of a complete, verified file.
     File(BlobFile, ByteRange),
+    /// Several parts, one after another.
+    Parts(Box<Parts>),
     /// A part of a file that is being written.
     Follow(Box<Follower>),
     /// A download of this request's own, which nothing keeps.

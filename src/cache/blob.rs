@@ -7,43 +7,29 @@ use super::fill::{End, Fill, Follower, HELD_BACK, Opened};
 use super::generations::Generation;
 use super::negative::Object;
 use super::outlook::Outlook;
+use super::parts::{FOLLOW_WAIT, OWN_REQUESTS, Parts};
 use super::transfer::Transfer;
+use super::want::{Want, Wanted, begins_sound, from_file, resolve};
 use super::{Cache, Inner, heard, lock};
-use crate::oci::{ByteRange, Code, Digest, RangeRequest, Reference, Repository};
-use crate::store::BlobFile;
+use crate::oci::{ByteRange, Code, Digest, Reference, Repository};
 use crate::telemetry::CacheStatus;
 use crate::upstream::UpstreamError;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// A range follows the fill if the fill gets to it within this time.
-const FOLLOW_WAIT: Duration = Duration::from_millis(200);
 /// On a blob of up to this many bytes, a range waits for the digest instead …
 const SMALL: u64 = 8 << 20;
 /// … for at most this long.
 const VERIFY_WAIT: Duration = Duration::from_secs(1);
-/// Of a stored blob, bytes that are checked before the answer begins.
-const CHECKED_FIRST: u64 = 4 << 20;
 /// How often an answer is tried again because the state of things changed under it.
 const TRIES: u32 = 4;
-
-/// What is wanted of a blob.
-#[derive(Clone, Copy, Debug)]
-pub enum Want {
-    /// Whether it is there, and its length.
-    Head,
-    /// All of it.
-    Whole,
-    /// A part.
-    Range(RangeRequest),
-}
 
 /// One request for a blob.
 struct Asked<'a> {
     repository: &'a Repository,
     digest: &'a Digest,
-    want: Want,
+    want: Want<'a>,
     outlook: &'a Arc<Outlook>,
     /// Whether a link of the repository vouches for the blob.
     member: bool,
@@ -53,7 +39,12 @@ struct Asked<'a> {
 
 impl Cache {
     /// The blob, or what is wanted of it.
-    pub async fn blob(&self, repository: &Repository, digest: &Digest, want: Want) -> Result<BlobAnswer, CacheError> {
+    pub async fn blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        want: Want<'_>,
+    ) -> Result<BlobAnswer, CacheError> {
         let outlook = self.0.outlook(repository)?;
         if outlook.is_withdrawn(repository) {
             outlook.ask(Some(repository), outlook.upstream.head_blob(&repository.name, digest)).await?;
@@ -94,15 +85,17 @@ impl Cache {
             self.decide(asked).await?;
             CacheStatus::Revalidated
         };
-        let answer = from_file(blob.file(), blob.len(), asked.want, Provenance::new(status))?;
-        if let Content::File(file, range) = &answer.content {
-            // Damage that is found now costs this reader nothing: the answer comes from upstream instead.
-            let first = range.start..range.end.min(range.start.saturating_add(CHECKED_FIRST));
-            if !file.is_checked(&first) && heard("check", asked.digest, file.check(first).await).is_none() {
-                return Ok(None);
-            }
-        }
-        Ok(Some(answer))
+        let answer = from_file(asked.digest, blob.file(), blob.len(), asked.want, Provenance::new(status))?;
+        // Damage that is found now costs this reader nothing: the answer comes from upstream instead.
+        let sound = match &answer.content {
+            Content::File(file, range) => begins_sound(asked.digest, file, &[*range]).await,
+            Content::Parts(parts) => match parts.file() {
+                Some(file) => begins_sound(asked.digest, file, parts.ranges()).await,
+                None => true,
+            },
+            _ => true,
+        };
+        Ok(sound.then_some(answer))
     }
 
     /// Whether the repository has the blob: upstream's word, for bytes that came through another repository.
@@ -197,20 +190,33 @@ impl Cache {
         provenance: Provenance,
     ) -> Result<BlobAnswer, CacheError> {
         let Opened { file, length } = opened;
-        let range = resolve(asked.want, length)?;
-        let wanted = range.unwrap_or(ByteRange { start: 0, end: length });
+        let wanted = resolve(asked.want, length)?;
         if length <= HELD_BACK {
             let opened = Some(Opened { file, length });
             return self.ended(asked, fill, opened, fill.ended().await, provenance).await;
         }
+        let reached = match &wanted {
+            Wanted::Range(range) => timeout(FOLLOW_WAIT, fill.reaches(range.start)).await.is_ok(),
+            Wanted::Whole | Wanted::Parts(_) => true,
+        };
+        if !matches!(wanted, Wanted::Whole)
+            && length <= SMALL
+            && let Ok(end) = timeout(VERIFY_WAIT, fill.ended()).await
+        {
+            return self.ended(asked, fill, Some(Opened { file, length }), end, provenance).await;
+        }
         let mut provenance = provenance;
-        if range.is_some() {
-            let reached = timeout(FOLLOW_WAIT, fill.reaches(wanted.start)).await.is_ok();
-            if length <= SMALL
-                && let Ok(end) = timeout(VERIFY_WAIT, fill.ended()).await
-            {
-                return self.ended(asked, fill, Some(Opened { file, length }), end, provenance).await;
+        let range = match wanted {
+            Wanted::Whole => None,
+            Wanted::Range(range) => Some(range),
+            Wanted::Parts(ranges) => {
+                let parts = Parts::filling(fill, Opened { file, length }, ranges);
+                let provenance = provenance.unverified();
+                return Ok(BlobAnswer { length, range: None, content: Content::Parts(Box::new(parts)), provenance });
             }
+        };
+        let wanted = range.unwrap_or(ByteRange { start: 0, end: length });
+        if range.is_some() {
             if !reached && let Ok(permit) = Arc::clone(&fill.beside).try_acquire_owned() {
                 let mut download = Download::of_range(*asked.digest, Arc::clone(&fill.sources), wanted);
                 download.open().await?;
@@ -238,7 +244,7 @@ impl Cache {
         match end {
             End::Verified => {
                 let Opened { file, length } = opened.ok_or(CacheError::Aborted)?;
-                from_file(&file, length, asked.want, provenance)
+                from_file(asked.digest, &file, length, asked.want, provenance)
             }
             End::Failed(error) => Err(self.failure(asked, fill, error).await),
             End::Bypassed(spare) => {
@@ -257,24 +263,31 @@ impl Cache {
         }
         download.learn_length().await;
         let length = download.length().ok_or_else(|| download.mismatch("no length, to HEAD and to GET"))?;
-        let range = resolve(asked.want, length)?;
+        let wanted = resolve(asked.want, length)?;
         let provenance = Provenance::new(CacheStatus::Bypass);
-        let (transfer, provenance) = match range {
-            None => {
-                let mut transfer = Transfer::verified(download, *asked.digest, ByteRange { start: 0, end: length });
-                if length <= HELD_BACK {
-                    let content = Content::Memory(transfer.collect().await?);
-                    return Ok(BlobAnswer { length, range, content, provenance });
-                }
-                (transfer, provenance)
-            }
-            Some(range) => {
+        match wanted {
+            Wanted::Range(range) => {
                 let mut part = Download::of_range(*asked.digest, Arc::clone(&fill.sources), range);
                 part.open().await?;
-                (Transfer::of_range(part, range), provenance.unverified())
+                let content = Content::Transfer(Box::new(Transfer::of_range(part, range)));
+                Ok(BlobAnswer { length, range: Some(range), content, provenance: provenance.unverified() })
             }
-        };
-        Ok(BlobAnswer { length, range, content: Content::Transfer(Box::new(transfer)), provenance })
+            Wanted::Parts(ranges) if ranges.len() <= OWN_REQUESTS => {
+                let parts = Parts::passing(*asked.digest, Arc::clone(&fill.sources), length, ranges);
+                let (content, provenance) = (Content::Parts(Box::new(parts)), provenance.unverified());
+                Ok(BlobAnswer { length, range: None, content, provenance })
+            }
+            // One request for all of it is better than very many.
+            Wanted::Whole | Wanted::Parts(_) => {
+                let mut transfer = Transfer::verified(download, *asked.digest, ByteRange { start: 0, end: length });
+                let content = if length <= HELD_BACK {
+                    Content::Memory(transfer.collect().await?)
+                } else {
+                    Content::Transfer(Box::new(transfer))
+                };
+                Ok(BlobAnswer { length, range: None, content, provenance })
+            }
+        }
     }
 }
 
@@ -300,22 +313,4 @@ impl Inner {
             heard("link", digest, self.store.link_blob(repository, digest).await);
         }
     }
-}
-
-fn resolve(want: Want, length: u64) -> Result<Option<ByteRange>, CacheError> {
-    match want {
-        Want::Range(range) => range.resolve(length).map(Some).map_err(|_| CacheError::Unsatisfiable { length }),
-        Want::Head | Want::Whole => Ok(None),
-    }
-}
-
-fn from_file(file: &BlobFile, length: u64, want: Want, provenance: Provenance) -> Result<BlobAnswer, CacheError> {
-    let range = resolve(want, length)?;
-    let content = match want {
-        Want::Head => Content::Nothing,
-        Want::Whole | Want::Range(_) => {
-            Content::File(file.clone(), range.unwrap_or(ByteRange { start: 0, end: length }))
-        }
-    };
-    Ok(BlobAnswer { length, range, content, provenance })
 }

@@ -21,22 +21,25 @@ mod memory;
 mod missing;
 mod negative;
 mod outlook;
+mod parts;
 mod purge;
 mod put;
 mod tasks;
 mod transfer;
+mod want;
 
 pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, Provenance, StoredManifest};
-pub use blob::Want;
 pub use change::Removal;
 pub use error::CacheError;
 pub use fill::{Follower, Step};
 pub use lists::{Entries, List, ListPage};
 pub use manifest::ManifestRequest;
 pub use missing::Missing;
+pub use parts::Parts;
 pub use purge::{Purge, Purged};
 pub use put::{Put, Taken};
 pub use transfer::Transfer;
+pub use want::Want;
 
 use crate::config::{Limits, UpstreamSettings};
 use crate::oci::{Code, Digest, Reference, Registry, Repository, Tag};

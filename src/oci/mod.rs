@@ -18,7 +18,7 @@ pub use manifest::{Descriptor, Manifest};
 pub use media_type::{Accept, InvalidMediaType, MediaType};
 pub use name::{InvalidName, InvalidReference, Name, Reference, Registry, Repository, Tag};
 pub use pattern::RepositoryPattern;
-pub use range::{ByteRange, RangeRequest, Unsatisfiable};
+pub use range::{ByteRange, MAX_RANGES, RangeRequest, Ranges, TooManyRanges, Unsatisfiable, resolve_many};
 
 /// The largest manifest that larder takes, in bytes: what containerd accepts (4 MiB and some), above ACR's own 4 MiB.
 pub const MAX_MANIFEST: usize = 4_393_216;

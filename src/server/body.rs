@@ -48,6 +48,12 @@ pub trait Chunks: Send + 'static {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>>;
 }
 
+/// Bodies that are sent one after another, as one.
+pub trait Bodies: Send + 'static {
+    /// The next one. `None`: there is no more.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Body, BodyError>>>;
+}
+
 /// Why a body broke. The client sees a connection that ends too early.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -112,6 +118,13 @@ enum Source {
     Full(Bytes),
     File(FileSource),
     Stream(Box<dyn Chunks>),
+    Chain(Box<Chain>),
+}
+
+struct Chain {
+    bodies: Box<dyn Bodies>,
+    current: Option<Body>,
+    live: Option<Arc<Live>>,
 }
 
 impl Body {
@@ -148,6 +161,13 @@ impl Body {
         Self::new(Source::Stream(Box::new(chunks)), length)
     }
 
+    /// Bodies one after another, `length` bytes together.
+    #[must_use]
+    pub fn chain(length: u64, bodies: impl Bodies) -> Self {
+        let chain = Chain { bodies: Box::new(bodies), current: None, live: None };
+        Self::new(Source::Chain(Box::new(chain)), Some(length))
+    }
+
     fn new(source: Source, left: Option<u64>) -> Self {
         Self { source, left, sent: 0, on_end: None, answering: None }
     }
@@ -170,8 +190,16 @@ impl Body {
         // From here on it is the client's turn, until the source has to wait.
         answering.waits(false);
         self.answering = Some(answering);
-        if let (Source::File(file), Some(live)) = (&mut self.source, live) {
-            file.send_by(live);
+        if let Some(live) = live {
+            self.send_by(live);
+        }
+    }
+
+    fn send_by(&mut self, live: Arc<Live>) {
+        match &mut self.source {
+            Source::File(file) => file.send_by(live),
+            Source::Chain(chain) => chain.live = Some(live),
+            Source::Ended | Source::Full(_) | Source::Stream(_) => {}
         }
     }
 
@@ -225,6 +253,37 @@ impl Source {
                 Poll::Ready(piece)
             }
             Self::Stream(chunks) => chunks.poll_next(cx),
+            Self::Chain(chain) => chain.poll_next(cx),
+        }
+    }
+}
+
+impl Chain {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            if let Some(body) = &mut self.current {
+                // Each ends after exactly its own length, so that one that breaks cannot shift those behind it.
+                match ready!(http_body::Body::poll_frame(Pin::new(body), cx)) {
+                    Some(Ok(frame)) => {
+                        if let Ok(bytes) = frame.into_data() {
+                            return Poll::Ready(Some(Ok(bytes)));
+                        }
+                    }
+                    Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                    None => self.current = None,
+                }
+                continue;
+            }
+            match ready!(self.bodies.poll_next(cx)) {
+                Some(Ok(mut body)) => {
+                    if let Some(live) = &self.live {
+                        body.send_by(Arc::clone(live));
+                    }
+                    self.current = Some(body);
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The cache's content as bodies: what is a file goes out as a file, what grows is followed, what passes through is streamed.
 
 use super::body::{Body, BodyError, Chunks, Extent, Extents, FileBytes, ReadFuture};
+use super::multipart;
 use crate::cache::{CacheError, Content, Follower, Step, Transfer};
 use crate::store::{BlobFile, StoreError};
 use bytes::Bytes;
@@ -15,6 +16,7 @@ pub(super) fn body(content: Content) -> Body {
     match content {
         Content::Nothing => Body::empty(),
         Content::Memory(bytes) => Body::full(bytes),
+        Content::Parts(parts) => multipart::body(parts),
         Content::File(file, range) => {
             let range = range.start..range.end;
             if file.is_checked(&range) {
@@ -50,13 +52,21 @@ impl FileBytes for BlobFile {
 type Answered<S, T> = (S, Result<Option<T>, CacheError>);
 
 /// A source that is asked by polling, over one that is asked by awaiting: it lives in the future while one is under way.
-enum Asked<S, T> {
+pub(super) enum Asked<S, T> {
     Idle(Option<S>),
     Waiting(Pin<Box<dyn Future<Output = Answered<S, T>> + Send>>),
 }
 
 impl<S, T> Asked<S, T> {
-    fn poll<F>(&mut self, cx: &mut Context<'_>, ask: impl FnOnce(S) -> F) -> Poll<Option<Result<T, BodyError>>>
+    pub(super) fn of(source: S) -> Self {
+        Self::Idle(Some(source))
+    }
+
+    pub(super) fn poll<F>(
+        &mut self,
+        cx: &mut Context<'_>,
+        ask: impl FnOnce(S) -> F,
+    ) -> Poll<Option<Result<T, BodyError>>>
     where
         F: Future<Output = Answered<S, T>> + Send + 'static,
     {
@@ -125,7 +135,7 @@ struct Following(Asked<Box<Follower>, Step>);
 
 impl Following {
     fn new(follower: Box<Follower>) -> Self {
-        Self(Asked::Idle(Some(follower)))
+        Self(Asked::of(follower))
     }
 }
 
@@ -148,7 +158,7 @@ struct Passing(Asked<Box<Transfer>, Bytes>);
 
 impl Passing {
     fn new(transfer: Box<Transfer>) -> Self {
-        Self(Asked::Idle(Some(transfer)))
+        Self(Asked::of(transfer))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::request::RequestError;
 use crate::access::Refusal;
 use crate::cache::CacheError;
-use crate::oci::{Code, InvalidDigest};
+use crate::oci::{Code, InvalidDigest, TooManyRanges};
 use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, UpstreamError};
 use http::{Method, StatusCode};
@@ -77,6 +77,13 @@ impl From<RequestError> for Problem {
             }
         };
         Self::new(status, code, &error)
+    }
+}
+
+impl From<TooManyRanges> for Problem {
+    fn from(error: TooManyRanges) -> Self {
+        // Not 416, after which clients of zstd:chunked images give up; after 400 they ask for fewer.
+        Self::new(StatusCode::BAD_REQUEST, Code::Unsupported, &error)
     }
 }
 

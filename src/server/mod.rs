@@ -22,6 +22,7 @@ mod intake;
 mod listen;
 mod listen_holder;
 mod lists;
+mod multipart;
 mod reads;
 mod record;
 mod registry;

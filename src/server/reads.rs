@@ -1,15 +1,14 @@
 //! Answers to GET and HEAD: manifests, blobs and lists, from what the cache says of them.
 
 use super::body::Body;
-use super::content;
 use super::error::Problem;
 use super::lists::{self, Cut};
 use super::registry::{Asked, Inner};
 use super::reply::{CONTENT_DIGEST, JSON, OCTETS, Reply, list_reply, value};
-use super::request;
-use crate::cache::{BlobAnswer, Entries, List, ListAnswer, ManifestAnswer, ManifestRequest, Want};
+use super::{content, multipart, request};
+use crate::cache::{BlobAnswer, Content, Entries, List, ListAnswer, ManifestAnswer, ManifestRequest, Want};
 use crate::config::Right;
-use crate::oci::{Accept, ByteRange, Digest, MediaType, Reference, Registry, Repository};
+use crate::oci::{Accept, Digest, MediaType, Ranges, Reference, Registry, Repository};
 use crate::store::ListKey;
 use http::{HeaderValue, Response, StatusCode, header};
 
@@ -99,21 +98,31 @@ impl Inner {
         digest: &Digest,
         asked: &Asked<'_>,
     ) -> Result<Reply, Problem> {
-        let want = match request::range(asked.headers) {
+        let ranges = if asked.is_head() { None } else { request::ranges(asked.headers)? };
+        let want = match &ranges {
             _ if asked.is_head() => Want::Head,
-            // No validator is ever sent, so one that a client names cannot match, and the whole content is due.
-            Some(range) if !asked.headers.contains_key(header::IF_RANGE) => Want::Range(range),
-            _ => Want::Whole,
+            Some(Ranges::One(range)) => Want::Range(*range),
+            Some(Ranges::Many(ranges)) => Want::Parts(ranges),
+            None => Want::Whole,
         };
         let BlobAnswer { length, range, content, provenance } = self.cache.blob(repository, digest, want).await?;
-        let mut response = Response::new(content::body(content));
+        let several = matches!(content, Content::Parts(_));
+        let body = content::body(content);
+        // An answer to HEAD has none, and says how long the blob is.
+        let bytes = if asked.is_head() { length } else { body.length().unwrap_or(length) };
+        let mut response = Response::new(body);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, OCTETS);
-        headers.insert(header::CONTENT_LENGTH, range.map_or(length, ByteRange::len).into());
+        headers.insert(header::CONTENT_LENGTH, bytes.into());
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         headers.insert(CONTENT_DIGEST, value(&digest.to_string()));
         if let Some(range) = range {
             headers.insert(header::CONTENT_RANGE, value(&range.content_range(length)));
+        }
+        if several {
+            headers.insert(header::CONTENT_TYPE, value(&multipart::content_type(digest)));
+        }
+        if several || range.is_some() {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         }
         Ok(Reply { response, provenance: Some(provenance), detail: None })

@@ -17,6 +17,7 @@ mod bypass;
 mod damage;
 mod disk;
 mod kept;
+mod multirange;
 mod ranges;
 mod resume;
 mod sources;

@@ -14,7 +14,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-pub(super) use query::{parameter, range, without_port};
+pub(super) use query::{parameter, ranges, without_port};
 pub use target::{AcrResource, Target};
 
 use crate::oci::{InvalidDigest, InvalidName, InvalidReference, Name, Registry};

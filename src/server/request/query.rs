@@ -1,6 +1,6 @@
 //! What a request says outside its path: query, `Host`, `Range`.
 
-use crate::oci::RangeRequest;
+use crate::oci::{Ranges, TooManyRanges};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
@@ -31,13 +31,15 @@ fn unbracketed(host: &str) -> bool {
     host.contains(':') && !host.starts_with('[')
 }
 
-/// The one range that all lines of `Range` ask for; several ranges are for the whole content, as RFC 9110 allows.
-#[must_use]
-pub(in crate::server) fn range(headers: &http::HeaderMap) -> Option<RangeRequest> {
-    let mut lines = headers.get_all(http::header::RANGE).iter();
-    let only = lines.next()?;
-    if lines.next().is_some() {
-        return None;
+/// The parts of a blob that the lines of `Range` ask for; `None`: all of it.
+///
+/// # Errors
+/// [`TooManyRanges`].
+pub(in crate::server) fn ranges(headers: &http::HeaderMap) -> Result<Option<Ranges>, TooManyRanges> {
+    // No validator is ever sent, so one that a client names cannot match, and the whole content is due.
+    if headers.contains_key(http::header::IF_RANGE) {
+        return Ok(None);
     }
-    RangeRequest::parse(only.to_str().ok()?)
+    let lines = headers.get_all(http::header::RANGE).iter().map(|line| line.to_str().ok());
+    Ranges::parse(lines.collect::<Option<Vec<_>>>().unwrap_or_default())
 }

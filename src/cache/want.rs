@@ -1,0 +1,88 @@
+//! What a request wants of a blob, and what that is of a blob of known length.
+
+use super::answer::{BlobAnswer, Content, Provenance};
+use super::error::CacheError;
+use super::heard;
+use super::parts::Parts;
+use crate::oci::{ByteRange, Digest, RangeRequest, resolve_many};
+use crate::store::BlobFile;
+
+/// Of a stored blob, bytes that are checked before the answer begins.
+const CHECKED_FIRST: u64 = 4 << 20;
+/// What the check of a part reads at least: a piece.
+const CHECKED_PIECE: u64 = 1 << 20;
+
+/// What is wanted of a blob.
+#[derive(Clone, Copy, Debug)]
+pub enum Want<'a> {
+    /// Whether it is there, and its length.
+    Head,
+    /// All of it.
+    Whole,
+    /// A part.
+    Range(RangeRequest),
+    /// Several parts, in this order.
+    Parts(&'a [RangeRequest]),
+}
+
+/// What is wanted, once the blob's length is known.
+pub(super) enum Wanted {
+    Whole,
+    Range(ByteRange),
+    Parts(Vec<ByteRange>),
+}
+
+/// What `want` means in a blob of `length` bytes.
+pub(super) fn resolve(want: Want<'_>, length: u64) -> Result<Wanted, CacheError> {
+    match want {
+        Want::Range(range) => {
+            range.resolve(length).map(Wanted::Range).map_err(|_| CacheError::Unsatisfiable { length })
+        }
+        Want::Parts(asked) => Ok(match resolve_many(asked, length) {
+            None => Wanted::Whole,
+            Some(parts) => match parts[..] {
+                [only] => Wanted::Range(only),
+                _ => Wanted::Parts(parts),
+            },
+        }),
+        Want::Head | Want::Whole => Ok(Wanted::Whole),
+    }
+}
+
+/// The answer from a complete, verified file.
+pub(super) fn from_file(
+    digest: &Digest,
+    file: &BlobFile,
+    length: u64,
+    want: Want<'_>,
+    provenance: Provenance,
+) -> Result<BlobAnswer, CacheError> {
+    let answer = |range, content| BlobAnswer { length, range, content, provenance };
+    if let Want::Head = want {
+        return Ok(answer(None, Content::Nothing));
+    }
+    let part = |range| Content::File(file.clone(), range);
+    Ok(match resolve(want, length)? {
+        Wanted::Whole => answer(None, part(ByteRange { start: 0, end: length })),
+        Wanted::Range(range) => answer(Some(range), part(range)),
+        Wanted::Parts(ranges) => {
+            answer(None, Content::Parts(Box::new(Parts::stored(*digest, file.clone(), length, ranges))))
+        }
+    })
+}
+
+/// Whether the first bytes of an answer, a few MiB of them, are what was stored.
+pub(super) async fn begins_sound(digest: &Digest, file: &BlobFile, ranges: &[ByteRange]) -> bool {
+    let mut left = CHECKED_FIRST;
+    for range in ranges {
+        let first = range.start..range.end.min(range.start.saturating_add(left));
+        if !file.is_checked(&first) && heard("check", digest, file.check(first).await).is_none() {
+            return false;
+        }
+        left = left.saturating_sub(range.len().max(CHECKED_PIECE));
+        if left == 0 {
+            break;
+        }
+    }
+    true
+}
