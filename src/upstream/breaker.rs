@@ -2,7 +2,8 @@
 //! own time limit.
 //!
 //! Three failures in a row to get any answer (refused, time-out, TLS) open it. From then on one request at a time is let through,
-//! at growing intervals; the first answer, whatever its status, closes it. Requests that are still connecting when it opens fail
+//! at growing intervals (another one if a try takes longer than the longest of them: where packets vanish, a request that was sent
+//! during the outage may not notice its end); the first answer, whatever its status, closes it. Requests that are still connecting when it opens fail
 //! with it. A breaker belongs to a host that is really dialled, so that a storage account that is away does not keep anybody from
 //! the registry itself.
 
@@ -39,7 +40,8 @@ struct Outage {
     last: Failure,
     pause: Duration,
     next: Instant,
-    probing: bool,
+    /// When the last request that was let through was, if it has not ended.
+    probing: Option<Instant>,
 }
 
 /// Leave to send one request; how it ends is to be told.
@@ -62,7 +64,7 @@ impl Breaker {
     pub(super) fn admit(&self) -> Result<Pass<'_>, Failure> {
         let mut state = locked(&self.state);
         state.check(&self.host)?;
-        let probe = state.outage.as_mut().map(|outage| outage.probing = true).is_some();
+        let probe = state.outage.as_mut().map(|outage| outage.probing = Some(Instant::now())).is_some();
         Ok(Pass { breaker: self, probe })
     }
 
@@ -81,7 +83,7 @@ impl Breaker {
             if probe {
                 outage.pause = (outage.pause * 2).min(LONGEST_PAUSE);
                 outage.next = Instant::now() + outage.pause;
-                outage.probing = false;
+                outage.probing = None;
                 outage.last = failure.clone();
             }
             return;
@@ -95,7 +97,7 @@ impl Breaker {
                 "the host does not answer: requests to it fail at once, one at a time tries it, until it does"
             );
             let (pause, next) = (FIRST_PAUSE, Instant::now() + FIRST_PAUSE);
-            state.outage = Some(Outage { last: failure.clone(), pause, next, probing: false });
+            state.outage = Some(Outage { last: failure.clone(), pause, next, probing: None });
             self.open.send_replace(true);
         }
     }
@@ -105,11 +107,12 @@ impl State {
     fn check(&self, host: &str) -> Result<(), Failure> {
         let Some(outage) = &self.outage else { return Ok(()) };
         let left = outage.next.saturating_duration_since(Instant::now());
-        if !outage.probing && left.is_zero() {
+        let probing = outage.probing.is_some_and(|since| since.elapsed() < LONGEST_PAUSE);
+        if !probing && left.is_zero() {
             return Ok(());
         }
         let since = humantime::format_rfc3339_seconds(self.since.unwrap_or(SystemTime::UNIX_EPOCH));
-        let next = if outage.probing {
+        let next = if probing {
             "a try is under way".to_owned()
         } else {
             format!("the next try is in {} s", left.as_millis().div_ceil(1000))
@@ -150,7 +153,7 @@ impl Drop for Pass<'_> {
         if self.probe
             && let Some(outage) = &mut locked(&self.breaker.state).outage
         {
-            outage.probing = false;
+            outage.probing = None;
         }
     }
 }
@@ -214,6 +217,24 @@ mod tests {
         assert!(breaker.check().is_ok());
         fail(&breaker, 2);
         assert!(breaker.check().is_ok(), "it counts from nothing again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_hangs_does_not_keep_the_next_from_finding_the_host_well() {
+        let breaker = breaker();
+        fail(&breaker, 3);
+        tokio::time::advance(FIRST_PAUSE).await;
+        let hanging = breaker.admit().ok().unwrap();
+        tokio::time::advance(LONGEST_PAUSE - Duration::from_millis(1)).await;
+        assert!(breaker.check().is_err());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let second = breaker.admit().ok().unwrap();
+        assert!(breaker.check().is_err(), "one more, not all");
+        second.settle(None);
+        assert!(breaker.check().is_ok());
+        // What the first one says afterwards counts like any other failure.
+        hanging.settle(Some(&silence()));
+        assert!(breaker.check().is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use super::error::{ErrorKind, Failure, SetupError};
 use super::origin::Origin;
+use super::resolve::Resolver;
 use super::tls;
 use crate::config::Environment;
 use http::{HeaderValue, Uri};
@@ -46,7 +47,7 @@ pub(super) enum Route {
 pub(super) struct Connector {
     tls: Arc<ClientConfig>,
     proxies: Matcher,
-    tcp: HttpConnector,
+    tcp: HttpConnector<Resolver>,
     limit: Duration,
 }
 
@@ -55,9 +56,10 @@ impl Connector {
         upstream: &str,
         ca_file: Option<&Path>,
         environment: &Environment,
+        resolver: Resolver,
         limit: Duration,
     ) -> Result<Self, SetupError> {
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(Duration::from_secs(60)));
@@ -168,7 +170,7 @@ pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
 
 /// Connects to a proxy, which may itself want TLS.
 struct ToProxy {
-    tcp: HttpConnector,
+    tcp: HttpConnector<Resolver>,
     tls: Arc<ClientConfig>,
 }
 

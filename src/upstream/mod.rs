@@ -28,6 +28,7 @@ mod pool;
 mod process;
 mod rate;
 mod registry;
+mod resolve;
 mod scope;
 mod secret;
 mod throttle;

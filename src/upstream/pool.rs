@@ -128,7 +128,13 @@ impl Pool {
                 Ok(response) => return Ok((connection, response, replaced)),
                 // The server may have closed it while the request was on its way.
                 Err(Broken::Dead(_)) => replaced = true,
-                Err(Broken::Final(failure)) => return Err(failure),
+                Err(Broken::Final(failure)) => {
+                    if failure.kind == ErrorKind::Timeout {
+                        // Where packets vanish, the other kept connections are as dead, and would each cost the next one a wait.
+                        locked(&host.idle).clear();
+                    }
+                    return Err(failure);
+                }
             }
         }
         let mut connection = tokio::select! {
@@ -277,14 +283,18 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::resolve::Resolver;
     use crate::upstream::testing::{Server, environment, reply};
     use http_body_util::BodyExt as _;
+
+    fn connector() -> Connector {
+        Connector::new("test", None, &environment(), Resolver::of_system(), Duration::from_secs(5)).unwrap()
+    }
 
     #[tokio::test]
     async fn a_full_host_says_when_to_come_back_and_recovers() {
         let server = Server::start(|_| reply(200, &[], "0123")).await;
-        let connector = Connector::new("test", None, &environment(), Duration::from_secs(5)).unwrap();
-        let mut pool = Pool::new(connector, 1, Duration::from_secs(5));
+        let mut pool = Pool::new(connector(), 1, Duration::from_secs(5));
         pool.wait = Duration::from_millis(50);
         let url: Uri = format!("{}/x", server.url()).parse().unwrap();
         let origin = Origin::of(&url).unwrap();
@@ -302,8 +312,7 @@ mod tests {
 
     #[tokio::test]
     async fn storage_hosts_that_came_and_went_are_forgotten() {
-        let connector = Connector::new("test", None, &environment(), Duration::from_secs(5)).unwrap();
-        let pool = Pool::new(connector, 1, Duration::from_secs(5));
+        let pool = Pool::new(connector(), 1, Duration::from_secs(5));
         for number in 0..1000 {
             pool.host(&Origin { https: true, host: format!("s{number}.invalid"), port: 443 });
         }

@@ -5,14 +5,15 @@ use super::credential::{self, Material, Memo};
 use super::error::{ErrorKind, Failure, SetupError, UpstreamError};
 use super::fetch::Ask;
 use super::grant::Granter;
+use super::list;
 use super::op::Op;
 use super::origin::Origin;
 use super::pool::Pool;
 use super::rate::Rate;
+use super::resolve::Resolver;
 use super::scope::Scope;
 use super::tokens::Tokens;
 use super::wire::{Answer, Wire};
-use super::{classify, list};
 use crate::config::Environment;
 use crate::config::{Limits, UpstreamSettings};
 use crate::oci::{self, Accept, Digest, Manifest, MediaType, Name, Reference, Registry};
@@ -104,6 +105,17 @@ impl Upstream {
         metrics: Arc<Metrics>,
         environment: &Environment,
     ) -> Result<Self, SetupError> {
+        Self::resolving(settings, limits, metrics, environment, Resolver::of_system())
+    }
+
+    /// The same, with names looked up in a way of its own.
+    pub(super) fn resolving(
+        settings: &UpstreamSettings,
+        limits: &Limits,
+        metrics: Arc<Metrics>,
+        environment: &Environment,
+        resolver: Resolver,
+    ) -> Result<Self, SetupError> {
         let name = settings.name.clone();
         let Some(origin) = Origin::of(&settings.url) else {
             // Without a user's part, which may hold a password.
@@ -112,7 +124,7 @@ impl Upstream {
             return Err(SetupError::Address { upstream: name.to_string(), url });
         };
         let ca_file = settings.ca_file.as_deref();
-        let connector = Connector::new(name.as_str(), ca_file, environment, settings.connect_timeout)?;
+        let connector = Connector::new(name.as_str(), ca_file, environment, resolver, settings.connect_timeout)?;
         let pool = Pool::new(connector, limits.upstream_connections, settings.first_byte_timeout);
         let wire =
             Arc::new(Wire::new(name.clone(), pool, Arc::clone(&metrics), settings.stall_timeout, settings.sealed));
@@ -343,10 +355,10 @@ fn part_of(answer: &Answer) -> Option<(u64, Option<u64>)> {
 
 async fn manifest_of(answer: Answer) -> Result<FetchedManifest, Failure> {
     let (media_type, digest, origin) = (media_type_of(&answer), digest_of(&answer), answer.origin.to_string());
-    let speaks = classify::is_speaker(&answer.headers) || digest.is_some();
     let content = answer.collect(oci::MAX_MANIFEST).await?;
-    let own = if media_type.is_none() || !speaks { Manifest::parse(&content) } else { None };
-    if !speaks && own.is_none() {
+    // Without a digest there is nothing else to tell a manifest from what a filter or a cut left of it.
+    let own = if media_type.is_none() || digest.is_none() { Manifest::parse(&content) } else { None };
+    if digest.is_none() && own.is_none() {
         return Err(Failure::foreign(format!("{origin} answered 200 with something that is no manifest")));
     }
     let Some(media_type) = media_type.or_else(|| own.and_then(|own| own.media_type)) else {

@@ -1,7 +1,9 @@
 //! Each behaviour that a user can meet, against a scripted registry.
 
+mod certificates;
 mod credentials;
 mod lists;
+mod names;
 mod network;
 mod outage;
 mod redirects;
