@@ -12,6 +12,7 @@ use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, FetchedList, ListRequest, Page};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
@@ -231,9 +232,16 @@ impl Inner {
         let outlook = self.outlook_of(registry(key))?;
         let mut all = Entries::of(key);
         let mut page = Page::First;
+        let mut followed = HashSet::new();
         loop {
             let fetched = outlook.ask(repository(key), outlook.upstream.get_list(request(key, page))).await?;
             let added = all.add(key, &fetched)?;
+            if let Some(next) = &fetched.next
+                && !followed.insert(next.clone())
+            {
+                let problem = format!("its pages lead in a circle: {next} comes twice");
+                return Err(CacheError::Unreadable { upstream: registry(key).to_string(), what: "list", problem });
+            }
             match fetched.next {
                 // A page that brings nothing and names another one would go on for ever.
                 Some(next) if added > 0 && all.len() <= self.limits.list_entries => page = Page::Next(next),

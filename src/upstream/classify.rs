@@ -71,7 +71,7 @@ pub(super) async fn failure(op: Op, answer: Answer, identity: Option<&str>) -> F
     let api = is_speaker(&answer.headers);
     let page = is_page(&answer.headers);
     let correlation = correlation(&answer.headers);
-    if status.is_redirection() || status.is_success() || status.is_informational() {
+    if !status.is_client_error() && !status.is_server_error() {
         let to = answer.header(LOCATION).and_then(|to| to.parse::<http::Uri>().ok());
         let to = to.and_then(|to| to.host().map(|host| format!(" leading to {host}"))).unwrap_or_default();
         return Failure::foreign(format!("{origin} answered {status}{to}, which no registry does here; {LOOK}"));

@@ -41,7 +41,8 @@ impl Session {
             arrived = self.arrive(ask).await?;
         }
         let Arrived { answer, pass, redirected } = arrived;
-        if matches!(answer.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+        // Only of a blob may a part be asked for.
+        if answer.status == StatusCode::OK || answer.status == StatusCode::PARTIAL_CONTENT && ask.op.is_bulk() {
             return as_content(ask.op, answer);
         }
         let failure = classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await;

@@ -278,14 +278,16 @@ struct Reply {
     token: Option<String>,
     access_token: Option<String>,
     refresh_token: Option<String>,
-    expires_in: Option<u64>,
+    /// A number of seconds; some services write a text, a fraction or less than nothing, which is no reason to have no token.
+    expires_in: Option<serde_json::Value>,
 }
 
 impl Reply {
     fn token(self, op: Op, identity: &str) -> Option<Token> {
         let access = [self.token, self.access_token].into_iter().flatten().find(|text| !text.is_empty());
         let text = if op == Op::Exchange { self.refresh_token.filter(|text| !text.is_empty()) } else { access }?;
-        let lifetime = self.expires_in.map_or(LIFETIME, |seconds| Duration::from_secs(seconds).max(LIFETIME));
+        let seconds = self.expires_in.and_then(|said| said.as_u64().or_else(|| said.as_str()?.trim().parse().ok()));
+        let lifetime = seconds.map_or(LIFETIME, |seconds| Duration::from_secs(seconds).max(LIFETIME));
         let expires = jwt::expires(&text);
         Some(Token::new(Secret::new(text), identity, expires, lifetime))
     }

@@ -6,6 +6,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod answers;
 mod hosts;
 mod matrix;
 mod pace;
