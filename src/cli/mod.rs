@@ -6,6 +6,7 @@
 mod arguments;
 mod check;
 mod client;
+mod client_config;
 mod docker;
 mod list;
 mod pin;
@@ -33,6 +34,8 @@ enum Command {
     Serve(arguments::Settings),
     /// Validate the configuration, print the effective settings and where each came from
     Check(check::Arguments),
+    /// Print or write the files with which a client (containerd, docker, podman, buildkit, oras, helm, …) pulls through larder
+    ClientConfig(client_config::Arguments),
     /// Show what the running daemon is doing and what it has saved
     Status(arguments::Question),
     /// List what is stored by tag, with sizes
@@ -55,6 +58,7 @@ pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments.into_sources(sources)),
         Command::Check(arguments) => check::run(arguments, sources),
+        Command::ClientConfig(arguments) => client_config::run(arguments, sources),
         Command::Status(question) => status::run(question, sources),
         Command::List(arguments) => list::run(arguments, sources),
         Command::Pin(arguments) => pin::pin(arguments, sources),

@@ -22,6 +22,7 @@ mod values;
 
 pub use environment::Environment;
 pub use load::{Loaded, Sources, find_socket, load, load_store};
+pub use names::parse_url;
 pub use origin::{ConfigError, ConfigErrors, Origin};
 pub use overlay::{Flags, Login};
 pub use reader::Effective;

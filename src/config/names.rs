@@ -36,8 +36,11 @@ fn is_host_name(host: &str) -> bool {
     host.len() <= 253 && host.split('.').all(label)
 }
 
-/// An upstream's address: scheme and authority, nothing else. Nothing of a user or password in it is repeated.
-pub(super) fn parse_url(text: &str) -> Result<Uri, String> {
+/// A registry's address: scheme and authority, nothing else. Nothing of a user or password in it is repeated.
+///
+/// # Errors
+/// What is wrong with it and what to write instead.
+pub fn parse_url(text: &str) -> Result<Uri, String> {
     let advice = "write scheme and host, such as https://myacr.azurecr.io";
     if text.contains('@') {
         return Err(format!(
