@@ -134,14 +134,13 @@ impl Inner {
     /// The manifest in whose list of referrers the one that goes stands. What is not stored here is looked at upstream.
     async fn subject_of(&self, what: &Removal, outlook: &Outlook) -> Option<Digest> {
         let Removal::Manifest(repository, digest) = what else { return None };
-        let content = match self.stored_manifest(repository, digest).await {
-            Some(manifest) => manifest.content.clone(),
-            None => {
-                let reference = Reference::Digest(*digest);
-                let everything = crate::oci::Accept::default();
-                let get = outlook.upstream.get_manifest(&repository.name, &reference, &everything);
-                outlook.ask(None, get).await.ok()?.content
-            }
+        let content = if let Some(manifest) = self.stored_manifest(repository, digest).await {
+            manifest.content.clone()
+        } else {
+            let reference = Reference::Digest(*digest);
+            let everything = crate::oci::Accept::default();
+            let get = outlook.upstream.get_manifest(&repository.name, &reference, &everything);
+            outlook.ask(None, get).await.ok()?.content
         };
         Manifest::parse(&content)?.subject
     }

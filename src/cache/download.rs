@@ -298,7 +298,7 @@ impl Download {
         };
         let request = source.outlook.upstream.get_blob(&source.repository.name, &self.digest, range);
         let FetchedBlob { start, length, body } = source.outlook.ask(Some(&source.repository), request).await?;
-        self.sources.prove(&source);
+        self.sources.prove(source);
         self.skip = self.offset.saturating_sub(start);
         // The first answer's length is what readers were told; it stays, and the digest decides.
         self.length = self.length.or(length);

@@ -225,7 +225,7 @@ mod tests {
         fail(&breaker, 3);
         tokio::time::advance(FIRST_PAUSE).await;
         let hanging = breaker.admit().ok().unwrap();
-        tokio::time::advance(LONGEST_PAUSE - Duration::from_millis(1)).await;
+        tokio::time::advance(LONGEST_PAUSE.saturating_sub(Duration::from_millis(1))).await;
         assert!(breaker.check().is_err());
         tokio::time::advance(Duration::from_millis(1)).await;
         let second = breaker.admit().ok().unwrap();

@@ -12,7 +12,7 @@ const API: &str = "Docker-Distribution-Api-Version: registry/2.0\r\n";
 const DOCUMENT: &str = r#"{"schemaVersion":2,"layers":[]}"#;
 const JSON: &str = "Content-Type: application/json\r\n";
 /// Every wait of the upstream's in these tests.
-const WAIT: Duration = Duration::from_millis(1000);
+const WAIT: Duration = Duration::from_secs(1);
 /// A request for a manifest waits for a head, and for a body that is held whole at most ten times as long.
 const LIMIT: Duration = Duration::from_secs(15);
 
