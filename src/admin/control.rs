@@ -2,7 +2,7 @@
 
 use super::Admin;
 use crate::cache::{Purge, Purged};
-use crate::oci::{Reference, Repository, RepositoryPattern};
+use crate::oci::{Reference, Registry, Repository, RepositoryPattern};
 use crate::server::{Body, Target};
 use crate::store::Pin;
 use crate::telemetry::CacheStatus;
@@ -40,13 +40,13 @@ impl Admin {
     fn status(&self) -> Value {
         let usage = self.store.usage();
         let none: &[&str] = &[];
-        let upstreams = self.routes.registries().iter().map(|registry| self.upstream(registry.as_str()));
+        let upstreams = self.routes.registries().iter().map(|registry| self.upstream(registry));
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_s": self.started.elapsed().as_secs(),
             "store": {
                 "bytes": usage.bytes, "limit_bytes": usage.limit, "counted": usage.exact,
-                "blobs": usage.blobs, "ingests": usage.ingests,
+                "blobs": usage.blobs, "ingests": usage.ingests, "held_bytes": usage.held,
             },
             "fills_inflight": self.metrics.fills_inflight.with_label_values(none).get(),
             "requests_inflight": self.metrics.http_inflight.with_label_values(none).get(),
@@ -54,7 +54,8 @@ impl Admin {
         })
     }
 
-    fn upstream(&self, name: &str) -> Value {
+    fn upstream(&self, registry: &Registry) -> Value {
+        let name = registry.as_str();
         let results = CacheStatus::ALL.map(|status| {
             let counters = crate::telemetry::CACHE_KINDS
                 .map(|kind| self.metrics.cache_requests.with_label_values(&[name, kind, status.as_str()]).get());
@@ -65,6 +66,7 @@ impl Admin {
         json!({
             "name": name,
             "up": self.metrics.upstream_up.with_label_values(&[name]).get() == 1,
+            "held": self.cache.is_away(registry),
             "requests": Value::Object(results.into_iter().collect()),
             "sent_bytes": sent("cache") + sent("upstream"),
             "received_bytes": received,

@@ -172,7 +172,7 @@ impl Download {
             let answer = if source.member { Ok(()) } else { self.ask_whether(&source).await };
             match answer {
                 Ok(()) => {
-                    self.sources.prove(&source);
+                    self.sources.prove(source);
                     self.length = Some(self.offset);
                     self.from = Some(source);
                     return Ok(());
@@ -297,7 +297,7 @@ impl Download {
             (start, end) => Some((start, end.map(|end| end - 1))),
         };
         let request = source.outlook.upstream.get_blob(&source.repository.name, &self.digest, range);
-        let FetchedBlob { start, length, body } = source.outlook.ask(Some(&source.repository), request).await?;
+        let FetchedBlob { start, length, body } = source.outlook.ask_for_bytes(&source.repository, request).await?;
         self.sources.prove(source);
         self.skip = self.offset.saturating_sub(start);
         // The first answer's length is what readers were told; it stays, and the digest decides.

@@ -24,6 +24,7 @@ mod outlook;
 mod parts;
 mod purge;
 mod put;
+mod reach;
 mod tasks;
 mod transfer;
 mod want;
@@ -80,7 +81,7 @@ struct Inner {
 }
 
 impl Cache {
-    /// Joins the store and the upstreams.
+    /// Joins the store and the upstreams. To be called in a runtime.
     #[must_use]
     pub fn new(
         store: Store,
@@ -93,7 +94,7 @@ impl Cache {
             metrics.expect_upstream(settings.name.as_str());
             (settings.name.clone(), Arc::new(Outlook::new(upstream, &settings, Arc::clone(&metrics))))
         });
-        Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             outlooks: outlooks.collect(),
             memory: memory::ManifestMemory::new(limits.manifest_memory),
             tags: quick_cache::sync::Cache::new(limits.tag_entries),
@@ -109,7 +110,15 @@ impl Cache {
             limits: limits.clone(),
             store,
             metrics,
-        }))
+        });
+        let (asked, watching) = (inner.outlooks.clone(), Arc::downgrade(&inner));
+        inner.store.hold_for(move |perhaps| {
+            let is_away = |outlook: &Outlook| outlook.is_away() || perhaps && outlook.reach.is_unheard_of();
+            let away = asked.iter().filter(|(_, outlook)| is_away(outlook));
+            away.map(|(registry, _)| registry.clone()).collect()
+        });
+        inner.tasks.spawn(reach::watch(watching));
+        Self(inner)
     }
 
     /// The bounds of everything.

@@ -8,9 +8,11 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::watch;
 
 use super::freshness::Freshness;
 use super::lock;
+use super::reach::Reach;
 
 /// One upstream, with what the cache expects of it at the moment.
 #[derive(Debug)]
@@ -28,6 +30,10 @@ pub(super) struct Outlook {
     trouble: Mutex<Option<Arc<str>>>,
     /// Repositories that a working token was refused for: their content is withheld until it works again.
     withdrawn: Mutex<HashSet<Repository>>,
+    /// Whether it could give again what is stored.
+    pub(super) reach: Reach,
+    /// Whether it is being asked whether it is there.
+    pinging: watch::Sender<bool>,
 }
 
 impl Outlook {
@@ -40,6 +46,8 @@ impl Outlook {
             slow: AtomicBool::new(false),
             trouble: Mutex::default(),
             withdrawn: Mutex::default(),
+            reach: Reach::default(),
+            pinging: watch::Sender::new(false),
         }
     }
 
@@ -77,9 +85,61 @@ impl Outlook {
         repository: Option<&'a Repository>,
         request: impl Future<Output = Result<T, UpstreamError>> + Send + 'a,
     ) -> Pin<Box<dyn Future<Output = Result<T, UpstreamError>> + Send + 'a>> {
+        self.send(repository, false, request)
+    }
+
+    /// The same, for a request that brings a blob's bytes.
+    pub(super) fn ask_for_bytes<'a, T: Send + 'a>(
+        &'a self,
+        repository: &'a Repository,
+        request: impl Future<Output = Result<T, UpstreamError>> + Send + 'a,
+    ) -> Pin<Box<dyn Future<Output = Result<T, UpstreamError>> + Send + 'a>> {
+        self.send(Some(repository), true, request)
+    }
+
+    fn send<'a, T: Send + 'a>(
+        &'a self,
+        repository: Option<&'a Repository>,
+        bytes: bool,
+        request: impl Future<Output = Result<T, UpstreamError>> + Send + 'a,
+    ) -> Pin<Box<dyn Future<Output = Result<T, UpstreamError>> + Send + 'a>> {
         Box::pin(async move {
-            request.await.inspect(|_| self.succeeded(repository)).inspect_err(|error| self.failed(repository, error))
+            let answer = request.await;
+            match &answer {
+                Ok(_) => {
+                    self.reach.answered(bytes);
+                    self.succeeded(repository);
+                }
+                Err(error) => {
+                    self.reach.failed(bytes, error);
+                    self.failed(repository, error);
+                }
+            }
+            answer
         })
+    }
+
+    /// Whether what it has given cannot be had again now.
+    pub(super) fn is_away(&self) -> bool {
+        self.sealed || self.reach.is_away()
+    }
+
+    /// Whether nobody is asking it already whether it is there.
+    pub(super) fn begin_ping(&self) -> bool {
+        self.pinging.send_if_modified(|pinging| !std::mem::replace(pinging, true))
+    }
+
+    /// Asks whether it is there.
+    pub(super) async fn ping(&self) {
+        // How it ends has been noted, and is no event: nobody waited for it.
+        let _ = self.ask(None, self.upstream.ping()).await;
+        self.pinging.send_replace(false);
+    }
+
+    /// Waits until nobody is asking it.
+    pub(super) async fn pinged(&self) {
+        // The sender is this outlook's own: it cannot be gone.
+        let _ = self.pinging.subscribe().wait_for(|pinging| !*pinging).await;
     }
 
     fn succeeded(&self, repository: Option<&Repository>) {

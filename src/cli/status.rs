@@ -29,6 +29,11 @@ fn show(status: &Value) -> String {
         number(&store["blobs"]),
         number(&store["ingests"]),
     );
+    if number(&store["held_bytes"]) > 0 {
+        let held = size(&store["held_bytes"]);
+        let _ =
+            writeln!(text, "  held    {held} stay whatever room is needed: their upstream cannot give them again now");
+    }
     let _ = writeln!(
         text,
         "now       {} requests, {} downloads from upstream",

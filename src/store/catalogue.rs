@@ -36,6 +36,8 @@ pub(super) struct Entry {
     manifest: AtomicBool,
     /// What of it this process has written or checked.
     pub(super) checked: Checked,
+    /// The registries that are known to have it.
+    pub(super) origins: AtomicU64,
     /// Whether a process that did not sync it may have left it incomplete: all of it is hashed before it is first opened.
     suspect: AtomicBool,
     file: Mutex<Observer>,
@@ -60,6 +62,7 @@ impl Entry {
             unwritten: AtomicBool::new(false),
             manifest: AtomicBool::new(manifest),
             checked: Checked::new(len, false),
+            origins: AtomicU64::new(0),
             suspect: AtomicBool::new(suspect),
             file: Mutex::default(),
         }

@@ -83,6 +83,16 @@ pub enum Refusal {
         /// Bytes that the store may hold.
         limit: u64,
     },
+    /// What could be removed cannot be had again now.
+    #[error(
+        "no room for {needed} bytes: {held} bytes are kept that no upstream can give again now; raise [store] max_size"
+    )]
+    Held {
+        /// Bytes to store.
+        needed: u64,
+        /// Bytes that are not removed for that reason.
+        held: u64,
+    },
     /// The disk has not finished a write for long.
     #[error("the disk has been busy with one write for over 10 seconds; nothing new is stored until it is done")]
     Slow,

@@ -1,7 +1,8 @@
 //! Making room: what goes when a reservation does not fit.
 //!
 //! In this order: what lies in quarantine, partial downloads that nobody is filling, blobs as `policy` ranks them, the bytes of
-//! manifests. A blob that somebody has open, or that is pinned, is no candidate. Nothing is removed for a reservation that would be refused all the same.
+//! manifests. A blob that somebody has open, that is pinned, or that no upstream can give again now (`origins`) is no candidate.
+//! Nothing is removed for a reservation that would be refused all the same.
 
 use super::catalogue::Entry;
 use super::error::{Refusal, StoreError};
@@ -30,11 +31,14 @@ impl Inner {
             Err(_) => {}
         }
         let _one = lock(&self.evicting);
-        match self.try_reserve(bytes) {
+        let held = match self.try_reserve(bytes) {
             Ok(reservation) => return Ok(reservation),
             Err(shortage) => self.make_room(&shortage),
-        }
-        self.try_reserve(bytes).map_err(|shortage| shortage.refusal.into())
+        };
+        self.try_reserve(bytes).map_err(|shortage| match held {
+            0 => shortage.refusal.into(),
+            held => Refusal::Held { needed: bytes, held }.into(),
+        })
     }
 
     /// Replaces a small file, for which there is room. No digest may be locked.
@@ -51,8 +55,13 @@ impl Inner {
         drop(self.reserve(0));
         let _one = lock(&self.evicting);
         if let Some(shortage) = self.space.over_high() {
-            self.make_room(&shortage);
+            let _held = self.make_room(&shortage);
         }
+    }
+
+    /// Whether so much can be reserved without removing anything.
+    pub(super) fn fits(&self, bytes: u64) -> bool {
+        self.try_reserve(bytes).is_ok()
     }
 
     fn try_reserve(&self, bytes: u64) -> Result<Reservation, Shortage> {
@@ -60,19 +69,20 @@ impl Inner {
         self.space.reserve(bytes, self.files.disk.free().unwrap_or(u64::MAX))
     }
 
-    fn make_room(&self, shortage: &Shortage) {
+    /// Removes what may go. Gives back how many bytes were not removed because they cannot be had again now.
+    fn make_room(&self, shortage: &Shortage) -> u64 {
         let mut freed = self.clear_quarantine();
         if freed < shortage.must {
             freed += self.remove_idle_ingests();
         }
         let enough = if shortage.must > 0 { shortage.must } else { shortage.goal };
         if freed >= enough {
-            return;
+            return 0;
         }
-        let candidates = self.candidates();
+        let (candidates, held) = self.candidates();
         let evictable: u64 = candidates.iter().map(|(_, entry)| entry.len).sum();
         if freed + evictable < shortage.must {
-            return;
+            return held;
         }
         let (mut removed, before) = (0_u64, freed);
         for (digest, entry) in candidates {
@@ -87,18 +97,28 @@ impl Inner {
             let size_bytes = freed - before;
             tracing::info!(blobs = removed, size_bytes, "removed blobs that were not used for long to make room");
         }
+        held
     }
 
-    /// Blobs without a reader or a pin, the first to go first.
-    fn candidates(&self) -> Vec<(Digest, Arc<Entry>)> {
+    /// Blobs without a reader or a pin that can be had again, the first to go first; and the bytes of those that cannot.
+    fn candidates(&self) -> (Vec<(Digest, Arc<Entry>)>, u64) {
         if !self.pins.is_ready() {
-            return Vec::new();
+            return (Vec::new(), 0);
+        }
+        let away = self.origins.perhaps_away();
+        if away != 0 && !self.origins.are_known() {
+            return (Vec::new(), self.space.used());
         }
         self.touch_children();
         let mut all = self.catalogue.all();
-        all.retain(|(digest, entry)| !self.pins.has(digest) && !self.catalogue.has_reader(digest, entry));
+        let mut held = 0;
+        all.retain(|(digest, entry)| {
+            let is_held = entry.is_held(away);
+            held += if is_held { entry.len } else { 0 };
+            !is_held && !self.pins.has(digest) && !self.catalogue.has_reader(digest, entry)
+        });
         policy::sort(&mut all, |(_, entry)| entry.standing());
-        all
+        (all, held)
     }
 
     fn evict(&self, digest: &Digest, entry: &Arc<Entry>, reason: &str) -> Option<u64> {

@@ -10,7 +10,7 @@ use super::links::TagLink;
 use super::lists::{ListKey, StoredList};
 use super::pins::Pin;
 use crate::config::StoreSettings;
-use crate::oci::{Digest, Manifest, MediaType, Repository, Tag};
+use crate::oci::{Digest, Manifest, MediaType, Registry, Repository, Tag};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
 use std::collections::HashSet;
@@ -29,6 +29,8 @@ pub struct Store(Arc<Inner>);
 pub struct Usage {
     /// Bytes on disk.
     pub bytes: u64,
+    /// Bytes that are not removed to make room, since no upstream can give them again now.
+    pub held: u64,
     /// Bytes that may be on disk.
     pub limit: u64,
     /// Complete blobs.
@@ -86,6 +88,7 @@ impl Store {
     pub fn usage(&self) -> Usage {
         Usage {
             bytes: self.0.space.used(),
+            held: self.0.held(),
             limit: self.0.space.limit,
             blobs: self.0.catalogue.len(),
             ingests: self.0.partials.len(),
@@ -199,6 +202,29 @@ impl Store {
     pub async fn link_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
         let (repository, digest) = (repository.clone(), *digest);
         self.run(move |inner| inner.link_blob(&repository, &digest)).await
+    }
+
+    /// Tells the store whom to ask which registries cannot give again now what they have given or, asked with `true`, perhaps
+    /// cannot: what these alone have is not removed to make room. Asked on the store's threads; the answer must come at once.
+    pub fn hold_for(&self, away: impl Fn(bool) -> Vec<Registry> + Send + Sync + 'static) {
+        self.0.origins.set_away(Box::new(away));
+    }
+
+    /// Notes that a registry has given a blob, whatever its repositories' links say.
+    pub fn came_from(&self, digest: &Digest, registry: &Registry) {
+        self.0.note_origin(registry, &[*digest]);
+    }
+
+    /// Whether there is room for `bytes` more, without anything being removed.
+    pub async fn fits(&self, bytes: u64) -> bool {
+        let fits = self.run(move |inner| Ok(inner.fits(bytes))).await;
+        fits.unwrap_or(true)
+    }
+
+    /// Whether room is to be made as soon as something may go.
+    #[must_use]
+    pub fn wants_room(&self) -> bool {
+        self.0.space.over_high().is_some()
     }
 
     /// A stored list.

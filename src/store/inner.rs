@@ -6,6 +6,7 @@ use super::index::Index;
 use super::inspect::Inspection;
 use super::layout;
 use super::membership::Members;
+use super::origins::Origins;
 use super::partials::Partials;
 use super::pins::Pins;
 use super::space::Space;
@@ -32,6 +33,7 @@ pub(super) struct Inner {
     pub(super) partials: Partials,
     pub(super) members: Members,
     pub(super) pins: Pins,
+    pub(super) origins: Origins,
     pub(super) index: Index,
     pub(super) metrics: Arc<Metrics>,
     pub(super) tags: IntGauge,

@@ -100,6 +100,8 @@ impl Inner {
                 children.push(child.digest);
             }
         }
+        self.note_origin(&repository.registry, &children);
+        self.note_origin(&repository.registry, &[*digest]);
         self.members.add(repository, &children);
         self.index.put(repository, &children, digest);
         Ok(())
@@ -119,6 +121,7 @@ impl Inner {
 
     pub(super) fn link_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
         self.pins.linked_blob(repository, digest);
+        self.note_origin(&repository.registry, &[*digest]);
         let path = layout::blob_link(repository, digest);
         if self.blob_link(repository, digest)? == Some(BlobLink::Has) {
             self.files.keep(&path)?;

@@ -32,6 +32,7 @@ mod links;
 mod lists;
 mod membership;
 mod open;
+mod origins;
 mod partials;
 mod pieces;
 mod pins;

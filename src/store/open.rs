@@ -11,6 +11,7 @@ use super::index::Index;
 use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
 use super::membership::Members;
+use super::origins::Origins;
 use super::partials::Partials;
 use super::pins::Pins;
 use super::record::Record;
@@ -75,6 +76,7 @@ pub(super) fn open(
         partials,
         members: Members::default(),
         pins,
+        origins: Origins::default(),
         index: Index::start(disk, metrics),
         tags: kind("tag"),
         manifests: kind("manifest"),

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 
 /// Removal goes on down to this part of the limit, so that it does not start again with the next download.
 const LOW_WATERMARK_PERCENT: u64 = 90;
+/// Above this part of it, what removal needs to know is made sure of.
+const NEARLY_FULL_PERCENT: u64 = 80;
 /// Above this part of it, removal begins without a download that needs the room.
 const HIGH_WATERMARK_PERCENT: u64 = 95;
 
@@ -90,6 +92,11 @@ impl Space {
         };
         let goal = if over > 0 { after.saturating_sub(low).max(missing) } else { missing };
         Err(Shortage { must: over.max(missing), goal, refusal })
+    }
+
+    /// Whether room may soon have to be made.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        lock(&self.counts).total() > self.limit / 100 * NEARLY_FULL_PERCENT
     }
 
     /// What to remove to get from above the high watermark to the low one.

@@ -1,6 +1,6 @@
 //! The store's own housekeeping, on one thread: first the walk that counts what is there, then, every minute, last use into
-//! file times and the limit kept. Every two seconds it looks whether the disk still takes writes and the index answers, and
-//! fills the index where needed.
+//! file times and the limit kept. Every two seconds it looks whether the disk still takes writes and the index answers, fills the
+//! index where needed, and learns where blobs come from once that matters.
 //!
 //! The store serves from the first moment; the walk only makes its numbers exact. The thread never keeps a store alive.
 
@@ -8,6 +8,7 @@ use super::error::StoreError;
 use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
 use super::links::{BLOB, MANIFEST, TAG};
+use super::origins;
 use super::record::Record;
 use crate::oci::{Algorithm, Digest, Registry, Repository};
 use std::io;
@@ -18,6 +19,8 @@ use std::time::Duration;
 
 const TICK: Duration = Duration::from_secs(2);
 const TICKS_PER_ROUND: u64 = 30;
+/// What is held is added up so seldom, but for its beginning and its end.
+const HELD_TICKS: u64 = 5;
 /// A write that is seen under way for so many ticks, more than 10 s, makes the store refuse new ingests.
 const SLOW_TICKS: u32 = 5;
 /// Entries handled before asking whether the store is still there.
@@ -79,7 +82,10 @@ pub(super) fn run(weak: &Weak<Inner>, told: &Told) {
         inner.slow.store(watch.is_slow(inner.writers.running()), Ordering::Release);
         inner.index.watch();
         inner.space.set_index(inner.index.bytes());
-        let incomplete = inner.index.is_incomplete();
+        if tick % HELD_TICKS == 0 || inner.is_held_outdated() {
+            inner.show_held();
+        }
+        let (incomplete, learn) = (inner.index.is_incomplete(), inner.wants_origins());
         if tick % TICKS_PER_ROUND == 0 {
             if inner.pins.take_stale() {
                 inner.find_pins();
@@ -90,7 +96,7 @@ pub(super) fn run(weak: &Weak<Inner>, told: &Told) {
             inner.trim();
         }
         drop(inner);
-        if incomplete && rebuild(weak).is_none() {
+        if (incomplete && rebuild(weak).is_none()) || (learn && origins::learn(weak).is_none()) {
             return;
         }
     }

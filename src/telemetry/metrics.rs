@@ -80,6 +80,8 @@ metrics! {
     store_limit_bytes: IntGaugeVec = "larder_store_limit_bytes" [];
     /// Things in the store, by kind: `blob`, `ingest`, `tag`, `manifest`.
     store_objects: IntGaugeVec = "larder_store_objects" ["kind"];
+    /// Bytes that are not removed to make room, since every upstream that has them is away or sealed now.
+    store_held_bytes: IntGaugeVec = "larder_store_held_bytes" [];
     /// Bytes removed, by whatever reason.
     store_evicted_bytes: IntCounterVec = "larder_store_evicted_bytes_total" [];
     /// Blobs removed, by reason: `space`, `purge`.

@@ -7,6 +7,7 @@
 mod harness;
 
 mod answers;
+mod held;
 mod hosts;
 mod matrix;
 mod pace;

@@ -1,9 +1,9 @@
-use crate::common::{Bench, content, fill, link, open, read, repository, settings, sha256, until, walked};
-use larder::oci::{Digest, Tag};
+use crate::common::{Bench, content, fill, link, open, read, repository, settings, sha256, until, until_async, walked};
+use larder::oci::{Digest, Registry, Repository, Tag};
 use larder::store::disk::sim::SimDisk;
 use larder::store::{IngestError, ListKey, Refusal, Store, StoreError, StoredList, TagLink};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 const SIZE: usize = 2_000_000;
@@ -282,6 +282,63 @@ async fn a_store_full_of_pins_refuses_and_removes_none() {
     assert!(matches!(refused, Err(IngestError::Refused(Refusal::Full { .. }))));
     for digest in &digests {
         assert!(bench.store.blob(digest).await.unwrap().is_some());
+    }
+}
+
+/// Says which registries are away, from now on.
+fn hold(bench: &Bench) -> Arc<Mutex<Vec<Registry>>> {
+    let away = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::clone(&away);
+    bench.store.hold_for(move |_| asked.lock().unwrap().clone());
+    away
+}
+
+#[tokio::test]
+async fn what_registries_that_are_away_have_given_is_held_until_one_of_them_is_back() {
+    let bench = bench().await;
+    walked(&bench.store).await;
+    let blobs = fill_some(&bench, 0..6).await;
+    let [a, b] = ["a.example", "b.example"]
+        .map(|name| Repository { registry: Registry::new(name), name: "app".parse().unwrap() });
+    link(&bench.store, &a, &blobs[..4]).await;
+    bench.store.link_blob(&b, &blobs[3]).await.unwrap();
+    bench.store.came_from(&blobs[4], &b.registry);
+    let away = hold(&bench);
+    away.lock().unwrap().extend([a.registry.clone(), b.registry.clone()]);
+    let digest = sha256(b"large");
+    let begin = async |blobs: usize| bench.store.ingest(&digest, Some((blobs * SIZE) as u64)).await;
+    assert!(matches!(begin(6).await, Err(IngestError::Refused(Refusal::Held { .. }))));
+    // What nobody's links speak for is not held, once that is known.
+    until_async("there is room for a little more", async || begin(5).await.is_ok()).await;
+    let refused = begin(6).await.err().unwrap();
+    assert!(refused.to_string().contains("no upstream can give again now"), "{refused}");
+    until("the account says so", || bench.store.usage().held > 5 * SIZE as u64).await;
+    for blob in &blobs[..5] {
+        assert!(bench.store.blob(blob).await.unwrap().is_some());
+    }
+    away.lock().unwrap().pop();
+    assert!(begin(6).await.is_ok(), "{} is back", b.registry);
+    for blob in &blobs[..3] {
+        assert!(bench.store.blob(blob).await.unwrap().is_some(), "{} is the only one that has it", a.registry);
+    }
+    away.lock().unwrap().clear();
+    assert!(begin(9).await.is_ok());
+    until("nothing is held", || bench.store.usage().held == 0).await;
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_has_linked_is_held_too() {
+    let mut bench = bench().await;
+    let blobs = fill_some(&bench, 0..6).await;
+    link(&bench.store, &repository("deep/er/app"), &blobs[..4]).await;
+    bench.reopen(|folder| blobs.iter().for_each(|digest| age(folder, &blob_path(digest), HOUR))).await;
+    hold(&bench).lock().unwrap().push(repository("a").registry);
+    walked(&bench.store).await;
+    let digest = sha256(b"large");
+    let room = async || bench.store.ingest(&digest, Some(6 * SIZE as u64)).await.is_ok();
+    until_async("it is known which ones", room).await;
+    for (number, blob) in blobs.iter().enumerate() {
+        assert_eq!(bench.store.blob(blob).await.unwrap().is_some(), number < 4, "{number}");
     }
 }
 

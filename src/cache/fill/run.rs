@@ -89,6 +89,7 @@ async fn fill_up(inner: &Inner, fill: &Fill) -> Result<(), Problem> {
     match verified.commit().await {
         Ok(_) => {
             for (repository, asked) in fill.sources.proven() {
+                inner.store.came_from(&fill.digest, &repository.registry);
                 inner.link_blob(&repository, &fill.digest, asked).await;
             }
         }
@@ -120,6 +121,9 @@ async fn open(inner: &Inner, fill: &Fill) -> Result<(Download, Option<Ingest>), 
     download.learn_length().await;
     let Some(length) = download.length() else { return Ok((download, ingest)) };
     let Some(mut open) = ingest else { return Ok((download, None)) };
+    if !inner.store.fits(length - kept.min(length)).await {
+        inner.ask_around(|_| true).await;
+    }
     if let Err(error) = open.expect_length(length).await {
         no_room(fill, &error);
         open.discard().await;
