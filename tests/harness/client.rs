@@ -1,7 +1,9 @@
 use super::{PATIENCE, sha256, sha512};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper::body::Frame;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use sha2::Digest as _;
@@ -13,10 +15,13 @@ use tokio::time::timeout;
 #[derive(Clone, Copy, Debug)]
 pub struct Client(SocketAddr);
 
+/// A request's body.
+type Sending = UnsyncBoxBody<Bytes, std::io::Error>;
+
 /// One request.
 pub struct Call {
     address: SocketAddr,
-    request: Request<Empty<Bytes>>,
+    request: Request<Sending>,
 }
 
 /// A whole answer.
@@ -54,7 +59,7 @@ impl Client {
     pub fn call(self, method: &str, target: &str) -> Call {
         let host = self.0.to_string();
         let request = Request::builder().method(method).uri(target).header("Host", host);
-        Call { address: self.0, request: request.body(Empty::new()).unwrap() }
+        Call { address: self.0, request: request.body(sending(Empty::new())).unwrap() }
     }
 }
 
@@ -79,6 +84,20 @@ impl Call {
         self.line("Range", range)
     }
 
+    /// Sends a body, with its length.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        *self.request.body_mut() = sending(Full::new(body.into()));
+        self
+    }
+
+    /// Sends a body as its pieces come, without a length unless a header says it. `Err` breaks it off.
+    #[must_use]
+    pub fn pieces(mut self, pieces: tokio::sync::mpsc::Receiver<std::io::Result<Bytes>>) -> Self {
+        *self.request.body_mut() = UnsyncBoxBody::new(Pieces(pieces));
+        self
+    }
+
     /// The whole answer; the test fails if its body breaks off.
     pub async fn send(self) -> Answer {
         let what = format!("{} {}", self.request.method(), self.request.uri());
@@ -100,7 +119,7 @@ impl Call {
         let opened = timeout(PATIENCE, async {
             let socket = TcpStream::connect(self.address).await?;
             let (mut sender, connection) =
-                hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(socket)).await.unwrap();
+                hyper::client::conn::http1::handshake::<_, Sending>(TokioIo::new(socket)).await.unwrap();
             let connection = tokio::spawn(async move {
                 let _ = connection.await;
             });
@@ -112,6 +131,28 @@ impl Call {
         let (head, body) = response.into_parts();
         Streaming { status: head.status, headers: head.headers, method, body, taken: BytesMut::new(), connection }
     }
+}
+
+/// A body whose pieces somebody feeds.
+struct Pieces(tokio::sync::mpsc::Receiver<std::io::Result<Bytes>>);
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<std::io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
+
+fn sending<B>(body: B) -> Sending
+where
+    B: http_body::Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
+{
+    UnsyncBoxBody::new(body.map_err(|never| match never {}))
 }
 
 impl Streaming {

@@ -87,6 +87,8 @@ pub struct Settings {
     pub sparse: bool,
     /// Whether `DELETE /v2/NAME/manifests/TAG` removes the tag; off: 405.
     pub delete_by_tag: bool,
+    /// Answers to GET and HEAD under `/v2` are made, and go out once this is turned off.
+    pub hold_reads: bool,
     /// Two replicas; none: one registry.
     pub replication: Option<Replication>,
 }
@@ -128,6 +130,7 @@ impl Default for Settings {
             oci_subject: true,
             sparse: false,
             delete_by_tag: true,
+            hold_reads: false,
             replication: None,
         }
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -193,6 +193,9 @@ async fn answer(
         Listener::Storage => storage::answer(&state, &parts.method, target, &parts.headers, &client.address),
     };
     record.answered(reply.status().as_u16());
+    if listener == Listener::Login && matches!(parts.method, Method::GET | Method::HEAD) && target.starts_with("/v2/") {
+        state.knobs.wait_while(|k| k.hold_reads).await;
+    }
     Ok(reply.map(|body| body.owned_by(record, abort)))
 }
 

@@ -1,0 +1,23 @@
+//! Writes through larder: upstream decides, larder remembers.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+#![allow(clippy::cast_possible_truncation, reason = "sizes here are small")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod access;
+mod acr;
+mod common;
+mod deletes;
+mod lost;
+mod manifests;
+mod races;
+mod refusals;
