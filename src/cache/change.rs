@@ -6,7 +6,7 @@ use super::negative::{Absence, Object};
 use super::outlook::Outlook;
 use super::{Cache, CacheError, Inner, heard};
 use crate::oci::{Code, Digest, Manifest, Reference, Registry, Repository, Tag};
-use crate::store::TagLink;
+use crate::store::{ListKey, TagLink};
 use crate::upstream::{AcrAnswer, AcrMethod, AcrRequest, ErrorKind, UpstreamError};
 use std::future::Future;
 use std::sync::Arc;
@@ -114,35 +114,35 @@ impl Inner {
         outlook: &Outlook,
         request: impl Future<Output = Result<T, UpstreamError>> + Send,
     ) -> Result<T, CacheError> {
-        let subject = self.subject_of(what, outlook).await;
+        let subjects = self.subjects_of(what).await;
         let repository = what.repository();
         let write = self.generations.begin(repository, what.touch());
         let answer = outlook.ask(None, request).await;
         let settling = write.settle().await;
         let error = answer.as_ref().err();
         if error.is_none_or(|error| matches!(error.kind(), ErrorKind::NotFound { .. })) {
-            self.forget_lists_about(repository, subject).await;
+            self.forget_lists_about(repository, subjects).await;
             self.forget_removed(what, outlook).await;
         } else if error.is_some_and(UpstreamError::may_have_happened) {
-            self.forget_lists_about(repository, subject).await;
+            self.forget_lists_about(repository, subjects).await;
             self.doubt_removed(what, outlook).await;
         }
         drop(settling);
         Ok(answer?)
     }
 
-    /// The manifest in whose list of referrers the one that goes stands. What is not stored here is looked at upstream.
-    async fn subject_of(&self, what: &Removal, outlook: &Outlook) -> Option<Digest> {
-        let Removal::Manifest(repository, digest) = what else { return None };
-        let content = if let Some(manifest) = self.stored_manifest(repository, digest).await {
-            manifest.content.clone()
-        } else {
-            let reference = Reference::Digest(*digest);
-            let everything = crate::oci::Accept::default();
-            let get = outlook.upstream.get_manifest(&repository.name, &reference, &everything);
-            outlook.ask(None, get).await.ok()?.content
-        };
-        Manifest::parse(&content)?.subject
+    /// The manifests whose lists of referrers name what goes: its subject, or any, if its document is not here.
+    async fn subjects_of(&self, what: &Removal) -> Vec<Digest> {
+        let Removal::Manifest(repository, digest) = what else { return Vec::new() };
+        if let Some(manifest) = self.stored_manifest(repository, digest).await {
+            return Manifest::parse(&manifest.content).and_then(|manifest| manifest.subject).into_iter().collect();
+        }
+        // Lists that are on disk alone are seconds from being asked for anew: they are good for no longer than that.
+        let listed = self.lists.iter().filter_map(|(key, _)| match key {
+            ListKey::Referrers(of, subject) if of == *repository => Some(subject),
+            _ => None,
+        });
+        listed.collect()
     }
 
     async fn forget_removed(&self, what: &Removal, outlook: &Outlook) {

@@ -141,9 +141,9 @@ impl Inner {
     }
 
     /// The lists that a manifest may be in from now on, or no more: its repository's tags, the referrers of its subject, the catalogue.
-    pub(super) async fn forget_lists_about(&self, repository: &Repository, subject: Option<Digest>) {
+    pub(super) async fn forget_lists_about(&self, repository: &Repository, subjects: impl IntoIterator<Item = Digest>) {
         let mut lists = vec![ListKey::Tags(repository.clone()), ListKey::Catalogue(repository.registry.clone())];
-        lists.extend(subject.map(|subject| ListKey::Referrers(repository.clone(), subject)));
+        lists.extend(subjects.into_iter().map(|subject| ListKey::Referrers(repository.clone(), subject)));
         for list in lists {
             heard("forget a list of", repository, self.forget_list(&list).await);
         }

@@ -83,7 +83,7 @@ async fn locks_refuse_and_their_words_arrive() {
     let other = manifest_of(&scene.acr, "app", "two");
     let put = scene.call("PUT", TARGET).line("Content-Type", KIND).body(other).send().await;
     let (status, code, _) = put.error();
-    assert_eq!((status, &*code), (405, "UNSUPPORTED"));
+    assert_eq!((status, &*code), (405, "REGISTRY_DISALLOWED_OPERATION"));
     assert_eq!(scene.call("DELETE", "/acr/v1/app/_tags/v1").send().await.status, 405);
     assert_eq!(scene.call("DELETE", TARGET).send().await.status, 405);
     assert_eq!(scene.larder.get(TARGET).await.body, content);
