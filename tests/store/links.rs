@@ -47,6 +47,33 @@ async fn tags_come_back_exactly_and_their_names_never_meet() {
 }
 
 #[tokio::test]
+async fn a_blob_that_is_disowned_is_gone_against_all_manifests_until_it_is_linked_again() {
+    let mut bench = Bench::new().await;
+    let (a, b) = (repository("a"), repository("b"));
+    let (gone, other) = (sha256(b"gone"), sha256(b"other"));
+    for repository in [&a, &b] {
+        link(&bench.store, repository, &[gone, other]).await;
+    }
+    assert!(bench.store.holds_blob(&a, &gone).await.unwrap());
+    bench.store.disown_blob(&a, &gone).await.unwrap();
+    for again in [false, true] {
+        assert!(!bench.store.holds_blob(&a, &gone).await.unwrap());
+        assert!(bench.store.holds_blob(&a, &other).await.unwrap());
+        assert!(bench.store.holds_blob(&b, &gone).await.unwrap(), "another repository's is its own");
+        // Neither a manifest that is pulled again nor a restart brings it back.
+        if !again {
+            link(&bench.store, &a, &[gone, other]).await;
+            assert!(!bench.store.holds_blob(&a, &gone).await.unwrap());
+            bench.reopen(|_| {}).await;
+        }
+    }
+    bench.store.link_blob(&a, &gone).await.unwrap();
+    assert!(bench.store.holds_blob(&a, &gone).await.unwrap());
+    bench.reopen(|_| {}).await;
+    assert!(bench.store.holds_blob(&a, &gone).await.unwrap());
+}
+
+#[tokio::test]
 async fn a_link_that_is_torn_empty_or_of_another_name_is_absent() {
     let bench = Bench::new().await;
     let a = repository("a");

@@ -9,6 +9,7 @@ mod outage;
 mod redirects;
 mod tokens;
 mod verdicts;
+mod writes;
 
 use super::testing::Server;
 use super::*;
