@@ -40,13 +40,17 @@ impl Admin {
     fn status(&self) -> Value {
         let usage = self.store.usage();
         let none: &[&str] = &[];
+        let trouble = self.store.trouble().map(|trouble| {
+            let since = trouble.since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            json!({ "kind": trouble.kind.as_str(), "since_timestamp": since, "problem": trouble.problem })
+        });
         let upstreams = self.routes.registries().iter().map(|registry| self.upstream(registry));
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_s": self.started.elapsed().as_secs(),
             "store": {
                 "bytes": usage.bytes, "limit_bytes": usage.limit, "counted": usage.exact,
-                "blobs": usage.blobs, "ingests": usage.ingests, "held_bytes": usage.held,
+                "blobs": usage.blobs, "ingests": usage.ingests, "held_bytes": usage.held, "trouble": trouble,
             },
             "fills_inflight": self.metrics.fills_inflight.with_label_values(none).get(),
             "requests_inflight": self.metrics.http_inflight.with_label_values(none).get(),

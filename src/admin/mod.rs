@@ -47,10 +47,21 @@ impl Admin {
         }
         match path {
             "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" if self.ready.load(Ordering::Acquire) => text(StatusCode::OK, "ready\n"),
+            "/readyz" if self.ready.load(Ordering::Acquire) => self.readiness(),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "starting or draining\n"),
             "/metrics" => self.metrics(),
             _ => text(StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n"),
+        }
+    }
+
+    /// Also with a disk in trouble: what passes through is better than no answer at all.
+    fn readiness(&self) -> Response<Body> {
+        match self.store.trouble() {
+            None => text(StatusCode::OK, "ready\n"),
+            Some(trouble) => {
+                let why = format!("ready, but nothing is stored ({}): {}\n", trouble.kind.as_str(), trouble.problem);
+                text(StatusCode::OK, why)
+            }
         }
     }
 
@@ -86,7 +97,7 @@ impl Handler for Admin {
     }
 }
 
-fn text(status: StatusCode, text: &'static str) -> Response<Body> {
+fn text(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::full(text.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));

@@ -87,10 +87,11 @@ impl Cache {
         };
         let answer = from_file(asked.digest, blob.file(), blob.len(), asked.want, Provenance::new(status))?;
         // Damage that is found now costs this reader nothing: the answer comes from upstream instead.
+        let well = self.0.store.is_well();
         let sound = match &answer.content {
-            Content::File(file, range) => begins_sound(asked.digest, file, &[*range]).await,
+            Content::File(file, range) => begins_sound(asked.digest, file, &[*range], well).await,
             Content::Parts(parts) => match parts.file() {
-                Some(file) => begins_sound(asked.digest, file, parts.ranges()).await,
+                Some(file) => begins_sound(asked.digest, file, parts.ranges(), well).await,
                 None => true,
             },
             _ => true,

@@ -172,7 +172,7 @@ impl Download {
             let answer = if source.member { Ok(()) } else { self.ask_whether(&source).await };
             match answer {
                 Ok(()) => {
-                    self.sources.prove(source);
+                    self.sources.prove(&source);
                     self.length = Some(self.offset);
                     self.from = Some(source);
                     return Ok(());

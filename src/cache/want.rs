@@ -2,6 +2,7 @@
 
 use super::answer::{BlobAnswer, Content, Provenance};
 use super::error::CacheError;
+use super::fill::HELD_BACK;
 use super::heard;
 use super::parts::Parts;
 use crate::oci::{ByteRange, Digest, RangeRequest, resolve_many};
@@ -72,11 +73,16 @@ pub(super) fn from_file(
 }
 
 /// Whether the first bytes of an answer, a few MiB of them, are what was stored.
-pub(super) async fn begins_sound(digest: &Digest, file: &BlobFile, ranges: &[ByteRange]) -> bool {
+pub(super) async fn begins_sound(digest: &Digest, file: &BlobFile, ranges: &[ByteRange], well: bool) -> bool {
     let mut left = CHECKED_FIRST;
     for range in ranges {
         let first = range.start..range.end.min(range.start.saturating_add(left));
         if !file.is_checked(&first) && heard("check", digest, file.check(first).await).is_none() {
+            return false;
+        }
+        // A disk in trouble may not even give out what was checked: an answer that has begun could only break.
+        let beginning = usize::try_from(range.len().min(HELD_BACK)).unwrap_or_default();
+        if !well && file.read(range.start, beginning).await.is_err() {
             return false;
         }
         left = left.saturating_sub(range.len().max(CHECKED_PIECE));

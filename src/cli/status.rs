@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 pub(super) fn run(question: Question, sources: Sources) -> ExitCode {
     let request = (Method::GET, "/v1/status".to_owned());
@@ -33,6 +33,11 @@ fn show(status: &Value) -> String {
         let held = size(&store["held_bytes"]);
         let _ =
             writeln!(text, "  held    {held} stay whatever room is needed: their upstream cannot give them again now");
+    }
+    if let Some(problem) = store["trouble"]["problem"].as_str() {
+        let since = UNIX_EPOCH + Duration::from_secs(number(&store["trouble"]["since_timestamp"]));
+        let since = humantime::format_rfc3339_seconds(since);
+        let _ = writeln!(text, "          NOTHING IS STORED since {since}, pulls pass through: {problem}");
     }
     let _ = writeln!(
         text,

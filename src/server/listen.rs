@@ -19,6 +19,8 @@ use tokio::net::{UnixListener, UnixStream};
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: u32 = 1024;
+/// How long the removal of a socket's file may take.
+const REMOVAL: Duration = Duration::from_secs(1);
 /// How long accepting rests when the system refuses (no file descriptors, no memory).
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -163,7 +165,13 @@ impl Drop for Bound {
     fn drop(&mut self) {
         if let Listen::Unix(path) = &*self.place {
             // Nobody else can have bound it while we listened; a file that is left over is removed at the next start.
-            let _ = std::fs::remove_file(path);
+            // Its disk may be one that does not answer: that is to hold nobody up.
+            let (path, (done, wait)) = (path.clone(), std::sync::mpsc::channel());
+            std::thread::spawn(move || {
+                let _ = std::fs::remove_file(path);
+                let _ = done.send(());
+            });
+            let _ = wait.recv_timeout(REMOVAL);
         }
     }
 }

@@ -1,6 +1,5 @@
 use super::check::Check;
 use super::disk::{DiskFile, read_exact_at};
-use super::error::StoreError;
 use super::workers::Workers;
 use crate::oci::Digest;
 use bytes::Bytes;
@@ -70,14 +69,12 @@ impl BlobFile {
     /// # Errors
     /// `UnexpectedEof` if the file ends before, else what the file system says.
     pub async fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let closed = |_| io::Error::other("the store is closed");
-        let place = self.0.workers.place().await.map_err(closed)?;
         let open = Arc::clone(&self.0);
-        let result = place.start(move || {
+        let read = move || {
             let mut buffer = vec![0; len];
-            read_exact_at(&*open.file, &mut buffer, offset).map(|()| Bytes::from(buffer))
-        });
-        result.await.map_err(|_| closed(StoreError::Closed))?
+            Ok(read_exact_at(&*open.file, &mut buffer, offset).map(|()| Bytes::from(buffer)))
+        };
+        self.0.workers.run(read).await.map_err(io::Error::other)?
     }
 
     pub(super) fn disk_file(&self) -> &dyn DiskFile {

@@ -16,8 +16,12 @@ use bytes::Bytes;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long a reader waits for whoever is changing the file of a blob: two seconds in all.
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+const LOCK_TRIES: u32 = 2000;
 
 /// One lock per digest, shared by a few.
 pub(super) struct DigestLocks([Mutex<()>; 64]);
@@ -31,6 +35,20 @@ impl DigestLocks {
         let first = digest.as_bytes().first().copied().unwrap_or_default();
         lock(&self.0[usize::from(first) % self.0.len()])
     }
+
+    /// The same for a reader, who does not wait long for a writer whose disk may not answer.
+    fn lock_soon(&self, digest: &Digest) -> Result<MutexGuard<'_, ()>, StoreError> {
+        let first = digest.as_bytes().first().copied().unwrap_or_default();
+        let mutex = &self.0[usize::from(first) % self.0.len()];
+        for _ in 0..LOCK_TRIES {
+            match mutex.try_lock() {
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+                Ok(guard) => return Ok(guard),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+            }
+        }
+        Err(StoreError::Hung { patience: LOCK_PAUSE * LOCK_TRIES })
+    }
 }
 
 /// Whether an error says that a file is there and cannot be read: no more of it than of one that is not.
@@ -43,7 +61,7 @@ fn is_damage(error: &io::Error) -> bool {
 impl Inner {
     /// Opens a blob's file, or takes the one that somebody has open.
     pub(super) fn open_blob(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
-        let _guard = self.digest_locks.lock(digest);
+        let _guard = self.digest_locks.lock_soon(digest)?;
         if let Some(blob) = self.catalogue.hit(digest) {
             return Ok(Some(blob));
         }

@@ -190,6 +190,14 @@ impl Catalogue {
         old
     }
 
+    /// Forgets every blob, and closes the files kept open.
+    pub(super) fn clear(&self) {
+        let open = std::mem::take(&mut *self.open.write().unwrap_or_else(PoisonError::into_inner));
+        drop(open);
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.gauge.set(0);
+    }
+
     pub(super) fn all(&self) -> Vec<(Digest, Arc<Entry>)> {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         entries.iter().map(|(digest, entry)| (*digest, Arc::clone(entry))).collect()

@@ -1,6 +1,7 @@
 use crate::oci::Digest;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,12 @@ pub enum StoreError {
         digest: Digest,
         /// The length announced.
         length: u64,
+    },
+    /// The disk does not answer.
+    #[error("the disk has not answered for {} s; nothing is stored until it does", .patience.as_secs_f32())]
+    Hung {
+        /// How long it was waited for.
+        patience: Duration,
     },
     /// The store has been closed, or the thread that did the work is gone.
     #[error("the store is closed")]
@@ -93,8 +100,8 @@ pub enum Refusal {
         /// Bytes that are not removed for that reason.
         held: u64,
     },
-    /// The disk has not finished a write for long.
-    #[error("the disk has been busy with one write for over 10 seconds; nothing new is stored until it is done")]
+    /// The disk has not finished an operation for long.
+    #[error("the disk does not answer; nothing new is stored until it does")]
     Slow,
     /// The file system has too little left.
     #[error("no room for {needed} bytes: the disk has {free} free, of which [store] min_free keeps {min_free}")]

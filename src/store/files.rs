@@ -153,12 +153,18 @@ impl Files {
         self.space.add(bytes);
     }
 
+    /// Another folder than before is to be counted from nothing.
+    pub(super) fn count_again(&self) {
+        lock(&self.known).clear();
+        *lock(&self.counted) = Some(HashSet::new());
+    }
+
     /// The walk has ended: from now on every change counts.
     pub(super) fn all_counted(&self) {
         *lock(&self.counted) = None;
     }
 
-    fn write_new(&self, path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn write_new(&self, path: &Path, content: &[u8]) -> Result<(), StoreError> {
         let file = match self.disk.open(path, Access::CreateNew) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 lock(&self.known).remove(parent(path));

@@ -2,6 +2,7 @@ use super::blob::Blob;
 use super::disk::Disk;
 use super::error::{IngestError, OpenError, StoreError};
 use super::files::lock;
+use super::health::Trouble;
 use super::ingest::Ingest;
 use super::inner::Inner;
 use super::inspect::Inspection;
@@ -60,14 +61,20 @@ impl Store {
     }
 
     /// Finishes what has begun, writes last use and index, ends the threads and gives the folder free. Whatever is asked
-    /// afterwards is answered with [`StoreError::Closed`].
+    /// afterwards is answered with [`StoreError::Closed`]. A disk that does not answer is not waited for.
     pub async fn close(&self) {
         self.0.closing.store(true, Ordering::Release);
+        if self.0.health.is_hung() {
+            tracing::warn!("the disk does not answer: the store is left as it is, without the last use of its blobs");
+            return;
+        }
         let threads = std::mem::take(&mut *lock(&self.0.background));
         for thread in threads {
             thread.stop().await;
         }
         self.0.writers.stop().await;
+        self.0.small.stop().await;
+        self.0.prober.stop().await;
         self.0.walker.stop().await;
         let _ = self
             .run(|inner| {
@@ -94,6 +101,18 @@ impl Store {
             ingests: self.0.partials.len(),
             exact: self.0.walked.load(Ordering::Acquire),
         }
+    }
+
+    /// What is wrong with the disk, if nothing can be stored at the moment.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.0.health.trouble()
+    }
+
+    /// Whether nothing is wrong with the disk, as far as is known.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.0.health.is_well()
     }
 
     /// The complete, verified blob, open. One that was opened a while ago costs no system call and no change of thread.
@@ -129,7 +148,7 @@ impl Store {
     /// Stores a manifest's bytes, checked against the digest.
     pub async fn put_small(&self, digest: &Digest, content: Bytes) -> Result<(), StoreError> {
         let digest = *digest;
-        self.run(move |inner| inner.put_small(&digest, &content)).await
+        self.write(move |inner| inner.put_small(&digest, &content)).await
     }
 
     /// Begins to receive a blob of `length` bytes, where that is known, or goes on with what is kept of it.
@@ -146,13 +165,13 @@ impl Store {
     /// Remembers where a tag points.
     pub async fn set_tag(&self, repository: &Repository, tag: &Tag, link: TagLink) -> Result<(), StoreError> {
         let (repository, tag) = (repository.clone(), tag.clone());
-        self.run(move |inner| inner.set_tag(&repository, &tag, link)).await
+        self.write(move |inner| inner.set_tag(&repository, &tag, link)).await
     }
 
     /// Forgets a tag.
     pub async fn remove_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), StoreError> {
         let (repository, tag) = (repository.clone(), tag.clone());
-        self.run(move |inner| inner.remove_tag(&repository, &tag)).await
+        self.write(move |inner| inner.remove_tag(&repository, &tag)).await
     }
 
     /// The media type under which a manifest is served, if it is linked in the repository and its bytes are here.
@@ -175,13 +194,13 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (repository, digest, media_type, manifest) =
             (repository.clone(), *digest, media_type.clone(), manifest.clone());
-        self.run(move |inner| inner.link_manifest(&repository, &digest, &media_type, &manifest)).await
+        self.write(move |inner| inner.link_manifest(&repository, &digest, &media_type, &manifest)).await
     }
 
     /// Says that the repository has a manifest no more.
     pub async fn unlink_manifest(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
         let (repository, digest) = (repository.clone(), *digest);
-        self.run(move |inner| inner.unlink_manifest(&repository, &digest)).await
+        self.write(move |inner| inner.unlink_manifest(&repository, &digest)).await
     }
 
     /// Whether the repository has a blob: a linked manifest names it, or it has a link of its own. Says nothing about whether
@@ -195,13 +214,14 @@ impl Store {
         if self.run(move |inner| inner.finds_blob(&theirs, &digest)).await? {
             return Ok(true);
         }
-        self.0.walker.run(move || inner.holds_blob(&repository, &digest)).await
+        let walk = self.0.walker.run(move || inner.holds_blob(&repository, &digest));
+        self.0.general.within(walk).await
     }
 
     /// Says that the repository has a blob: upstream said so, or it was pushed there.
     pub async fn link_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
         let (repository, digest) = (repository.clone(), *digest);
-        self.run(move |inner| inner.link_blob(&repository, &digest)).await
+        self.write(move |inner| inner.link_blob(&repository, &digest)).await
     }
 
     /// Tells the store whom to ask which registries cannot give again now what they have given or, asked with `true`, perhaps
@@ -236,13 +256,13 @@ impl Store {
     /// Stores a list.
     pub async fn set_list(&self, key: &ListKey, list: &StoredList) -> Result<(), StoreError> {
         let (key, list) = (key.clone(), list.clone());
-        self.run(move |inner| inner.set_list(&key, &list)).await
+        self.write(move |inner| inner.set_list(&key, &list)).await
     }
 
     /// Removes a list.
     pub async fn remove_list(&self, key: &ListKey) -> Result<(), StoreError> {
         let key = key.clone();
-        self.run(move |inner| inner.remove_list(&key)).await
+        self.write(move |inner| inner.remove_list(&key)).await
     }
 
     /// Everything that can be asked for by tag, with what is here of it. Walks over all links.
@@ -325,7 +345,18 @@ impl Store {
     /// Says that the repository has a blob no more, unless a linked manifest names it.
     pub async fn unlink_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
         let (repository, digest) = (repository.clone(), *digest);
-        self.run(move |inner| inner.unlink_blob(&repository, &digest)).await
+        self.write(move |inner| inner.unlink_blob(&repository, &digest)).await
+    }
+
+    /// Runs a job that writes, unless that is of no use now.
+    async fn write<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.0.health.admit()?;
+        let inner = Arc::clone(&self.0);
+        let result = self.0.small.run(move || job(&inner)).await;
+        self.0.health.heed(result)
     }
 
     /// Says that the repository has a blob no more, although linked manifests may name it; until it is linked again.

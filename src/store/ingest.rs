@@ -6,7 +6,7 @@
 
 use super::blob::{Blob, BlobFile};
 use super::disk::{Access, read_exact_at};
-use super::error::{IngestError, Refusal, StoreError, VerifyError};
+use super::error::{IngestError, StoreError, VerifyError};
 use super::files::is_absent;
 use super::inner::Inner;
 use super::layout;
@@ -19,7 +19,6 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -64,12 +63,11 @@ struct State {
 
 impl Ingest {
     pub(super) async fn begin(inner: &Arc<Inner>, digest: Digest, length: Option<u64>) -> Result<Self, IngestError> {
-        if inner.slow.load(Ordering::Acquire) {
-            return Err(Refusal::Slow.into());
-        }
+        inner.health.admit()?;
         let claim = Self::claim(inner, digest).await?;
         let owner = Arc::clone(inner);
-        let (state, kept) = inner.writers.run(move || State::open(owner, claim, digest, length)).await?;
+        let opened = inner.writers.run(move || State::open(owner, claim, digest, length)).await;
+        let (state, kept) = inner.health.heed(opened)?;
         let mut ingest = Self {
             received: 0,
             file: state.file.clone(),
@@ -160,7 +158,8 @@ impl Ingest {
         &mut self,
         work: impl FnOnce(&mut State) -> Result<(), StoreError> + Send + 'static,
     ) -> Result<(), StoreError> {
-        let place = self.inner.writers.place().await?;
+        let writers = &self.inner.writers;
+        let place = writers.within(writers.place()).await?;
         let mut state = self.state.take().ok_or(StoreError::Closed)?;
         self.running = Some(place.start(move || {
             let result = work(&mut state);
@@ -172,12 +171,13 @@ impl Ingest {
     /// Waits for the job in flight, which may be that of a caller who went away.
     async fn settle(&mut self) -> Result<(), StoreError> {
         let Some(running) = &mut self.running else { return Ok(()) };
-        let done = running.await;
+        // Too long: the state is still the job's, and comes back if this is called again.
+        let done = self.inner.writers.within(async { Ok(running.await) }).await?;
         self.running = None;
         let (state, result) = done.map_err(|_| StoreError::Closed)?;
         self.received = state.received;
         self.state = Some(state);
-        result
+        self.inner.health.heed(result)
     }
 }
 
@@ -369,7 +369,9 @@ impl Verified {
     /// Makes it a blob: syncs as configured, renames, syncs the folder. On an error the file stays for a later ingest.
     pub async fn commit(self) -> Result<Blob, StoreError> {
         let Self { mut state, inner } = self;
-        inner.writers.run(move || state.commit()).await
+        // However long that takes: nobody waits for it.
+        let committed = inner.writers.place().await?.start(move || state.commit()).await;
+        inner.health.heed(committed.unwrap_or(Err(StoreError::Closed)))
     }
 }
 

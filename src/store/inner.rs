@@ -2,6 +2,7 @@ use super::blobs::DigestLocks;
 use super::catalogue::Catalogue;
 use super::disk::Lock;
 use super::files::{Files, lock};
+use super::health::Health;
 use super::index::Index;
 use super::inspect::Inspection;
 use super::layout;
@@ -12,6 +13,7 @@ use super::pins::Pins;
 use super::space::Space;
 use super::upkeep::Background;
 use super::workers::Workers;
+use crate::config::StoreSettings;
 use crate::oci::{MAX_MANIFEST, Manifest};
 use crate::telemetry::Metrics;
 use prometheus::IntGauge;
@@ -26,6 +28,7 @@ use std::sync::{Arc, Mutex, Weak};
 pub(super) struct Inner {
     /// For what outlives a call and must not keep the store alive.
     pub(super) me: Weak<Inner>,
+    pub(super) settings: StoreSettings,
     pub(super) files: Files,
     pub(super) space: Arc<Space>,
     pub(super) catalogue: Catalogue,
@@ -38,18 +41,23 @@ pub(super) struct Inner {
     pub(super) metrics: Arc<Metrics>,
     pub(super) tags: IntGauge,
     pub(super) manifests: IntGauge,
-    /// Reads, links and everything else that is short.
+    /// Reads of all kinds that are short.
     pub(super) general: Workers,
     /// Ingests: a disk that is slow to write delays no reader of what the page cache holds.
     pub(super) writers: Workers,
+    /// What is short and writes: links, manifests, lists.
+    pub(super) small: Workers,
+    /// One thread that tries the disk.
+    pub(super) prober: Workers,
     /// One thread that reads all links of a repository where nothing shorter tells what it has.
     pub(super) walker: Workers,
     pub(super) evicting: Mutex<()>,
     pub(super) walked: AtomicBool,
     /// Whether an earlier process stopped without having synced what it stored: blobs found on disk are hashed before use.
     pub(super) suspect: AtomicBool,
-    /// Whether the disk takes so long to write that nothing new should be stored.
-    pub(super) slow: AtomicBool,
+    pub(super) health: Health,
+    /// Whether all that is there is to be counted again: it is another folder than before.
+    pub(super) recount: AtomicBool,
     pub(super) closing: AtomicBool,
     pub(super) lock: Mutex<Option<Lock>>,
     pub(super) background: Mutex<Vec<Background>>,

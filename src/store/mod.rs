@@ -10,7 +10,7 @@
 //! From the outside in: [`Store`] (`handle`) sends each call to the store's threads (`workers`), where `blobs`, `ingest`,
 //! `links`, `membership` and `lists` do the work on what `inner` puts together: `files` (atomic replacement), `space` and
 //! `evict` (by the `policy`, sparing the `pins`), `catalogue` (blobs and last use), `pieces` and `check` (checksums, and the check before sending), `index`. `layout` names the paths, `record` is the format of small files,
-//! [`disk`] the seam to the file system. `open`, `upkeep` and `scrub` are its start and its housekeeping, `verify` looks at it from outside, `inspect` while it is in use, `inventory` (with `platform`) lists it. `docs/disk.md` describes every
+//! [`disk`] the seam to the file system, `health` what is done while that fails. `open`, `upkeep` and `scrub` are its start and its housekeeping, `verify` looks at it from outside, `inspect` while it is in use, `inventory` (with `platform`) lists it. `docs/disk.md` describes every
 //! file, rename and sync.
 
 mod blob;
@@ -22,6 +22,7 @@ mod error;
 mod evict;
 mod files;
 mod handle;
+mod health;
 mod index;
 mod ingest;
 mod inner;
@@ -49,6 +50,7 @@ pub use blob::{Blob, BlobFile};
 pub use disk::{Disk, RealDisk};
 pub use error::{IngestError, OpenError, Refusal, StoreError, VerifyError};
 pub use handle::{Store, Usage};
+pub use health::{Trouble, TroubleKind};
 pub use ingest::{Ingest, Verified};
 pub use inspect::{DamagedBlob, Inspection};
 pub use inventory::{RepositoryLinks, StoredReference};

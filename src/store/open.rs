@@ -7,6 +7,7 @@ use super::catalogue::Catalogue;
 use super::disk::{Disk, Lock, LockError};
 use super::error::{OpenError, StoreError};
 use super::files::{Files, read};
+use super::health::Health;
 use super::index::Index;
 use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
@@ -22,13 +23,15 @@ use crate::config::{StoreSettings, Sync};
 use crate::telemetry::Metrics;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const VERSION: &[u8] = b"1\n";
 const LARGEST_DEFAULT: u64 = 100 << 30;
 const GENERAL_THREADS: usize = 4;
 const WRITER_THREADS: usize = 4;
+const SMALL_THREADS: usize = 2;
 const QUEUE: usize = 1024;
 
 pub(super) fn open(
@@ -45,15 +48,7 @@ pub(super) fn open(
     // they are needed to find out the limit, and whether this is a store at all.
     let first = Files::new(Arc::clone(disk), Sync::Commit, Arc::new(Space::new(u64::MAX, 0, bytes.clone())));
     at.check_version(&**disk)?;
-    for folder in layout::FOLDERS.into_iter().rev() {
-        first.make_folder(Path::new(folder)).map_err(|error| at.failed("make a folder of", error))?;
-    }
-    // A rename by a process that was killed may not have reached the disk yet, and is about to be relied upon.
-    for algorithm in ALGORITHMS {
-        first.sync_folder(&layout::blobs(algorithm)).map_err(|error| at.failed("sync", error))?;
-    }
-    at.remove_temporary(&**disk)?;
-    at.write_version(&first)?;
+    at.furnish(&**disk, &first)?;
     let suspect = at.mark_unsynced(settings.sync, &first)?;
     let limit = at.limit(settings, &first)?;
     metrics.store_limit_bytes.with_label_values(&[] as &[&str]).set(i64::try_from(limit).unwrap_or(i64::MAX));
@@ -61,14 +56,20 @@ pub(super) fn open(
     let partials = Partials::new(kind("ingest"));
     Opening::count_ingests(&**disk, &space, &partials);
     Opening::count_quarantine(&**disk, &space, metrics);
-    let workers = |name, threads| Workers::start(name, threads, QUEUE).map_err(|e| at.io("start the threads of", e));
-    let general = workers("larder-disk", GENERAL_THREADS)?;
-    let writers = workers("larder-ingest", WRITER_THREADS)?;
-    let walker = workers("larder-walker", 1)?;
+    let workers = |name, threads, patience| {
+        Workers::start(name, threads, QUEUE, patience).map_err(|e| at.io("start the threads of", e))
+    };
+    let patience = disk.patience();
+    let general = workers("larder-disk", GENERAL_THREADS, patience)?;
+    let writers = workers("larder-ingest", WRITER_THREADS, patience)?;
+    let small = workers("larder-links", SMALL_THREADS, patience)?;
+    let prober = workers("larder-probe", 1, patience)?;
+    let walker = workers("larder-walker", 1, Duration::MAX)?;
     let files = Files::new(Arc::clone(disk), settings.sync, Arc::clone(&space));
     let pins = Pins::open(&settings.pin, &files);
     let inner = Arc::new_cyclic(|me| Inner {
         me: me.clone(),
+        settings: settings.clone(),
         files,
         space,
         catalogue: Catalogue::new(kind("blob")),
@@ -83,11 +84,14 @@ pub(super) fn open(
         metrics: Arc::clone(metrics),
         general,
         writers,
+        small,
+        prober,
         walker,
         evicting: Mutex::new(()),
         walked: AtomicBool::new(false),
         suspect: AtomicBool::new(suspect),
-        slow: AtomicBool::new(false),
+        health: Health::new(Arc::clone(metrics)),
+        recount: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         lock: Mutex::new(Some(lock)),
         background: Mutex::default(),
@@ -95,6 +99,7 @@ pub(super) fn open(
     });
     let rate = settings.scrub_rate;
     let threads = [
+        Background::start("larder-watch", &inner, super::health::run),
         Background::start("larder-upkeep", &inner, super::upkeep::run),
         Background::start("larder-scrub", &inner, move |weak, told| super::scrub::run(weak, told, rate)),
     ];
@@ -103,6 +108,35 @@ pub(super) fn open(
         super::files::lock(&inner.background).push(thread);
     }
     Ok(inner)
+}
+
+impl Inner {
+    /// Takes possession of what is now where the store's folder was: nothing at all, or another store.
+    pub(super) fn move_in(&self) -> Result<(), OpenError> {
+        let at = Opening { path: self.settings.path.clone() };
+        let disk = &self.files.disk;
+        disk.prepare().map_err(|source| at.io("make the folder of", source))?;
+        at.check_version(&**disk)?;
+        let held = at.lock(&**disk)?;
+        *super::files::lock(&self.lock) = Some(held);
+        let uncounted = self.metrics.store_bytes.with_label_values(&[] as &[&str]);
+        let first = Files::new(Arc::clone(disk), Sync::Commit, Arc::new(Space::new(u64::MAX, 0, uncounted)));
+        at.furnish(&**disk, &first)?;
+        if at.mark_unsynced(self.settings.sync, &first)? {
+            self.suspect.store(true, Ordering::Release);
+        }
+        self.walked.store(false, Ordering::Release);
+        self.files.count_again();
+        self.catalogue.clear();
+        self.space.forget();
+        self.tags.set(0);
+        self.manifests.set(0);
+        self.metrics.quarantined.with_label_values(&[] as &[&str]).set(0);
+        Opening::count_quarantine(&**disk, &self.space, &self.metrics);
+        self.recount.store(true, Ordering::Release);
+        tracing::warn!(store = %self.settings.path.display(), "the store's folder was removed while larder ran: it begins anew");
+        Ok(())
+    }
 }
 
 pub(super) struct Opening {
@@ -128,6 +162,19 @@ impl Opening {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Makes what every store has.
+    fn furnish(&self, disk: &dyn Disk, first: &Files) -> Result<(), OpenError> {
+        for folder in layout::FOLDERS.into_iter().rev() {
+            first.make_folder(Path::new(folder)).map_err(|error| self.failed("make a folder of", error))?;
+        }
+        // A rename by a process that was killed may not have reached the disk yet, and is about to be relied upon.
+        for algorithm in ALGORITHMS {
+            first.sync_folder(&layout::blobs(algorithm)).map_err(|error| self.failed("sync", error))?;
+        }
+        self.remove_temporary(disk)?;
+        self.write_version(first)
     }
 
     fn write_version(&self, files: &Files) -> Result<(), OpenError> {

@@ -66,6 +66,11 @@ impl Space {
         self.change(|counts| counts.used = counts.used.saturating_sub(bytes));
     }
 
+    /// Nothing of what was on disk is there any more.
+    pub(super) fn forget(&self) {
+        self.change(|counts| counts.used = 0);
+    }
+
     pub(super) fn set_index(&self, bytes: u64) {
         self.change(|counts| counts.index = bytes);
     }

@@ -1,6 +1,6 @@
 //! The store's own housekeeping, on one thread: first the walk that counts what is there, then, every minute, last use into
-//! file times and the limit kept. Every two seconds it looks whether the disk still takes writes and the index answers, fills the
-//! index where needed, and learns where blobs come from once that matters.
+//! file times and the limit kept. Every two seconds it looks whether the index answers, fills it where needed, and learns where blobs
+//! come from once that matters.
 //!
 //! The store serves from the first moment; the walk only makes its numbers exact. The thread never keeps a store alive.
 
@@ -21,8 +21,6 @@ const TICK: Duration = Duration::from_secs(2);
 const TICKS_PER_ROUND: u64 = 30;
 /// What is held is added up so seldom, but for its beginning and its end.
 const HELD_TICKS: u64 = 5;
-/// A write that is seen under way for so many ticks, more than 10 s, makes the store refuse new ingests.
-const SLOW_TICKS: u32 = 5;
 /// Entries handled before asking whether the store is still there.
 const SOME: usize = 256;
 
@@ -73,19 +71,18 @@ pub(super) fn run(weak: &Weak<Inner>, told: &Told) {
     if walk(weak).is_none() || check_suspects(weak).is_none() {
         return;
     }
-    let mut watch = SlowWatch::default();
     for tick in 1_u64.. {
         if told.sleep(TICK).is_none() {
             return;
         }
         let Some(inner) = alive(weak) else { return };
-        inner.slow.store(watch.is_slow(inner.writers.running()), Ordering::Release);
         inner.index.watch();
         inner.space.set_index(inner.index.bytes());
         if tick % HELD_TICKS == 0 || inner.is_held_outdated() {
             inner.show_held();
         }
         let (incomplete, learn) = (inner.index.is_incomplete(), inner.wants_origins());
+        let recount = inner.recount.swap(false, Ordering::AcqRel);
         if tick % TICKS_PER_ROUND == 0 {
             if inner.pins.take_stale() {
                 inner.find_pins();
@@ -96,28 +93,12 @@ pub(super) fn run(weak: &Weak<Inner>, told: &Told) {
             inner.trim();
         }
         drop(inner);
+        if recount && walk(weak).is_none() {
+            return;
+        }
         if (incomplete && rebuild(weak).is_none()) || (learn && origins::learn(weak).is_none()) {
             return;
         }
-    }
-}
-
-/// Sees a job that does not end.
-#[derive(Default)]
-struct SlowWatch {
-    running: Vec<u64>,
-    ticks: Vec<u32>,
-}
-
-impl SlowWatch {
-    fn is_slow(&mut self, running: Vec<u64>) -> bool {
-        self.ticks.resize(running.len(), 0);
-        for (thread, job) in running.iter().enumerate() {
-            let same = *job != 0 && self.running.get(thread) == Some(job);
-            self.ticks[thread] = if same { self.ticks[thread] + 1 } else { 0 };
-        }
-        self.running = running;
-        self.ticks.iter().any(|ticks| *ticks >= SLOW_TICKS)
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! File work never runs on the runtime's threads nor on its blocking pool, which requests share. A caller that goes away
 //! cancels nothing that has been started. A job that panics is reported to its caller as [`StoreError::Closed`]; its thread
-//! goes on.
+//! goes on. Nobody waits longer for a job than the disk's patience: its thread may never come back.
 
 use super::error::StoreError;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -23,10 +24,14 @@ struct Shared {
     ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
     /// Per thread, the number of the job under way; 0 for none.
     running: Arc<[AtomicU64]>,
+    /// How long anybody waits for a job.
+    patience: Duration,
+    /// Whether all threads are held up.
+    blocked: AtomicBool,
 }
 
 impl Workers {
-    pub(super) fn start(name: &str, threads: usize, queue: usize) -> io::Result<Self> {
+    pub(super) fn start(name: &str, threads: usize, queue: usize, patience: Duration) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(queue);
         let (alive, ended) = mpsc::channel(1);
         let receiver = Arc::new(Mutex::new(receiver));
@@ -38,7 +43,8 @@ impl Workers {
                 work(&receiver, &running[number]);
             })?;
         }
-        Ok(Self(Arc::new(Shared { jobs: Mutex::new(Some(sender)), ended: tokio::sync::Mutex::new(ended), running })))
+        let (jobs, ended) = (Mutex::new(Some(sender)), tokio::sync::Mutex::new(ended));
+        Ok(Self(Arc::new(Shared { jobs, ended, running, patience, blocked: AtomicBool::new(false) })))
     }
 
     /// Waits for a place in the queue. Nothing is lost if the caller goes away while it waits.
@@ -53,7 +59,33 @@ impl Workers {
         &self,
         job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.place().await?.start(job).await.unwrap_or(Err(StoreError::Closed))
+        if self.0.blocked.load(Ordering::Acquire) {
+            return Err(self.hung());
+        }
+        self.within(async { self.place().await?.start(job).await.unwrap_or(Err(StoreError::Closed)) }).await
+    }
+
+    /// Waits for something that a job does, but not for ever. What has been started goes on.
+    pub(super) async fn within<T>(&self, wait: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        tokio::time::timeout(self.0.patience, wait).await.unwrap_or_else(|_| Err(self.hung()))
+    }
+
+    fn hung(&self) -> StoreError {
+        StoreError::Hung { patience: self.0.patience }
+    }
+
+    /// Starts `job` if there is a place for it now. Nobody hears how it ends.
+    pub(super) fn try_start(&self, job: impl FnOnce() + Send + 'static) {
+        let sender = self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(sender) = sender {
+            // A full queue: the last one has not come to its turn yet.
+            let _ = sender.try_send(Box::new(job));
+        }
+    }
+
+    /// Whether every thread is held up: then nobody waits for one.
+    pub(super) fn set_blocked(&self, blocked: bool) {
+        self.0.blocked.store(blocked, Ordering::Release);
     }
 
     /// The numbers of the jobs under way, by thread. Who finds the same number again later knows a job that takes long.
@@ -65,6 +97,34 @@ impl Workers {
     pub(super) async fn stop(&self) {
         drop(self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
         while self.0.ended.lock().await.recv().await.is_some() {}
+    }
+}
+
+/// Sees jobs that do not end.
+#[derive(Default)]
+pub(super) struct StuckWatch {
+    running: Vec<u64>,
+    looks: Vec<u32>,
+}
+
+/// Whether any of a pool's threads is held up, and whether all are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stuck {
+    pub(super) any: bool,
+    pub(super) all: bool,
+}
+
+impl StuckWatch {
+    /// A thread is held up when it is seen at the same job in more than `limit` looks in a row.
+    pub(super) fn look(&mut self, running: &[u64], limit: u32) -> Stuck {
+        self.looks.resize(running.len(), 0);
+        for (thread, job) in running.iter().enumerate() {
+            let same = *job != 0 && self.running.get(thread) == Some(job);
+            self.looks[thread] = if same { self.looks[thread].saturating_add(1) } else { 0 };
+        }
+        self.running = running.to_vec();
+        let held_up = |looks: &u32| *looks >= limit;
+        Stuck { any: self.looks.iter().any(held_up), all: self.looks.iter().all(held_up) }
     }
 }
 
@@ -102,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_that_leaves_cancels_nothing_and_stop_waits_for_the_rest() {
-        let workers = Workers::start("test", 2, 4).unwrap();
+        let workers = Workers::start("test", 2, 4, Duration::from_secs(60)).unwrap();
         let done = Arc::new(AtomicUsize::new(0));
         for _ in 0..20 {
             let done = Arc::clone(&done);
@@ -118,8 +178,33 @@ mod tests {
 
     #[tokio::test]
     async fn a_panicking_job_does_not_take_its_thread_along() {
-        let workers = Workers::start("test", 1, 1).unwrap();
+        let workers = Workers::start("test", 1, 1, Duration::from_secs(60)).unwrap();
         assert!(workers.run(|| -> Result<(), _> { panic!("on purpose") }).await.is_err());
         assert_eq!(workers.run(|| Ok(7)).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_job_that_does_not_end_nor_for_threads_that_are_all_held_up() {
+        let workers = Workers::start("test", 1, 4, Duration::from_millis(50)).unwrap();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let hung = workers.run(move || Ok(held.recv().is_ok())).await;
+        assert!(matches!(hung, Err(StoreError::Hung { .. })), "{hung:?}");
+        // This one waits in the queue.
+        assert!(matches!(workers.run(|| Ok(())).await, Err(StoreError::Hung { .. })));
+        workers.set_blocked(true);
+        assert!(matches!(workers.run(|| Ok(())).await, Err(StoreError::Hung { .. })));
+        release.send(()).unwrap();
+        workers.set_blocked(false);
+        assert_eq!(workers.run(|| Ok(7)).await.unwrap(), 7);
+        workers.stop().await;
+    }
+
+    #[test]
+    fn a_thread_at_the_same_job_for_long_is_held_up() {
+        let mut watch = StuckWatch::default();
+        let seen = [[1, 1], [1, 2], [1, 3], [1, 3], [1, 3], [0, 3], [2, 4]].map(|running| watch.look(&running, 2));
+        let none = Stuck { any: false, all: false };
+        let one = Stuck { any: true, all: false };
+        assert_eq!(seen, [none, none, one, one, Stuck { any: true, all: true }, one, none]);
     }
 }

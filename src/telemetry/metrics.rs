@@ -88,6 +88,10 @@ metrics! {
     store_evictions: IntCounterVec = "larder_store_evictions_total" ["reason"];
     /// Times the index was found damaged and set aside, to be rebuilt from the files.
     store_index_rebuilds: IntCounterVec = "larder_store_index_rebuilds_total" [];
+    /// Whether the store's disk takes what it is given (1); 0: pulls go on, what cannot be stored passes through.
+    store_writable: IntGaugeVec = "larder_store_writable" [];
+    /// Failures of the store's disk, by reason: `full`, `read_only`, `gone` (unmounted or removed), `hung` (no answer), `broken`.
+    store_failures: IntCounterVec = "larder_store_failures_total" ["reason"];
     /// Downloads from an upstream into the store that are under way.
     fills_inflight: IntGaugeVec = "larder_fills_inflight" [];
     /// Downloads into the store that have ended, by result: `stored`, `failed`, `mismatch`, `bypassed`.

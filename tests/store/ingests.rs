@@ -1,5 +1,5 @@
 use crate::common::{Bench, content, fill, open, read, settings, sha256, walked};
-use larder::store::disk::sim::SimDisk;
+use larder::store::disk::sim::{Fault, SimDisk};
 use larder::store::{IngestError, Refusal, StoreError, VerifyError};
 use std::fs;
 use std::path::Path;
@@ -144,12 +144,12 @@ async fn a_full_disk_fails_the_write_and_the_ingest_can_be_discarded() {
     let (store, _) = open(&settings(Path::new("sim")), Arc::new(disk.clone())).await;
     let bytes = content(1, 1000);
     let mut ingest = store.ingest(&sha256(&bytes), Some(1000)).await.unwrap();
-    disk.set_full(true);
+    disk.set_fault(Some(Fault::Full));
     let error = ingest.write(bytes.clone()).await.unwrap_err();
     assert!(matches!(error, StoreError::Io { action: "write", .. }));
     assert!(error.to_string().contains("free some space"), "{error}");
     ingest.discard().await;
-    disk.set_full(false);
+    disk.set_fault(None);
     assert_eq!(store.usage().ingests, 0);
     fill(&store, &bytes).await;
 }
@@ -160,40 +160,4 @@ async fn a_blob_larger_than_the_store_is_refused_before_a_byte_is_written() {
     let refused = bench.store.ingest(&sha256(b"x"), Some(1001)).await;
     assert!(matches!(refused, Err(IngestError::Refused(Refusal::TooLarge { needed: 1001, limit: 1000 }))));
     assert_eq!(fs::read_dir(bench.path("ingest/sha256")).unwrap().count(), 0);
-}
-
-#[tokio::test]
-async fn a_disk_that_takes_no_writes_for_long_refuses_new_ingests_until_it_does() {
-    let disk = SimDisk::new();
-    let (store, _) = open(&settings(Path::new("sim")), Arc::new(disk.clone())).await;
-    walked(&store).await;
-    let bytes = content(1, 1000);
-    let mut ingest = store.ingest(&sha256(&bytes), None).await.unwrap();
-    disk.set_stuck(true);
-    let stuck = tokio::spawn(async move {
-        ingest.write(bytes).await.unwrap();
-        ingest
-    });
-    let mut refused = false;
-    for attempt in 0..100 {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        match store.ingest(&sha256(&[attempt]), Some(10)).await {
-            Err(IngestError::Refused(Refusal::Slow)) => refused = true,
-            Err(error) => panic!("{error}"),
-            Ok(other) => drop(other),
-        }
-        if refused {
-            break;
-        }
-    }
-    assert!(refused);
-    disk.set_stuck(false);
-    let ingest = stuck.await.unwrap();
-    ingest.verify().await.unwrap().commit().await.unwrap();
-    let mut taken = false;
-    for _ in 0..50 {
-        taken = taken || store.ingest(&sha256(b"later"), Some(10)).await.is_ok();
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    assert!(taken, "the store goes on once the disk does");
 }

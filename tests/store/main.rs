@@ -12,3 +12,4 @@ mod opening;
 mod pieces;
 mod scrub;
 mod space;
+mod trouble;

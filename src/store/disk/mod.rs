@@ -12,7 +12,7 @@ pub use real::RealDisk;
 use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A folder tree that the store owns.
 pub trait Disk: Send + Sync + 'static {
@@ -42,8 +42,27 @@ pub trait Disk: Send + Sync + 'static {
     fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()>;
     /// Bytes that this user may still write to the file system.
     fn free(&self) -> io::Result<u64>;
+    /// Where the store's folder is by now; known once its lock was taken.
+    fn home(&self) -> io::Result<Home> {
+        Ok(Home::Ours)
+    }
+    /// How long an operation may take before the disk counts as one that does not answer.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(10)
+    }
     /// The path for libraries that open files themselves. `None` on a simulated disk.
     fn real_path(&self, path: &Path) -> Option<PathBuf>;
+}
+
+/// What is found where the store's folder was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// The folder, with the lock file that this process holds.
+    Ours,
+    /// It was removed, or another one took its place, on the same file system: larder may move in.
+    Missing,
+    /// Another file system: the store's is not mounted.
+    Elsewhere,
 }
 
 /// A held lock file.

@@ -1,7 +1,10 @@
-use super::{Access, Disk, DiskFile, Entry, Lock, LockError, Metadata};
+use super::super::files::is_absent;
+use super::super::layout::LOCK;
+use super::{Access, Disk, DiskFile, Entry, Home, Lock, LockError, Metadata};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// The store's folder on the operating system's file system.
@@ -11,17 +14,30 @@ use std::time::SystemTime;
 #[derive(Debug)]
 pub struct RealDisk {
     root: PathBuf,
+    /// Which file the lock is, on which file system.
+    locked: Mutex<Option<Identity>>,
+}
+
+/// A file's number, and that of its file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    file: u64,
 }
 
 impl RealDisk {
     /// A disk below `root`, which need not exist yet.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), locked: Mutex::default() }
     }
 
     fn path(&self, path: &Path) -> PathBuf {
         self.root.join(path)
+    }
+
+    fn locked(&self) -> Option<Identity> {
+        *self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -45,6 +61,8 @@ impl Disk for RealDisk {
         }
         let written = file.set_len(0).and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
         written.map_err(LockError::Io)?;
+        let identity = file.metadata().map(|metadata| platform::identity(&metadata)).map_err(LockError::Io)?;
+        *self.locked.lock().unwrap_or_else(PoisonError::into_inner) = identity;
         Ok(Box::new(file))
     }
 
@@ -76,6 +94,11 @@ impl Disk for RealDisk {
     }
 
     fn make_dir(&self, path: &Path) -> io::Result<()> {
+        // Were the store's file system gone, its folders would come to be on the one below, and fill that.
+        if self.home()? == Home::Elsewhere {
+            let why = "another file system is where the store was";
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        }
         fs::create_dir(self.path(path))
     }
 
@@ -110,6 +133,22 @@ impl Disk for RealDisk {
 
     fn free(&self) -> io::Result<u64> {
         platform::free(&self.root)
+    }
+
+    fn home(&self) -> io::Result<Home> {
+        let Some(locked) = self.locked() else { return Ok(Home::Ours) };
+        let found = match fs::metadata(self.path(Path::new(LOCK))) {
+            Ok(metadata) => platform::identity(&metadata),
+            Err(error) if is_absent(&error) => None,
+            Err(error) => return Err(error),
+        };
+        if found == Some(locked) {
+            return Ok(Home::Ours);
+        }
+        // What is there instead, or the nearest folder above that is there.
+        let above = self.root.ancestors().find_map(|folder| fs::metadata(folder).ok());
+        let device = found.or_else(|| platform::identity(&above?)).map(|identity| identity.device);
+        Ok(if device == Some(locked.device) { Home::Missing } else { Home::Elsewhere })
     }
 
     fn real_path(&self, path: &Path) -> Option<PathBuf> {
@@ -164,8 +203,13 @@ impl DiskFile for RealFile {
 mod platform {
     use std::fs::{DirBuilder, File, Permissions};
     use std::io;
-    use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
+    use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
     use std::path::Path;
+
+    #[expect(clippy::unnecessary_wraps, reason = "other systems do not tell")]
+    pub(super) fn identity(metadata: &std::fs::Metadata) -> Option<super::Identity> {
+        Some(super::Identity { device: metadata.dev(), file: metadata.ino() })
+    }
 
     pub(super) fn make_private_dirs(path: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -237,6 +281,10 @@ mod platform {
     use std::io;
     use std::os::windows::fs::FileExt;
     use std::path::Path;
+
+    pub(super) fn identity(_: &std::fs::Metadata) -> Option<super::Identity> {
+        None
+    }
 
     /// The user's own folders are private by their inherited access list.
     pub(super) fn make_private_dirs(path: &Path) -> io::Result<()> {

@@ -4,7 +4,7 @@
 //! while earlier ones are not, as a seed decides. Synced content and synced folders are as they were. A killed process, in
 //! contrast, loses nothing of what it had written: [`SimDisk::kill`].
 
-use super::{Access, Disk, DiskFile, Entry, Lock, LockError, Metadata};
+use super::{Access, Disk, DiskFile, Entry, Home, Lock, LockError, Metadata};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,24 @@ struct State {
     files: Vec<FileState>,
     steps: u64,
     stop_at: Option<u64>,
-    full: bool,
+    fault: Option<Fault>,
     stuck: bool,
+    patience: Option<Duration>,
+}
+
+/// What a simulated disk says to whoever wants to change something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No space: what was there can still be renamed and removed.
+    Full,
+    /// No quota; the same.
+    Quota,
+    /// The file system was remounted to be read only.
+    ReadOnly,
+    /// The file system was unmounted: open files can be read, nothing can be opened.
+    Unmounted,
+    /// Every operation fails.
+    Broken,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -62,12 +78,17 @@ impl SimDisk {
         self.state().stop_at = Some(step);
     }
 
-    /// Whether every write fails for want of space.
-    pub fn set_full(&self, full: bool) {
-        self.state().full = full;
+    /// What is wrong with the disk from now on.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        self.state().fault = fault;
     }
 
-    /// Whether writes do not return.
+    /// How long an operation may take.
+    pub fn set_patience(&self, patience: Duration) {
+        self.state().patience = Some(patience);
+    }
+
+    /// Whether writes, and whatever else changes something, do not return.
     pub fn set_stuck(&self, stuck: bool) {
         self.state().stuck = stuck;
     }
@@ -76,7 +97,7 @@ impl SimDisk {
     #[must_use]
     pub fn kill(&self) -> Self {
         let state = self.state().clone();
-        Self(Arc::new(Mutex::new(State { steps: 0, stop_at: None, full: false, stuck: false, ..state })))
+        Self(Arc::new(Mutex::new(State { steps: 0, stop_at: None, fault: None, stuck: false, ..state })))
     }
 
     /// The disk after the machine has crashed now.
@@ -134,6 +155,29 @@ impl SimDisk {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// For a change or a sync: waits as long as the disk does not answer.
+    fn change(&self) -> io::Result<MutexGuard<'_, State>> {
+        loop {
+            let mut state = self.state();
+            if !state.stuck {
+                state.step()?;
+                return Ok(state);
+            }
+            drop(state);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// For a look at names.
+    fn look(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.state();
+        match state.fault {
+            Some(Fault::Unmounted) => Err(missing()),
+            Some(Fault::Broken) => Err(io::Error::from_raw_os_error(5)),
+            _ => Ok(state),
+        }
+    }
 }
 
 fn is_root(path: &Path) -> bool {
@@ -150,7 +194,12 @@ impl State {
             return Err(io::Error::other("the machine has stopped"));
         }
         self.steps += 1;
-        Ok(())
+        match self.fault {
+            Some(Fault::ReadOnly) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            Some(Fault::Unmounted) => Err(missing()),
+            Some(Fault::Broken) => Err(io::Error::from_raw_os_error(5)),
+            None | Some(Fault::Full | Fault::Quota) => Ok(()),
+        }
     }
 
     fn set(&mut self, path: &Path, node: Option<Node>) {
@@ -213,9 +262,8 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        let mut state = self.state();
+        let mut state = if access == Access::CreateNew { self.change()? } else { self.look()? };
         if access == Access::CreateNew {
-            state.step()?;
             state.need_folder(super::super::files::parent(path))?;
             if state.names.contains_key(path) {
                 return Err(io::ErrorKind::AlreadyExists.into());
@@ -230,8 +278,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.state();
-        state.step()?;
+        let mut state = self.change()?;
         state.need_folder(super::super::files::parent(to))?;
         let file = state.file(from)?;
         state.set(to, Some(Node::File(file)));
@@ -240,8 +287,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state();
-        state.step()?;
+        let mut state = self.change()?;
         state.file(path)?;
         state.set(path, None);
         Ok(())
@@ -252,18 +298,17 @@ impl Disk for SimDisk {
     }
 
     fn make_dir(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state();
-        if state.names.contains_key(path) {
+        if self.look()?.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        state.step()?;
+        let mut state = self.change()?;
         state.need_folder(super::super::files::parent(path))?;
         state.set(path, Some(Node::Folder));
         Ok(())
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        let state = self.state();
+        let state = self.look()?;
         state.need_folder(path)?;
         let within = state.names.iter().filter(|(other, _)| other.parent() == Some(path));
         Ok(within
@@ -275,15 +320,14 @@ impl Disk for SimDisk {
     }
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        let state = self.state();
+        let state = self.look()?;
         let file = &state.files[state.file(path)?];
         let modified = UNIX_EPOCH + Duration::from_millis(file.modified);
         Ok(Metadata { len: file.content.len() as u64, modified })
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state();
-        state.step()?;
+        let mut state = self.change()?;
         state.need_folder(path)?;
         let (synced, rest) = std::mem::take(&mut state.unsynced)
             .into_iter()
@@ -299,8 +343,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_all(&self) -> io::Result<bool> {
-        let mut state = self.state();
-        state.step()?;
+        let mut state = self.change()?;
         state.unsynced.clear();
         state.durable = state.names.clone();
         for file in &mut state.files {
@@ -311,10 +354,21 @@ impl Disk for SimDisk {
     }
 
     fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()> {
-        let mut state = self.state();
+        while self.state().stuck {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut state = self.look()?;
         let file = state.file(path)?;
         state.files[file].modified = millis(time);
         Ok(())
+    }
+
+    fn home(&self) -> io::Result<Home> {
+        Ok(if self.state().fault == Some(Fault::Unmounted) { Home::Elsewhere } else { Home::Ours })
+    }
+
+    fn patience(&self) -> Duration {
+        self.state().patience.unwrap_or(Duration::from_secs(10))
     }
 
     fn free(&self) -> io::Result<u64> {
@@ -340,7 +394,7 @@ impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let state = self.disk.state();
         let FileState { content, unreadable, .. } = &state.files[self.file];
-        if *unreadable {
+        if *unreadable || state.fault == Some(Fault::Broken) {
             return Err(io::Error::from_raw_os_error(5));
         }
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
@@ -350,13 +404,11 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        while self.disk.state().stuck {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let mut state = self.disk.state();
-        state.step()?;
-        if state.full {
-            return Err(io::ErrorKind::StorageFull.into());
+        let mut state = self.disk.change()?;
+        match state.fault {
+            Some(Fault::Full) => return Err(io::ErrorKind::StorageFull.into()),
+            Some(Fault::Quota) => return Err(io::ErrorKind::QuotaExceeded.into()),
+            _ => {}
         }
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         let file = &mut state.files[self.file];
@@ -366,8 +418,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.disk.state();
-        state.step()?;
+        let mut state = self.disk.change()?;
         let file = &mut state.files[self.file];
         file.durable = file.content.clone();
         file.unsynced.clear();
