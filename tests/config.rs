@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use larder::config::{CredentialSettings, Environment, Flags, Listen, Loaded, Login, Origin, Right, Sources, load};
+use larder::config::{
+    CredentialSettings, Environment, Flags, Listen, Loaded, Login, Origin, Right, Sources, Tier, load,
+};
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -150,6 +152,11 @@ fn an_upstream_can_be_sealed_slowed_and_held_to_an_age() {
     assert!(!plain.sealed && plain.max_rate.is_none() && plain.freshness.max_stale.is_none());
     let set =
         upstream("sealed = true\nmax_rate = \"50MiB\"\nfreshness = { max_stale = \"7d\", negative_ttl = \"1s\" }\n");
+    assert_eq!(plain.tier, Tier::Unknown);
+    for (text, tier) in [("basic", Tier::Basic), ("standard", Tier::Standard), ("premium", Tier::Premium)] {
+        assert_eq!(upstream(&format!("tier = \"{text}\"\n")).tier, tier);
+    }
+    assert!(upstream_error("tier = \"gold\"").contains("no service tier: write \"basic\""));
     assert!(set.sealed);
     assert_eq!(set.max_rate, Some(50 << 20));
     assert_eq!(set.freshness.max_stale, Some(Duration::from_secs(7 * 86400)));

@@ -1,14 +1,16 @@
 //! One content being read from upstream: in order, from any offset, over as many connections and sources as it takes.
 
 use super::error::CacheError;
+use super::fill::Progress;
 use super::generations::Generation;
 use super::lock;
 use super::outlook::Outlook;
 use crate::oci::{ByteRange, Digest, Repository};
-use crate::upstream::{ErrorKind, FetchedBlob, UpstreamBody, UpstreamError};
+use crate::upstream::{ErrorKind, FetchedBlob, UpstreamBody, UpstreamError, in_background};
 use bytes::{Buf, Bytes};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 /// Attempts in a row that bring no byte before a download is given up.
@@ -123,17 +125,36 @@ pub(super) struct Download {
     /// Attempts since the last byte.
     attempt: u32,
     from: Option<Source>,
+    /// Where its readers follow it, if it is a fill's.
+    readers: Option<watch::Sender<Progress>>,
 }
 
 impl Download {
     /// A download of the whole content, from `offset` on.
     pub(super) fn new(digest: Digest, sources: Arc<Sources>, offset: u64) -> Self {
-        Self { digest, sources, offset, end: None, length: None, body: None, skip: 0, attempt: 0, from: None }
+        Self {
+            digest,
+            sources,
+            offset,
+            end: None,
+            length: None,
+            body: None,
+            skip: 0,
+            attempt: 0,
+            from: None,
+            readers: None,
+        }
     }
 
     /// A download of `range` alone.
     pub(super) fn of_range(digest: Digest, sources: Arc<Sources>, range: ByteRange) -> Self {
         Self { end: Some(range.end), ..Self::new(digest, sources, range.start) }
+    }
+
+    /// What is read for whoever follows `progress`: while nobody does, it comes after everybody else's requests.
+    pub(super) fn followed(mut self, progress: &watch::Sender<Progress>) -> Self {
+        self.readers = Some(progress.clone());
+        self
     }
 
     /// Length of the whole content, once upstream has answered and if it said so.
@@ -273,7 +294,10 @@ impl Download {
                 blob.digest = %self.digest, repo.name = %source.repository, offset_bytes = self.offset, attempt = self.attempt,
                 error = problem.as_ref().map(tracing::field::display), "a transfer was cut and goes on"
             );
-            match self.request(&source).await {
+            let unread = self.readers.as_ref().is_some_and(|readers| readers.receiver_count() == 0);
+            let request = self.request(&source);
+            let requested = if unread { Box::pin(in_background(request)).await } else { request.await };
+            match requested {
                 Ok(()) => {
                     if self.skip == 0 {
                         metrics.upstream_resumed_bytes.with_label_values(&labels).inc_by(self.offset);

@@ -29,5 +29,5 @@ pub use reader::Effective;
 pub use secret::{SecretError, read_private, read_secret, secret_path};
 pub use settings::{
     AccessRule, AccessSettings, AdminSettings, CredentialSettings, FreshnessSettings, Limits, Listen, Right,
-    ServerSettings, Settings, StoreSettings, Sync, UpstreamSettings,
+    ServerSettings, Settings, StoreSettings, Sync, Tier, UpstreamSettings,
 };

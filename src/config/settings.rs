@@ -73,7 +73,7 @@ impl Default for Limits {
         Self {
             connections: 8192,
             fills: 256,
-            upstream_connections: 64,
+            upstream_connections: 128,
             manifest_memory: 64 << 20,
             tag_entries: 100_000,
             negative_entries: 10_000,
@@ -193,6 +193,8 @@ pub struct UpstreamSettings {
     pub sealed: bool,
     /// Bytes per second of all its blob downloads together. `None`: no limit.
     pub max_rate: Option<u64>,
+    /// The Azure Container Registry's service tier, whose limits of requests are kept to.
+    pub tier: Tier,
     /// Time to connect, TLS included.
     pub connect_timeout: Duration,
     /// Time from sending a request to the head of its answer.
@@ -216,11 +218,26 @@ impl UpstreamSettings {
             freshness: FreshnessSettings::default(),
             sealed: false,
             max_rate: None,
+            tier: Tier::Unknown,
             connect_timeout: Duration::from_secs(10),
             first_byte_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
         }
     }
+}
+
+/// `[[upstream]] tier`: a registry's limits of requests per minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tier {
+    /// Nobody has said, or it is no Azure Container Registry: its refusals show its limits.
+    #[default]
+    Unknown,
+    /// Basic.
+    Basic,
+    /// Standard.
+    Standard,
+    /// Premium.
+    Premium,
 }
 
 /// `[upstream.credential]`

@@ -6,7 +6,7 @@ use super::origin::Origin;
 use super::reader::{Reader, Section, nearest};
 use super::secret::{read_secret, secret_path};
 use super::sections::{base_of, positive};
-use super::settings::{CredentialSettings, FreshnessSettings, UpstreamSettings};
+use super::settings::{CredentialSettings, FreshnessSettings, Tier, UpstreamSettings};
 use super::tree::Table;
 use super::values::Rate;
 use crate::oci::Registry;
@@ -85,6 +85,7 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
     let stall_timeout = positive(&mut section, "stall_timeout", Duration::from_secs(30));
     let sealed = section.or("sealed", false);
     let max_rate = section.or("max_rate", Rate(None)).0;
+    let tier = section.or("tier", Tier::Unknown);
     let credential = read_credential(section.section("credential"), places);
     let freshness = read_freshness(section.section("freshness"));
     let clear = url.as_ref().filter(|url| url.scheme_str() == Some("http") && !is_loopback(url.host().unwrap_or("")));
@@ -105,6 +106,7 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
         freshness,
         sealed,
         max_rate,
+        tier,
         connect_timeout,
         first_byte_timeout,
         stall_timeout,

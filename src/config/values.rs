@@ -2,7 +2,7 @@
 
 use super::origin::Origin;
 use super::reader::Setting;
-use super::settings::{Listen, Sync};
+use super::settings::{Listen, Sync, Tier};
 use super::tree::{Node, Value};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -286,6 +286,27 @@ impl Setting for Sync {
         quote(match self {
             Self::Commit => "commit",
             Self::None => "none",
+        })
+    }
+}
+
+impl Setting for Tier {
+    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
+        let advice = r#"write "basic", "standard", "premium", or "unknown" where it is no Azure Container Registry"#;
+        parsed(node, advice, wrong, |text| match text {
+            "unknown" => Ok(Self::Unknown),
+            "basic" => Ok(Self::Basic),
+            "standard" => Ok(Self::Standard),
+            "premium" => Ok(Self::Premium),
+            _ => Err(format!("'{text}' is no service tier: {advice}")),
+        })
+    }
+    fn show(&self) -> String {
+        quote(match self {
+            Self::Unknown => "unknown",
+            Self::Basic => "basic",
+            Self::Standard => "standard",
+            Self::Premium => "premium",
         })
     }
 }

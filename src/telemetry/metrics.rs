@@ -64,8 +64,10 @@ metrics! {
     upstream_retries: IntCounterVec = "larder_upstream_retries_total" ["upstream", "reason"];
     /// Answers 429 of an upstream.
     upstream_throttled: IntCounterVec = "larder_upstream_throttled_total" ["upstream"];
-    /// Requests not sent, by reason: `throttled` (it wants to be left alone), `unreachable` (the host does not answer), `sealed`.
+    /// Requests not sent, by reason: `throttled` (it wants to be left alone), `budget` (what its tier allows is used up), `unreachable` (the host does not answer), `sealed`.
     upstream_withheld: IntCounterVec = "larder_upstream_withheld_total" ["upstream", "reason"];
+    /// Requests that waited for the budget of their limit category.
+    upstream_paced: IntCounterVec = "larder_upstream_paced_total" ["upstream"];
     /// Bytes that did not have to be downloaded again because a cut transfer was resumed.
     upstream_resumed_bytes: IntCounterVec = "larder_upstream_resumed_bytes_total" ["upstream"];
     /// Whether the last request to the upstream was answered (1) or it is in an outage (0).

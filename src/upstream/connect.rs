@@ -100,8 +100,12 @@ impl Connector {
         }
         let through = format!("https://{}:{}/", bracketed(&origin.host), origin.port);
         let through = through.parse().map_err(|_| unreachable(format!("'{origin}' is no address")))?;
-        let io = tunnel.call(through).await.map_err(|error| refused(chain(&error)))?;
-        Ok(Opened { io: self.secured(io.into_inner(), origin).await?, route: Route::Direct })
+        let io = tunnel.call(through).await.map_err(|error| refused(in_words(&chain(&error))))?;
+        let io = self
+            .secured(io.into_inner(), origin)
+            .await
+            .map_err(|failure| Failure { reason: format!("{} (through proxy {name})", failure.reason), ..failure })?;
+        Ok(Opened { io, route: Route::Direct })
     }
 
     async fn secured(&self, io: Box<dyn Io>, origin: &Origin) -> Result<Stream, Failure> {
@@ -148,6 +152,16 @@ fn proxy_name(proxy: &Intercept) -> String {
     let uri = proxy.uri();
     let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}", uri.scheme_str().unwrap_or("http"), uri.host().unwrap_or_default())
+}
+
+/// What the tunnel's own words for an answer to `CONNECT` mean for an operator.
+fn in_words(error: &str) -> String {
+    let advice = match error {
+        _ if error.contains("authorization required") => "it wants a login; write it into HTTPS_PROXY",
+        _ if error.contains("unsuccessful") => "it refuses the tunnel; its rules or its log say why",
+        _ => return error.to_owned(),
+    };
+    format!("{advice} ({error})")
 }
 
 fn bracketed(host: &str) -> String {

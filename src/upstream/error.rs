@@ -131,6 +131,8 @@ pub(super) struct Failure {
 pub(super) enum Withheld {
     /// Upstream wants to be left alone.
     Throttled,
+    /// The budget of its category is used up.
+    Budget,
     /// The host does not answer.
     Unreachable,
     /// The upstream is never to be asked.
@@ -141,6 +143,7 @@ impl Withheld {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Throttled => "throttled",
+            Self::Budget => "budget",
             Self::Unreachable => "unreachable",
             Self::Sealed => "sealed",
         }

@@ -11,6 +11,7 @@
 mod auth;
 mod body;
 mod breaker;
+mod budget;
 mod certificate;
 mod challenge;
 mod classify;
@@ -43,6 +44,7 @@ mod testing;
 mod tests;
 
 pub use body::UpstreamBody;
+pub use budget::in_background;
 pub use error::{ErrorKind, SetupError, UpstreamError};
 pub use list::{FetchedList, ListRequest, Page};
 pub use registry::{FetchedBlob, FetchedManifest, Login, ManifestHead, Upstream};

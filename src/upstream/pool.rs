@@ -28,6 +28,9 @@ use tokio::time::Instant;
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a request waits for one of its host's connections: what a full queue may cost.
 const WAIT: Duration = Duration::from_secs(10);
+/// … of which a download waits so many times as long, while others end and make room: a pull that begins late is better than one
+/// that fails.
+const DOWNLOAD_PATIENCE: u32 = 6;
 /// Storage hosts come and go with redirects; above this many, those without a connection are forgotten.
 const HOSTS: usize = 64;
 
@@ -175,7 +178,8 @@ impl Pool {
             let bulk = if bulk { Some(Arc::clone(&host.bulk).acquire_owned().await.ok()?) } else { None };
             Some((Arc::clone(&host.all).acquire_owned().await.ok()?, bulk))
         };
-        match tokio::time::timeout(self.wait, wanted).await {
+        let wait = if bulk { self.wait * DOWNLOAD_PATIENCE } else { self.wait };
+        match tokio::time::timeout(wait, wanted).await {
             Ok(Some(permits)) => Ok(permits),
             Ok(None) | Err(_) => Err(Failure::new(
                 ErrorKind::Throttled { retry_after: Some(self.wait) },

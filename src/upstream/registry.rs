@@ -12,6 +12,7 @@ use super::pool::Pool;
 use super::rate::Rate;
 use super::resolve::Resolver;
 use super::scope::Scope;
+use super::throttle::Throttle;
 use super::tokens::Tokens;
 use super::wire::{Answer, Wire};
 use crate::config::Environment;
@@ -126,8 +127,9 @@ impl Upstream {
         let ca_file = settings.ca_file.as_deref();
         let connector = Connector::new(name.as_str(), ca_file, environment, resolver, settings.connect_timeout)?;
         let pool = Pool::new(connector, limits.upstream_connections, settings.first_byte_timeout);
-        let wire =
-            Arc::new(Wire::new(name.clone(), pool, Arc::clone(&metrics), settings.stall_timeout, settings.sealed));
+        let (stall, sealed) = (settings.stall_timeout, settings.sealed);
+        let throttle = Throttle::new(settings.tier);
+        let wire = Arc::new(Wire::new(name.clone(), pool, Arc::clone(&metrics), stall, throttle, sealed));
         let granter = Granter {
             name: name.clone(),
             origin: origin.clone(),
@@ -138,7 +140,7 @@ impl Upstream {
             exchanged: Tokens::new(EXCHANGES),
         };
         let session = Session::new(wire, granter, limits.tokens);
-        let (url, sealed) = (settings.url.clone(), settings.sealed);
+        let url = settings.url.clone();
         let rate = settings.max_rate.map(|rate| Arc::new(Rate::new(rate)));
         Ok(Self(Arc::new(Inner { name, url, origin, session, rate, sealed, metrics })))
     }

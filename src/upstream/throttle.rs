@@ -1,26 +1,30 @@
 //! What an upstream's 429 holds back: its whole limit category, for as long as the upstream asked.
 //!
 //! Registries count requests by category (ACR: reads, referrers, writes, deletes, tokens), and go on counting while they refuse.
-//! So nothing of a category is sent while it is held back; whoever would ask learns at once how many seconds are left. Nothing
-//! here waits: a request of a person is never slowed to keep below a quota.
+//! So nothing of a category is sent while it is held back; whoever would ask learns at once how many seconds are left. What may be
+//! sent goes at the pace of its budget (`budget.rs`).
 
+use super::budget::{Budget, Leave, is_background};
 use super::error::{ErrorKind, Failure, Withheld};
 use super::locked;
 use super::op::{Category, Op};
+use crate::config::Tier;
 use http::StatusCode;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// How long a category is held back at least, and the first time if the upstream does not say …
 const SHORTEST: Duration = Duration::from_secs(1);
 /// … doubling from there up to this.
 const LONGEST_UNSAID: Duration = Duration::from_secs(60);
 
-/// One upstream's categories that have been refused lately.
-#[derive(Default)]
-pub(super) struct Throttle(Mutex<HashMap<Category, Hold>>);
+/// One upstream's categories that have been refused lately, and what may be sent of each.
+pub(super) struct Throttle {
+    holds: Mutex<HashMap<Category, Hold>>,
+    budget: Budget,
+}
 
 struct Hold {
     until: Instant,
@@ -29,9 +33,41 @@ struct Hold {
 }
 
 impl Throttle {
+    pub(super) fn new(tier: Tier) -> Self {
+        Self { holds: Mutex::default(), budget: Budget::new(tier) }
+    }
+
+    /// Waits until the budget lets a request go that has been admitted; whether it had to wait.
+    pub(super) async fn turn(&self, op: Op) -> Result<bool, Failure> {
+        let mut waited = false;
+        loop {
+            let (at, reserved) = match self.budget.reserve(op.categories(), is_background()) {
+                Leave::At(at) => (at, true),
+                Leave::AskAgain(at) => (at, false),
+                Leave::Refused(category, left) => {
+                    let left = whole_seconds(left);
+                    let reason = format!(
+                        "larder has used up what its tier allows of {category} in a minute (upstream.tier), for another {} s",
+                        left.as_secs()
+                    );
+                    let kind = ErrorKind::Throttled { retry_after: Some(left) };
+                    return Err(Failure::withheld(Withheld::Budget, kind, reason));
+                }
+            };
+            if at > Instant::now() {
+                waited = true;
+                sleep_until(at).await;
+            }
+            if reserved {
+                // It may have been refused meanwhile.
+                return if waited { self.admit(op).map(|()| true) } else { Ok(false) };
+            }
+        }
+    }
+
     /// Whether a request may be sent now.
     pub(super) fn admit(&self, op: Op) -> Result<(), Failure> {
-        let holds = locked(&self.0);
+        let holds = locked(&self.holds);
         let now = Instant::now();
         let known = op.categories().iter().filter_map(|category| Some((category, holds.get(category)?)));
         let Some((category, longest)) = known.filter(|(_, hold)| hold.until > now).max_by_key(|(_, hold)| hold.until)
@@ -45,7 +81,7 @@ impl Throttle {
 
     /// Notes what an answer says about the pace. For a 429, the time for which its category is held back.
     pub(super) fn note(&self, op: Op, status: StatusCode, retry_after: Option<Duration>) -> Option<Duration> {
-        let mut holds = locked(&self.0);
+        let mut holds = locked(&self.holds);
         let now = Instant::now();
         if status != StatusCode::TOO_MANY_REQUESTS {
             // One that was sent before the refusal proves nothing about it.
@@ -53,6 +89,7 @@ impl Throttle {
             return None;
         }
         let category = op.categories()[0];
+        self.budget.refused(category);
         let (running, last) = holds
             .get(&category)
             .map_or((None, None), |hold| (Some(hold.until).filter(|until| *until > now), hold.unsaid));
@@ -90,7 +127,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_category_is_left_alone_for_as_long_as_was_said() {
-        let throttle = Throttle::default();
+        let throttle = Throttle::new(Tier::Unknown);
         let held = throttle.note(Op::ManifestGet, REFUSED, Some(Duration::from_secs(50)));
         assert_eq!(held, Some(Duration::from_secs(50)));
         tokio::time::advance(Duration::from_millis(20_500)).await;
@@ -108,7 +145,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn referrers_refused_leave_reads_alone() {
-        let throttle = Throttle::default();
+        let throttle = Throttle::new(Tier::Unknown);
         throttle.note(Op::Referrers, REFUSED, Some(Duration::from_secs(9)));
         assert_eq!(left(&throttle, Op::Referrers), Some(9));
         assert_eq!(left(&throttle, Op::ManifestGet), None);
@@ -116,7 +153,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_time_it_doubles_from_a_second_to_a_minute_and_an_answer_starts_anew() {
-        let throttle = Throttle::default();
+        let throttle = Throttle::new(Tier::Unknown);
         for want in [1, 2, 4, 8, 16, 32, 60, 60] {
             let held = throttle.note(Op::Token, REFUSED, None);
             assert_eq!(held, Some(Duration::from_secs(want)));

@@ -50,8 +50,15 @@ impl Answer {
 }
 
 impl Wire {
-    pub(super) fn new(name: Registry, pool: Pool, metrics: Arc<Metrics>, stall: Duration, sealed: bool) -> Self {
-        Self { name, pool, throttle: Throttle::default(), metrics, stall, sealed }
+    pub(super) fn new(
+        name: Registry,
+        pool: Pool,
+        metrics: Arc<Metrics>,
+        stall: Duration,
+        throttle: Throttle,
+        sealed: bool,
+    ) -> Self {
+        Self { name, pool, throttle, metrics, stall, sealed }
     }
 
     /// Whether a request may be sent at all now; what has to be done before it is sent can then be spared.
@@ -65,6 +72,17 @@ impl Wire {
         admitted.inspect_err(|failure| {
             self.count_withheld(failure);
         })
+    }
+
+    /// Waits for its turn in the budget of its category.
+    async fn turn(&self, op: Op) -> Result<(), Failure> {
+        let waited = self.throttle.turn(op).await.inspect_err(|failure| {
+            self.count_withheld(failure);
+        })?;
+        if waited {
+            self.metrics.upstream_paced.with_label_values(&[self.name.as_str()]).inc();
+        }
+        Ok(())
     }
 
     /// Whether `failure` is one of a request that was not sent.
@@ -81,6 +99,7 @@ impl Wire {
             return Err(Failure::foreign("an address that is neither http:// nor https://, or names a user"));
         };
         self.admit(op)?;
+        self.turn(op).await?;
         let outgoing = with_own_headers(outgoing);
         let begun = Instant::now();
         let head = self.pool.send(&outgoing, &origin, op.is_bulk()).await;

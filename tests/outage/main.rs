@@ -7,8 +7,11 @@
 mod harness;
 
 mod answers;
+mod blackhole;
+mod crowd;
 mod held;
 mod hosts;
+mod latency;
 mod matrix;
 mod pace;
 mod sealed;

@@ -1,5 +1,6 @@
 //! Every way in which an upstream is known to fail, and what a client gets in each: the table of `docs/upstream.md`, row by row.
 
+use super::blackhole::Blackhole;
 use crate::harness::simulator::{FaultAnswer, Options, PathClass};
 use crate::harness::{Acr, Answer, Larder, OTHER, PATIENCE, Setup};
 use bytes::Bytes;
@@ -40,6 +41,8 @@ enum Fault {
     Gone,
     /// Somebody else at the registry's address, who does not speak TLS.
     Impostor,
+    /// Packets vanish.
+    Blackhole,
 }
 
 const STALE: (&str, u16) = ("200 `stale`", 200);
@@ -73,6 +76,7 @@ fn classes() -> Vec<Class> {
     vec![
         class("connection refused", Fault::Gone, (504, "UNKNOWN", "refused")),
         class("connection reset", Fault::Knobs(|acr| acr.knobs().turn(|k| k.login.reset = true)), (504, "UNKNOWN", "")),
+        class("packets vanish (no RST)", Fault::Blackhole, (504, "UNKNOWN", "no connection to")),
         class(
             "accepts and never answers",
             Fault::Knobs(|acr| acr.knobs().turn(|k| k.login.hang = true)),
@@ -231,6 +235,7 @@ async fn start(acr: &Acr) -> Larder {
             upstream.freshness.revalidate_wait = REVALIDATE_WAIT;
             upstream.freshness.negative_ttl = Duration::from_millis(500);
             upstream.first_byte_timeout = FIRST_BYTE;
+            upstream.connect_timeout = FIRST_BYTE;
             upstream.ca_file.clone_from(&ca_file);
         }
     });
@@ -243,6 +248,14 @@ async fn begin(fault: &Fault, acr: &Acr) -> Option<JoinHandle<()>> {
         Fault::Knobs(turn) => turn(acr),
         Fault::Answer(on, answer) => acr.knobs().fail(*on, answer.clone()),
         Fault::Gone => acr.stop_listening(),
+        Fault::Blackhole => {
+            acr.stop_listening();
+            let hole = Blackhole::at(&acr.host()).await;
+            return Some(tokio::spawn(async move {
+                std::future::pending::<()>().await;
+                drop(hole);
+            }));
+        }
         Fault::Impostor => {
             acr.stop_listening();
             let host = acr.host();

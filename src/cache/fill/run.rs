@@ -102,7 +102,7 @@ async fn fill_up(inner: &Inner, fill: &Fill) -> Result<(), Problem> {
 async fn open(inner: &Inner, fill: &Fill) -> Result<(Download, Option<Ingest>), Problem> {
     let mut ingest = begin(inner, fill).await;
     let mut kept = ingest.as_ref().map_or(0, Ingest::received);
-    let mut download = Download::new(fill.digest, Arc::clone(&fill.sources), kept);
+    let mut download = Download::new(fill.digest, Arc::clone(&fill.sources), kept).followed(&fill.progress);
     let whole = ingest.as_ref().is_some_and(Ingest::is_whole);
     let opened = if whole { download.confirm().await } else { download.open().await };
     match opened {
@@ -113,7 +113,7 @@ async fn open(inner: &Inner, fill: &Fill) -> Result<(Download, Option<Ingest>), 
             }
             ingest = begin(inner, fill).await;
             kept = 0;
-            download = Download::new(fill.digest, Arc::clone(&fill.sources), 0);
+            download = Download::new(fill.digest, Arc::clone(&fill.sources), 0).followed(&fill.progress);
             download.open().await?;
         }
         result => result?,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::CredentialSettings;
-use crate::upstream::testing::{Reply, Server, bare, errors, password, reply, settings, upstream};
+use crate::upstream::testing::{Reply, Server, bare, errors, jwt, password, reply, settings, upstream};
 #[cfg(unix)]
 use crate::upstream::testing::{script, upstream_in};
 use std::sync::{Arc, Mutex};
@@ -290,4 +290,58 @@ async fn a_missing_secret_is_an_outage_that_names_the_file() {
     assert!(error.is_outage() && error.to_string().contains("/nowhere/password"), "{error}");
     let login = upstream.describe_login().await;
     assert!(login.problem.unwrap().contains("/nowhere/password"));
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_has_expired_says_what_to_do_and_a_new_one_in_its_file_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let token_file = folder.path().join("token");
+    let (old, new) = (jwt(r#"{"exp":1600000000,"sub":"old"}"#), jwt(r#"{"exp":4102444800,"sub":"new"}"#));
+    std::fs::write(&token_file, &old).unwrap();
+    let good = new.clone();
+    let server = Server::start(move |asked| {
+        let host = asked.header("host").unwrap();
+        if asked.target.starts_with("/oauth2/token") {
+            let known = asked.body.contains(&format!("refresh_token={good}"));
+            return if known {
+                reply(200, &[], r#"{"access_token":"t","expires_in":"3600"}"#)
+            } else {
+                bare(401, &[], "")
+            };
+        }
+        if asked.header("authorization") == Some("Bearer t") {
+            return reply(200, &[("content-type", OCI)], MANIFEST);
+        }
+        let challenge = challenge(&format!("http://{host}/oauth2/token"), Some("repository:a:pull"));
+        reply(401, &[("www-authenticate", &challenge)], "")
+    })
+    .await;
+    let credential = CredentialSettings::RefreshToken { token_file: token_file.clone() };
+    let (upstream, _) = upstream(&settings(&server.url(), credential));
+    assert_eq!(upstream.describe_login().await.problem.as_deref(), Some("it has expired"));
+    let error = manifest(&upstream, "a").await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::CredentialRefused { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains(&token_file.display().to_string()) && !text.contains(&old), "{text}");
+    std::fs::write(&token_file, &new).unwrap();
+    // The service says its lifetime as a text, as some do.
+    manifest(&upstream, "a").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_login_whose_program_is_not_there_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), r#"{"credHelpers":{"test.registry":"absent"}}"#).unwrap();
+    let server = registry(None).await;
+    let environment =
+        crate::upstream::testing::environment().with("PATH", folder.path()).with("DOCKER_CONFIG", folder.path());
+    for (credential, program) in [
+        (CredentialSettings::AzureCli, "az"),
+        (CredentialSettings::DockerConfig { file: None }, "docker-credential-absent"),
+    ] {
+        let (upstream, _) = crate::upstream::testing::upstream_in(&settings(&server.url(), credential), &environment);
+        let error = manifest(&upstream, "a").await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::CredentialRefused { .. }) && error.is_outage(), "{error:?}");
+        assert!(error.to_string().contains(program) && error.to_string().contains("not on PATH"), "{error}");
+    }
 }

@@ -6,6 +6,7 @@ mod lists;
 mod names;
 mod network;
 mod outage;
+mod proxies;
 mod redirects;
 mod tokens;
 mod verdicts;
