@@ -78,6 +78,20 @@ pub enum CacheError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A list that is longer than is kept cannot be joined with others.
+    #[error("{registry} has more repositories than list_entries allows: ask for /v2/{registry}/_catalog")]
+    TooMany {
+        /// The upstream.
+        registry: Registry,
+    },
+    /// An upstream keeps others' answers waiting for longer than they should.
+    #[error("{what} did not come within {} s", waited.as_secs())]
+    Slow {
+        /// What was asked for.
+        what: &'static str,
+        /// How long was waited.
+        waited: Duration,
+    },
     /// Too much is under way.
     #[error("{what} are under way already, as many as the limit allows: try again in {} s", retry.as_secs())]
     Busy {

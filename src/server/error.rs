@@ -119,15 +119,19 @@ impl Problem {
             CacheError::Sealed { code, .. } => Self::new(StatusCode::NOT_FOUND, code, &error),
             CacheError::ReadOnly { .. } => Self::new(StatusCode::FORBIDDEN, Code::Denied, &error),
             CacheError::TooOld { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, Code::Unknown, &error),
+            CacheError::TooOld { .. } | CacheError::Slow { .. } => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, Code::Unknown, &error)
+            }
             CacheError::Unsatisfiable { length } => {
                 Self { length: Some(length), ..Self::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::Unknown, &error) }
             }
             CacheError::Busy { retry, .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, &error).after(retry)
             }
-            CacheError::Mismatch { .. } | CacheError::Unreadable { .. } | CacheError::Aborted => {
-                Self::new(StatusCode::BAD_GATEWAY, Code::Unknown, &error)
-            }
+            CacheError::TooMany { .. }
+            | CacheError::Mismatch { .. }
+            | CacheError::Unreadable { .. }
+            | CacheError::Aborted => Self::new(StatusCode::BAD_GATEWAY, Code::Unknown, &error),
             CacheError::Store(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, &error),
         }
     }

@@ -52,7 +52,12 @@ fn composed(provenance: &Provenance) -> HeaderValue {
 /// The value of `Warning`, which ORAS and regctl print: set where the stored answer stands in for an upstream that fails.
 pub(super) fn warning(provenance: &Provenance) -> Option<HeaderValue> {
     let outage = provenance.outage.as_deref()?;
-    let mut text: String = format!("stored copy, not confirmed by upstream: {outage}")
+    warning_text(&format!("stored copy, not confirmed by upstream: {outage}"))
+}
+
+/// A value of `Warning` that says `text`.
+pub(super) fn warning_text(text: &str) -> Option<HeaderValue> {
+    let mut text: String = text
         .chars()
         .filter(|c| c.is_ascii_graphic() || *c == ' ')
         .map(|c| if c == '"' || c == '\\' { '\'' } else { c })

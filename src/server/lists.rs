@@ -132,7 +132,7 @@ fn tags(cut: &Cut<'_>, naming: &Naming, name: &Name, tags: &[String]) -> Page {
 }
 
 /// `_catalog`, each repository named as the client would ask for it.
-fn catalogue(cut: &Cut<'_>, naming: &Naming, repositories: &[String]) -> Page {
+pub(super) fn catalogue(cut: &Cut<'_>, naming: &Naming, repositories: &[String]) -> Page {
     let prefix = naming.component.as_ref().map_or_else(String::new, |component| format!("{component}/"));
     let last = cut.last.as_deref().map(|last| unprefixed(last, naming).to_owned());
     let (page, more) = Cut { last, ..*cut }.of(repositories);

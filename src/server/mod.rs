@@ -11,6 +11,7 @@
 mod acr;
 mod body;
 mod body_file;
+mod catalogue;
 mod connection;
 mod connection_io;
 mod connection_watch;

@@ -60,7 +60,7 @@ impl Inner {
     }
 
     /// The repositories of a catalogue that the caller may pull; `None` if nothing is kept from anybody.
-    fn visible(&self, key: &ListKey, asked: &Asked<'_>, entries: &Entries) -> Option<Entries> {
+    pub(super) fn visible(&self, key: &ListKey, asked: &Asked<'_>, entries: &Entries) -> Option<Entries> {
         let (ListKey::Catalogue(registry), Entries::Names(names)) = (key, entries) else { return None };
         if !self.access.restricts_pulls() {
             return None;

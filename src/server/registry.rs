@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Registry(Arc<Inner>);
 
 pub(super) struct Inner {
-    routes: Routes,
+    pub(super) routes: Routes,
     pub(super) access: Access,
     pub(super) cache: Cache,
     pub(super) metrics: Arc<Metrics>,
@@ -109,6 +109,7 @@ impl Inner {
             (Target::Blob(repository, digest), _) => self.blob(repository, digest, asked).await,
             (Target::Tags(repository), _) => self.tags(repository, asked).await,
             (Target::Catalogue(registry), _) => self.catalogue(registry, asked).await,
+            (Target::Catalogues, _) => self.catalogues(asked).await,
             (Target::Referrers(repository, digest), _) => self.referrers(repository, digest, asked).await,
             (Target::Uploads(repository), _) => self.begin_upload(repository, asked, body).await,
             (Target::Upload(repository, session), _) => self.upload(repository, session, asked, body).await,

@@ -8,6 +8,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod catalogue;
 mod clients;
 mod content;
 mod credentials;

@@ -122,6 +122,8 @@ impl From<InvalidReference> for RequestError {
 pub struct Routes {
     by_name: HashMap<String, Registry>,
     canonical: Vec<Registry>,
+    /// For each of them, a name that can stand before a repository in a path: one with a port cannot.
+    components: Vec<Option<String>>,
     default: Option<Registry>,
 }
 
@@ -129,9 +131,13 @@ impl Routes {
     /// Adds an upstream. Names and aliases are unique: the configuration has seen to it.
     pub fn add<'a>(&mut self, registry: &Registry, aliases: impl IntoIterator<Item = &'a str>, default: bool) {
         self.by_name.insert(registry.as_str().to_ascii_lowercase(), registry.clone());
+        let mut component = Some(registry.as_str().to_ascii_lowercase()).filter(|name| is_component(name));
         for alias in aliases {
-            self.by_name.insert(alias.to_ascii_lowercase(), registry.clone());
+            let alias = alias.to_ascii_lowercase();
+            component = component.or_else(|| Some(alias.clone()).filter(|alias| is_component(alias)));
+            self.by_name.insert(alias, registry.clone());
         }
+        self.components.push(component);
         self.canonical.push(registry.clone());
         if default {
             self.default = Some(registry.clone());
@@ -142,6 +148,17 @@ impl Routes {
     #[must_use]
     pub fn registries(&self) -> &[Registry] {
         &self.canonical
+    }
+
+    /// How a client that sends nothing but a path asks for a repository. `None`: it cannot.
+    pub(super) fn name_without_ns(&self, registry: &Registry, name: &str) -> Option<String> {
+        let first = name.split_once('/').map(|(first, _)| first.to_ascii_lowercase());
+        let leads_elsewhere = first.is_some_and(|first| self.by_name.contains_key(&first));
+        if self.default.as_ref() == Some(registry) && !leads_elsewhere {
+            return Some(name.to_owned());
+        }
+        let place = self.canonical.iter().position(|known| known == registry)?;
+        self.components[place].as_ref().map(|component| format!("{component}/{name}"))
     }
 
     /// Reads and resolves a request. `path` and `query` are as they came, `host` is the `Host` header or HTTP/2 authority.
@@ -184,8 +201,16 @@ impl Routes {
         if kind.is_ping() && name.is_empty() {
             return Ok(Resolved { target: Target::Ping, naming });
         }
+        if kind.is_catalogue() && name.is_empty() && chosen.is_none() && !self.is_lone_default() {
+            return Ok(Resolved { target: Target::Catalogues, naming });
+        }
         let registry = registry.ok_or_else(|| RequestError::NoDefault { known: self.known() })?.clone();
         Ok(Resolved { target: kind.target(registry, name)?, naming })
+    }
+
+    /// Whether there is but one upstream and no need to name it.
+    fn is_lone_default(&self) -> bool {
+        self.default.is_some() && self.canonical.len() == 1
     }
 
     fn by_host(&self, host: &str) -> Option<&Registry> {
@@ -200,4 +225,9 @@ impl Routes {
     fn known(&self) -> String {
         self.canonical.iter().map(Registry::as_str).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Whether a name can be a component of a repository's path.
+fn is_component(name: &str) -> bool {
+    name.parse::<Name>().is_ok() && !name.contains('/')
 }

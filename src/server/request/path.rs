@@ -42,6 +42,10 @@ impl Kind<'_> {
         matches!(self, Self::Ping)
     }
 
+    pub(super) fn is_catalogue(self) -> bool {
+        matches!(self, Self::Catalogue)
+    }
+
     pub(super) fn is_of_registry(self) -> bool {
         matches!(self, Self::Ping | Self::Catalogue | Self::Acr(Part::Catalogue))
     }

@@ -7,8 +7,10 @@ use http::Method;
 pub enum Target {
     /// `/v2/`: whether this is a registry.
     Ping,
-    /// `/v2/_catalog`
+    /// `/v2/_catalog` of one upstream.
     Catalogue(Registry),
+    /// `/v2/_catalog` of them all.
+    Catalogues,
     /// `…/manifests/<reference>`
     Manifest(Repository, Reference),
     /// `…/blobs/<digest>`
@@ -63,7 +65,7 @@ impl Target {
     pub fn route(&self) -> &'static str {
         match self {
             Self::Ping => "ping",
-            Self::Catalogue(_) => "catalogue",
+            Self::Catalogue(_) | Self::Catalogues => "catalogue",
             Self::Manifest(..) => "manifest",
             Self::Blob(..) => "blob",
             Self::Tags(_) => "tags",
@@ -77,7 +79,9 @@ impl Target {
     #[must_use]
     pub fn methods(&self) -> &'static [Method] {
         match self {
-            Self::Ping | Self::Catalogue(_) | Self::Tags(_) | Self::Referrers(..) => &[Method::GET, Method::HEAD],
+            Self::Ping | Self::Catalogue(_) | Self::Catalogues | Self::Tags(_) | Self::Referrers(..) => {
+                &[Method::GET, Method::HEAD]
+            }
             Self::Manifest(..) => &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE],
             Self::Blob(..) => &[Method::GET, Method::HEAD, Method::DELETE],
             Self::Uploads(_) => &[Method::POST],
@@ -91,7 +95,7 @@ impl Target {
     #[must_use]
     pub fn repository(&self) -> Option<&Repository> {
         match self {
-            Self::Ping | Self::Catalogue(_) => None,
+            Self::Ping | Self::Catalogue(_) | Self::Catalogues => None,
             Self::Manifest(repository, _)
             | Self::Blob(repository, _)
             | Self::Tags(repository)
@@ -102,7 +106,7 @@ impl Target {
         }
     }
 
-    /// The upstream; the ping is answered without one.
+    /// The upstream; the ping is answered without one, and the catalogue of all has no one.
     #[must_use]
     pub fn registry(&self) -> Option<&Registry> {
         match self {

@@ -77,7 +77,8 @@ fn the_last_marker_counts_and_paths_are_decoded() {
     assert!(matches!(target("/v2/a/tags/list"), Ok(Target::Tags(_))));
     assert!(matches!(target(&format!("/v2/a/referrers/{digest}")), Ok(Target::Referrers(..))));
     assert!(matches!(target("/v2/a/manifests/v1"), Ok(Target::Manifest(..))));
-    assert_eq!(target("/v2/_catalog"), Ok(Target::Catalogue(Registry::new("myacr.azurecr.io"))));
+    assert_eq!(target("/v2/_catalog"), Ok(Target::Catalogues));
+    assert_eq!(target("/v2/acr/_catalog"), Ok(Target::Catalogue(Registry::new("myacr.azurecr.io"))));
     assert_eq!(target("/v2/other/_catalog"), Ok(Target::Catalogue(Registry::new("other.azurecr.io"))));
     for ping in ["/v2", "/v2/", "/v2/acr/", "/v2/acr", "/acr/v2/", "/acr/v2"] {
         assert_eq!(target(ping), Ok(Target::Ping), "{ping}");
