@@ -220,6 +220,10 @@ fn each_rule_within_an_upstream_has_its_own_error() {
         ("[[upstream]]\nname = \"MYACR.azurecr.io\"", "belongs to upstream myacr.azurecr.io already"),
         ("default = true\n[[upstream]]\nname = \"b.io\"\ndefault = true", "are both the default"),
         ("[[upstream]]\naliases = []", "has no name"),
+        ("[[upstream]]\nname = \"localhost\"", "would be meant by every request to larder at localhost"),
+        ("[[upstream]]\nname = \"127.0.0.1\"", "url = \"http://127.0.0.1\""),
+        ("[[upstream]]\nurl = \"http://[::1]\"", "write another name, such as name = \"registry.local\""),
+        ("[[upstream]]\nname = \"a.localhost\"", "would be meant by every request"),
     ] {
         let error = upstream_error(lines);
         assert!(error.starts_with("larder.toml:") && error.contains(text), "{lines}\n{error}");

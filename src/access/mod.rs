@@ -5,7 +5,7 @@
 //! credentials of their own add their ways in here.
 
 use crate::config::{AccessRule, AccessSettings, Right};
-use crate::oci::Repository;
+use crate::oci::{DOCKER_HUB, Repository};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -67,7 +67,10 @@ impl Access {
     /// `names` are those, besides loopback's, under which a loopback listener may be reached: the operator's and the upstreams'.
     #[must_use]
     pub fn new(settings: &AccessSettings, names: impl IntoIterator<Item = String>) -> Self {
-        let names = names.into_iter().map(|name| name.to_ascii_lowercase()).collect();
+        let mut names: Vec<String> = names.into_iter().map(|name| name.to_ascii_lowercase()).collect();
+        if names.iter().any(|name| DOCKER_HUB.contains(&name.as_str())) {
+            names.extend(DOCKER_HUB.map(str::to_owned));
+        }
         Self { open_to: settings.open_to.clone(), rules: settings.rules.clone(), names }
     }
 

@@ -9,7 +9,7 @@ use super::sections::{base_of, positive};
 use super::settings::{CredentialSettings, FreshnessSettings, Tier, UpstreamSettings};
 use super::tree::Table;
 use super::values::Rate;
-use crate::oci::Registry;
+use crate::oci::{DOCKER_HUB, Registry};
 use http::Uri;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,6 +59,19 @@ fn check_names(reader: &mut Reader, upstreams: &[UpstreamSettings], origins: &[(
                 None => taken.push((name, position)),
             }
         }
+    }
+}
+
+/// Every request to larder under a loopback name without a port of its own would be taken for one to that upstream.
+fn check_loopback(section: &mut Section<'_>, name: &str) {
+    if is_loopback(name) || name.ends_with(".localhost") {
+        section.error(
+            "name",
+            format!(
+                "an upstream named '{name}' would be meant by every request to larder at {name}: write another name, such as \
+                 name = \"registry.local\", and the address into url = \"http://{name}\""
+            ),
+        );
     }
 }
 
@@ -124,6 +137,7 @@ fn read_name(section: &mut Section<'_>) -> Option<String> {
     match given.as_deref().map(parse_host) {
         Some(Ok(name)) => {
             section.show_as("name", &name);
+            check_loopback(section, &name);
             return Some(name);
         }
         Some(Err(message)) => section.error("name", message),
@@ -140,7 +154,7 @@ fn read_name(section: &mut Section<'_>) -> Option<String> {
 fn read_url(section: &mut Section<'_>, name: Option<&str>) -> Option<Uri> {
     let text = match name {
         // References say docker.io; the registry behind them answers elsewhere.
-        Some("docker.io") => section.or("url", "https://registry-1.docker.io".to_owned()),
+        Some(name) if DOCKER_HUB.contains(&name) => section.or("url", "https://registry-1.docker.io".to_owned()),
         Some(name) => section.or("url", format!("https://{name}")),
         None => section.optional::<String>("url", "https://NAME")?,
     };

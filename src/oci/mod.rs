@@ -16,7 +16,7 @@ pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{Code, ErrorBody};
 pub use manifest::{Descriptor, Manifest};
 pub use media_type::{Accept, InvalidMediaType, MediaType};
-pub use name::{InvalidName, InvalidReference, Name, Reference, Registry, Repository, Tag};
+pub use name::{DOCKER_HUB, InvalidName, InvalidReference, Name, Reference, Registry, Repository, Tag};
 pub use pattern::RepositoryPattern;
 pub use range::{ByteRange, MAX_RANGES, RangeRequest, Ranges, TooManyRanges, Unsatisfiable, resolve_many};
 

@@ -27,6 +27,10 @@ pub enum InvalidName {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Registry(Arc<str>);
 
+/// The names of Docker Hub: in references, in its old API, and the host that answers. Its official images are in `library/`, which
+/// nobody writes.
+pub const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+
 impl Registry {
     /// Takes a name that configuration has validated: a host name, perhaps with a port.
     #[must_use]

@@ -44,9 +44,8 @@ impl Origin {
             return false;
         }
         let own = self.host == realm.host && (realm.port == self.port || realm.https && realm.port == 443);
-        let hub = ["registry-1.docker.io", "docker.io", "index.docker.io"].contains(&self.host.as_str())
-            && realm.host == "auth.docker.io"
-            && realm.port == 443;
+        let hub =
+            crate::oci::DOCKER_HUB.contains(&self.host.as_str()) && realm.host == "auth.docker.io" && realm.port == 443;
         own || hub || named.iter().any(|name| realm.is_named(name))
     }
 

@@ -14,6 +14,11 @@ pub struct Scripted {
 impl Scripted {
     /// `answer` gets the request's first line (`GET /v2/… HTTP/1.1`) and gives status line, headers, blank line and body.
     pub async fn start(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::start_with_heads(move |head| answer(head.lines().next().unwrap_or_default())).await
+    }
+
+    /// The same, for an answer that depends on the request's headers too: it gets the whole head.
+    pub async fn start_with_heads(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (answer, asked) = (Arc::new(answer), Arc::<Mutex<Vec<String>>>::default());
@@ -52,9 +57,9 @@ async fn converse(mut socket: TcpStream, answer: &(impl Fn(&str) -> Vec<u8> + ?S
             _ => return,
         }
     }
-    let line = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned();
-    log.lock().unwrap().push(line.clone());
-    let _ = socket.write_all(&answer(&line)).await;
+    let head = String::from_utf8_lossy(&head);
+    log.lock().unwrap().push(head.lines().next().unwrap_or_default().to_owned());
+    let _ = socket.write_all(&answer(&head)).await;
     let _ = socket.shutdown().await;
 }
 

@@ -17,11 +17,14 @@ mod tests;
 pub(super) use query::{parameter, ranges, without_port};
 pub use target::{AcrResource, Target};
 
-use crate::oci::{InvalidDigest, InvalidName, InvalidReference, Name, Registry};
+use crate::oci::{DOCKER_HUB, InvalidDigest, InvalidName, InvalidReference, Name, Registry};
 use path::Api;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 use std::collections::HashMap;
+
+/// Where Docker Hub has its official images: clients that know it add this to a lone component, others leave it out.
+const LIBRARY: &str = "library/";
 
 /// How the client named the upstream: answers speak the same way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,12 +35,15 @@ pub struct Naming {
     pub component: Option<String>,
     /// `?ns=`
     pub ns: Option<String>,
+    /// Whether the client left out Docker Hub's `library/`.
+    pub library: bool,
 }
 
 impl Naming {
     /// The path under which the client finds `tail` (which begins with no slash), as it would name it.
     #[must_use]
     pub fn path(&self, tail: &str) -> String {
+        let tail = self.short(tail);
         let part = |part: &Option<String>| part.as_ref().map_or_else(String::new, |part| format!("/{part}"));
         format!("{}/v2{}/{tail}", part(&self.prefix), part(&self.component))
     }
@@ -54,6 +60,11 @@ impl Naming {
         }
     }
 
+    /// Without what the client left out itself.
+    fn short<'a>(&self, name: &'a str) -> &'a str {
+        if self.library { name.strip_prefix(LIBRARY).unwrap_or(name) } else { name }
+    }
+
     /// As [`Self::path`], under ACR's own API.
     #[must_use]
     pub fn acr_path(&self, tail: &str) -> String {
@@ -64,6 +75,7 @@ impl Naming {
     /// A repository's name as the client would write it.
     #[must_use]
     pub fn name(&self, name: &Name) -> String {
+        let name = self.short(name.as_str());
         self.component.as_ref().map_or_else(|| name.to_string(), |component| format!("{component}/{name}"))
     }
 }
@@ -124,6 +136,8 @@ pub struct Routes {
     canonical: Vec<Registry>,
     /// For each of them, a name that can stand before a repository in a path: one with a port cannot.
     components: Vec<Option<String>>,
+    /// Those that are Docker Hub, by name or alias.
+    hubs: Vec<Registry>,
     default: Option<Registry>,
 }
 
@@ -138,6 +152,12 @@ impl Routes {
             self.by_name.insert(alias, registry.clone());
         }
         self.components.push(component);
+        if DOCKER_HUB.iter().any(|hub| self.by_name.get(*hub) == Some(registry)) {
+            for hub in DOCKER_HUB {
+                self.by_name.entry(hub.to_owned()).or_insert_with(|| registry.clone());
+            }
+            self.hubs.push(registry.clone());
+        }
         self.canonical.push(registry.clone());
         if default {
             self.default = Some(registry.clone());
@@ -205,6 +225,10 @@ impl Routes {
             return Ok(Resolved { target: Target::Catalogues, naming });
         }
         let registry = registry.ok_or_else(|| RequestError::NoDefault { known: self.known() })?.clone();
+        if !name.is_empty() && !name.contains('/') && !kind.is_of_registry() && self.hubs.contains(&registry) {
+            naming.library = true;
+            return Ok(Resolved { target: kind.target(registry, &format!("{LIBRARY}{name}"))?, naming });
+        }
         Ok(Resolved { target: kind.target(registry, name)?, naming })
     }
 
@@ -215,7 +239,8 @@ impl Routes {
 
     fn by_host(&self, host: &str) -> Option<&Registry> {
         let bare = without_port(host);
-        self.canonical.iter().find(|registry| registry.as_str() == host || registry.as_str() == bare)
+        let own = self.canonical.iter().find(|registry| registry.as_str() == host || registry.as_str() == bare);
+        own.or_else(|| DOCKER_HUB.contains(&bare).then(|| self.by_name.get(bare)).flatten())
     }
 
     fn unknown(&self, name: &str) -> RequestError {

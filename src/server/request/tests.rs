@@ -192,3 +192,96 @@ proptest::proptest! {
         let _ = routes().resolve(&format!("/v2/{path}"), None, None);
     }
 }
+
+/// What each pair of ways of naming comes to, as `docs/naming.md` has it: one says the default upstream, the other the same or
+/// another one, by name or by alias.
+#[test]
+fn every_two_ways_of_naming_have_one_outcome() {
+    const MINE: [&str; 2] = ["myacr.azurecr.io", "acr"];
+    const OTHERS: [&str; 2] = ["other.azurecr.io", "other"];
+    let resolve = |prefix: &str, component: &str, ns: &str, host: &str| {
+        let part = |part: &str| if part.is_empty() { String::new() } else { format!("/{part}") };
+        let path = format!("{}/v2{}/a/b/manifests/v1", part(prefix), part(component));
+        let query = (!ns.is_empty()).then(|| format!("ns={ns}"));
+        let resolved = routes().resolve(&path, query.as_deref(), (!host.is_empty()).then_some(host));
+        resolved.map(|resolved| resolved.target.repository().unwrap().to_string())
+    };
+    let is = |outcome: Result<String, RequestError>, expected: &str, what: &str| {
+        let outcome = outcome.unwrap_or_else(|error| {
+            assert!(matches!(error, RequestError::UnknownUpstream { .. }), "{what}: {error}");
+            "404".to_owned()
+        });
+        assert_eq!(outcome, expected, "{what}");
+    };
+    let mine = "myacr.azurecr.io/a/b";
+    for first in MINE {
+        // Each alone.
+        is(resolve("", "", first, ""), mine, first);
+        is(resolve(first, "", "", ""), mine, first);
+        is(resolve("", first, "", ""), mine, first);
+        for second in MINE {
+            is(resolve(second, "", first, ""), mine, "ns, and the same before /v2");
+            is(resolve("", second, first, ""), mine, "ns, and the same behind /v2");
+            is(resolve(first, second, "", ""), &format!("myacr.azurecr.io/{second}/a/b"), "before and behind /v2");
+            is(resolve("", second, "", MINE[0]), mine, "Host, and the same behind /v2");
+            is(resolve(second, "", "", MINE[0]), mine, "Host, and the same before /v2");
+            is(resolve("", second, first, OTHERS[0]), mine, "ns wins over Host");
+        }
+        for second in OTHERS {
+            is(resolve(second, "", first, ""), "404", "ns, and another before /v2");
+            is(resolve("", second, first, ""), &format!("myacr.azurecr.io/{second}/a/b"), "ns, and another behind /v2");
+            is(resolve(first, second, "", ""), &format!("myacr.azurecr.io/{second}/a/b"), "before, another behind /v2");
+            is(resolve("", second, "", MINE[0]), &format!("myacr.azurecr.io/{second}/a/b"), "Host, another behind /v2");
+            is(resolve(second, "", "", MINE[0]), "404", "Host, and another before /v2");
+        }
+        is(resolve("", "", first, OTHERS[0]), mine, "ns wins over Host");
+    }
+    for second in OTHERS {
+        is(resolve("", second, "", ""), "other.azurecr.io/a/b", "a name behind /v2 wins over the default upstream");
+        is(
+            resolve("", "", "", second),
+            if second == "other" { mine } else { "other.azurecr.io/a/b" },
+            "no alias as Host",
+        );
+    }
+    is(resolve("", "unknown", "", "unknown"), "myacr.azurecr.io/unknown/a/b", "what names no upstream is none");
+    is(resolve("unknown", "", "", ""), "404", "but before /v2 nothing else can stand");
+    is(resolve("", "", "unknown", ""), "404", "nor in ns");
+}
+
+#[test]
+fn docker_hubs_official_images_are_found_without_library_in_every_way_of_naming() {
+    let mut routes = Routes::default();
+    routes.add(&Registry::new("docker.io"), ["hub"], true);
+    routes.add(&Registry::new("myacr.azurecr.io"), ["acr"], false);
+    let resolve = |url: &str, host: Option<&str>| {
+        let (path, query) = url.split_once('?').map_or((url, None), |(path, query)| (path, Some(query)));
+        let resolved = routes.resolve(path, query, host).unwrap();
+        let repository = resolved.target.repository().unwrap().clone();
+        let named = (resolved.naming.name(&repository.name), resolved.naming.path(&format!("{}/x", repository.name)));
+        (repository.to_string(), named.0, named.1)
+    };
+    for (url, host, name, path) in [
+        ("/v2/alpine/manifests/v1", None, "alpine", "/v2/alpine/x"),
+        ("/v2/library/alpine/manifests/v1", None, "library/alpine", "/v2/library/alpine/x"),
+        ("/v2/docker.io/alpine/manifests/v1", None, "docker.io/alpine", "/v2/docker.io/alpine/x"),
+        ("/v2/index.docker.io/alpine/manifests/v1", None, "index.docker.io/alpine", "/v2/index.docker.io/alpine/x"),
+        ("/v2/hub/alpine/tags/list", None, "hub/alpine", "/v2/hub/alpine/x"),
+        ("/v2/alpine/manifests/v1?ns=docker.io", None, "alpine", "/v2/alpine/x"),
+        ("/v2/library/alpine/manifests/v1?ns=docker.io", None, "library/alpine", "/v2/library/alpine/x"),
+        ("/v2/alpine/manifests/v1?ns=registry-1.docker.io", None, "alpine", "/v2/alpine/x"),
+        ("/docker.io/v2/alpine/manifests/v1", None, "alpine", "/docker.io/v2/alpine/x"),
+        ("/v2/alpine/manifests/v1", Some("registry-1.docker.io"), "alpine", "/v2/alpine/x"),
+        ("/v2/alpine/manifests/v1", Some("index.docker.io:443"), "alpine", "/v2/alpine/x"),
+    ] {
+        let expected = ("docker.io/library/alpine".to_owned(), name.to_owned(), path.to_owned());
+        assert_eq!(resolve(url, host), expected, "{url} {host:?}");
+    }
+    assert_eq!(resolve("/v2/grafana/grafana/tags/list", None).0, "docker.io/grafana/grafana");
+    assert_eq!(
+        resolve("/v2/acr/alpine/tags/list", None).0,
+        "myacr.azurecr.io/alpine",
+        "other upstreams have no library"
+    );
+    assert_eq!(resolve("/v2/library/tags/list", None).0, "docker.io/library/library");
+}
