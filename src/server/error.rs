@@ -118,7 +118,6 @@ impl Problem {
             }
             CacheError::Sealed { code, .. } => Self::new(StatusCode::NOT_FOUND, code, &error),
             CacheError::ReadOnly { .. } => Self::new(StatusCode::FORBIDDEN, Code::Denied, &error),
-            CacheError::TooOld { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, Code::Unknown, &error),
             CacheError::TooOld { .. } | CacheError::Slow { .. } => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, Code::Unknown, &error)
             }
