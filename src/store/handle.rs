@@ -10,6 +10,7 @@ use super::inventory::{RepositoryLinks, StoredReference};
 use super::links::TagLink;
 use super::lists::{ListKey, StoredList};
 use super::pins::Pin;
+use super::upload::Upload;
 use crate::config::StoreSettings;
 use crate::oci::{Digest, Manifest, MediaType, Registry, Repository, Tag};
 use crate::telemetry::Metrics;
@@ -154,6 +155,16 @@ impl Store {
     /// Begins to receive a blob of `length` bytes, where that is known, or goes on with what is kept of it.
     pub async fn ingest(&self, digest: &Digest, length: Option<u64>) -> Result<Ingest, IngestError> {
         Ingest::begin(&self.0, *digest, length).await
+    }
+
+    /// Begins to receive a blob whose digest comes at its end.
+    pub async fn upload(&self) -> Result<Upload, StoreError> {
+        Upload::begin(&self.0).await
+    }
+
+    /// The key that seals upload sessions; made at the first call, the same for whoever has a copy of its file.
+    pub async fn upload_key(&self) -> Result<[u8; 32], StoreError> {
+        self.run(Inner::upload_key).await
     }
 
     /// Where a tag pointed when it was last seen.

@@ -1,10 +1,10 @@
 //! Ingests: content on its way in, written, hashed, and in the end a blob or nothing.
 //!
 //! An ingest has one writer and at most one job in flight, so its memory is one batch and its source is read no faster than
-//! the disk takes. A caller that goes away in the middle of a write leaves everything in order: the state travels with the
-//! job, and whoever holds the ingest next waits for that job first.
+//! the disk takes. A caller that goes away in the middle of a write leaves everything in order (`carrier`).
 
 use super::blob::{Blob, BlobFile};
+use super::carrier::Carrier;
 use super::disk::{Access, read_exact_at};
 use super::error::{IngestError, StoreError, VerifyError};
 use super::files::is_absent;
@@ -20,7 +20,6 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// Content of unknown length is reserved in such steps.
 const STEP: u64 = 16 << 20;
@@ -38,14 +37,11 @@ const PIECES_PER_JOB: usize = 64;
 /// Dropped without [`verify`](Self::verify) or [`discard`](Self::discard), its file stays for a later resume, and what was
 /// reserved and not written is given back.
 pub struct Ingest {
-    state: Option<Box<State>>,
-    running: Option<oneshot::Receiver<Done>>,
+    carrier: Carrier<State>,
     received: u64,
     file: BlobFile,
     inner: Arc<Inner>,
 }
-
-type Done = (Box<State>, Result<(), StoreError>);
 
 struct State {
     inner: Arc<Inner>,
@@ -72,8 +68,7 @@ impl Ingest {
             received: 0,
             file: state.file.clone(),
             inner: Arc::clone(inner),
-            state: Some(Box::new(state)),
-            running: None,
+            carrier: Carrier::new(state, inner.writers.clone()),
         };
         while ingest.received < kept {
             ingest.run(move |state| state.hash_again(kept)).await?;
@@ -102,7 +97,7 @@ impl Ingest {
     /// Whether all of the content is here: an earlier process may have ended between the last byte and the commit.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.state.as_ref().is_some_and(|state| state.check().is_ok())
+        self.carrier.idle().is_some_and(|state| state.check().is_ok())
     }
 
     /// The open file. Others may read it below [`received`](Self::received).
@@ -113,7 +108,6 @@ impl Ingest {
 
     /// Says how long the content is, once that is known, and reserves what is missing of it.
     pub async fn expect_length(&mut self, length: u64) -> Result<(), IngestError> {
-        self.settle().await?;
         Ok(self.run(move |state| state.expect_length(length)).await?)
     }
 
@@ -125,15 +119,13 @@ impl Ingest {
     /// If the disk or the account has no room, if the disk fails, or if more comes than was announced. Nothing of the batch
     /// counts then; the ingest can be discarded, or dropped for a later resume.
     pub async fn write(&mut self, batch: Bytes) -> Result<u64, StoreError> {
-        self.settle().await?;
         self.run(move |state| state.write(&batch)).await?;
         Ok(self.received)
     }
 
     /// Compares length and digest. On a mismatch the file is removed.
-    pub async fn verify(mut self) -> Result<Verified, VerifyError> {
-        self.settle().await?;
-        let mut state = self.state.take().ok_or(StoreError::Closed)?;
+    pub async fn verify(self) -> Result<Verified, VerifyError> {
+        let mut state = self.carrier.take().await?;
         let Err(error) = state.check() else { return Ok(Verified { state, inner: self.inner }) };
         if matches!(error, VerifyError::Digest { .. }) {
             self.inner.metrics.digest_failures.with_label_values(&["fill"]).inc();
@@ -147,8 +139,9 @@ impl Ingest {
 
     /// Removes what was received.
     pub async fn discard(mut self) {
-        let _ = self.settle().await;
-        let Some(mut state) = self.state.take() else { return };
+        // Whatever the last job met, the file goes.
+        let _ = self.carrier.settle().await;
+        let Ok(mut state) = self.carrier.take().await else { return };
         if let Err(error) = self.inner.writers.run(move || state.remove()).await {
             tracing::warn!(%error, "cannot discard a partial download; it is resumed or removed later");
         }
@@ -158,25 +151,10 @@ impl Ingest {
         &mut self,
         work: impl FnOnce(&mut State) -> Result<(), StoreError> + Send + 'static,
     ) -> Result<(), StoreError> {
-        let writers = &self.inner.writers;
-        let place = writers.within(writers.place()).await?;
-        let mut state = self.state.take().ok_or(StoreError::Closed)?;
-        self.running = Some(place.start(move || {
-            let result = work(&mut state);
-            (state, result)
-        }));
-        self.settle().await
-    }
-
-    /// Waits for the job in flight, which may be that of a caller who went away.
-    async fn settle(&mut self) -> Result<(), StoreError> {
-        let Some(running) = &mut self.running else { return Ok(()) };
-        // Too long: the state is still the job's, and comes back if this is called again.
-        let done = self.inner.writers.within(async { Ok(running.await) }).await?;
-        self.running = None;
-        let (state, result) = done.map_err(|_| StoreError::Closed)?;
-        self.received = state.received;
-        self.state = Some(state);
+        let result = self.carrier.run(work).await;
+        if let Some(state) = self.carrier.idle() {
+            self.received = state.received;
+        }
         self.inner.health.heed(result)
     }
 }
@@ -331,7 +309,7 @@ impl State {
 
 impl Inner {
     /// Allocates a file's space; no room for it is a refusal, not a failure.
-    fn allocate(&self, file: &BlobFile, length: u64, missing: u64, path: &std::path::Path) -> Result<bool, StoreError> {
+    pub(super) fn allocate(&self, file: &BlobFile, length: u64, missing: u64, path: &std::path::Path) -> Result<bool, StoreError> {
         match file.disk_file().allocate(length) {
             Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 Err(self.space.refusal(missing, self.files.disk.free().unwrap_or_default()).into())

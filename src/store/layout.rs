@@ -14,6 +14,7 @@ pub(super) const UNSYNCED: &str = "unsynced";
 pub(super) const DEFAULT_SIZE: &str = "default-size";
 pub(super) const SCRUB: &str = "scrub";
 pub(super) const PINS: &str = "pins";
+pub(super) const UPLOAD_KEY: &str = "upload-key";
 pub(super) const BLOBS: &str = "blobs";
 pub(super) const PIECES: &str = "pieces";
 pub(super) const INGEST: &str = "ingest";

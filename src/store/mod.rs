@@ -7,7 +7,7 @@
 //!
 //! **Does not** know upstreams or HTTP, decide who may read, or judge how fresh a tag is.
 //!
-//! From the outside in: [`Store`] (`handle`) sends each call to the store's threads (`workers`), where `blobs`, `ingest`,
+//! From the outside in: [`Store`] (`handle`) sends each call to the store's threads (`workers`), where `blobs`, `ingest`, `upload`,
 //! `links`, `membership` and `lists` do the work on what `inner` puts together: `files` (atomic replacement), `space` and
 //! `evict` (by the `policy`, sparing the `pins`), `catalogue` (blobs and last use), `pieces` and `check` (checksums, and the check before sending), `index`. `layout` names the paths, `record` is the format of small files,
 //! [`disk`] the seam to the file system, `health` what is done while that fails. `open`, `upkeep` and `scrub` are its start and its housekeeping, `verify` looks at it from outside, `inspect` while it is in use, `inventory` (with `platform`) lists it. `docs/disk.md` describes every
@@ -15,6 +15,7 @@
 
 mod blob;
 mod blobs;
+mod carrier;
 mod catalogue;
 mod check;
 pub mod disk;
@@ -28,6 +29,7 @@ mod ingest;
 mod inner;
 mod inspect;
 mod inventory;
+mod key;
 mod layout;
 mod links;
 mod lists;
@@ -43,6 +45,7 @@ mod record;
 mod scrub;
 mod space;
 mod upkeep;
+mod upload;
 mod verify;
 mod workers;
 
@@ -57,4 +60,5 @@ pub use inventory::{RepositoryLinks, StoredReference};
 pub use links::TagLink;
 pub use lists::{ListKey, StoredList};
 pub use pins::{InvalidPin, Pin};
+pub use upload::{Upload, VerifiedUpload};
 pub use verify::{Verdict, Verifier};

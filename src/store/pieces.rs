@@ -190,7 +190,12 @@ impl Rehash {
 
     /// The pieces, if the content has its digest.
     pub(super) fn pieces(&self) -> Option<Pieces> {
-        (self.hasher.clone().finish() == self.digest).then(|| self.sums.pieces())
+        (self.hashed() == self.digest).then(|| self.sums.pieces())
+    }
+
+    /// The digest of what has been hashed so far.
+    pub(super) fn hashed(&self) -> Digest {
+        self.hasher.clone().finish()
     }
 }
 

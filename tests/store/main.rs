@@ -13,3 +13,4 @@ mod pieces;
 mod scrub;
 mod space;
 mod trouble;
+mod uploads;

@@ -86,6 +86,8 @@ pub enum Access {
     ReadWrite,
     /// A new file, which must not exist.
     CreateNew,
+    /// The same, which nobody but its owner may read or write.
+    CreatePrivate,
 }
 
 /// One name in a folder.

@@ -69,7 +69,11 @@ impl Disk for RealDisk {
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
         let path = self.path(path);
         let mut options = OpenOptions::new();
-        options.read(true).write(access != Access::Read).create_new(access == Access::CreateNew);
+        let create = matches!(access, Access::CreateNew | Access::CreatePrivate);
+        options.read(true).write(access != Access::Read).create_new(create);
+        if access == Access::CreatePrivate {
+            platform::make_private(&mut options);
+        }
         let file = match options.open(&path) {
             // A crash between the two steps of a commit leaves an ingest that is read-only already.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && access == Access::ReadWrite => {
@@ -201,9 +205,9 @@ impl DiskFile for RealFile {
 
 #[cfg(unix)]
 mod platform {
-    use std::fs::{DirBuilder, File, Permissions};
+    use std::fs::{DirBuilder, File, OpenOptions, Permissions};
     use std::io;
-    use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
+    use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
     use std::path::Path;
 
     #[expect(clippy::unnecessary_wraps, reason = "other systems do not tell")]
@@ -213,6 +217,10 @@ mod platform {
 
     pub(super) fn make_private_dirs(path: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)
+    }
+
+    pub(super) fn make_private(options: &mut OpenOptions) {
+        options.mode(0o600);
     }
 
     pub(super) fn forbid_writing(permissions: &mut Permissions) {
@@ -277,7 +285,7 @@ mod platform {
 
 #[cfg(windows)]
 mod platform {
-    use std::fs::{File, Permissions};
+    use std::fs::{File, OpenOptions, Permissions};
     use std::io;
     use std::os::windows::fs::FileExt;
     use std::path::Path;
@@ -292,6 +300,9 @@ mod platform {
     }
 
     /// A read-only file could neither be renamed over nor removed here.
+    /// The access list of the store's folder is inherited.
+    pub(super) fn make_private(_: &mut OpenOptions) {}
+
     pub(super) fn forbid_writing(_: &mut Permissions) {}
 
     pub(super) fn make_writable(_: &Path) -> io::Result<()> {

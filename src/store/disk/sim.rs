@@ -262,8 +262,9 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        let mut state = if access == Access::CreateNew { self.change()? } else { self.look()? };
-        if access == Access::CreateNew {
+        let creates = matches!(access, Access::CreateNew | Access::CreatePrivate);
+        let mut state = if creates { self.change()? } else { self.look()? };
+        if creates {
             state.need_folder(super::super::files::parent(path))?;
             if state.names.contains_key(path) {
                 return Err(io::ErrorKind::AlreadyExists.into());

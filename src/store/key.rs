@@ -1,0 +1,53 @@
+//! The key that seals upload sessions (`upload-key`): 64 hexadecimal digits, readable by their owner alone.
+
+use super::disk::Access;
+use super::error::StoreError;
+use super::files::parent;
+use super::inner::Inner;
+use super::layout;
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+const BYTES: usize = 32;
+
+impl Inner {
+    /// The key, made at the first call. A file that holds no key is somebody's mistake and not overwritten.
+    pub(super) fn upload_key(&self) -> Result<[u8; BYTES], StoreError> {
+        let path = Path::new(layout::UPLOAD_KEY);
+        let Some(content) = self.files.read(path)? else { return self.make_upload_key(path) };
+        let wrong = "it does not hold 64 hexadecimal digits: copy the file of the other larder again, or remove this one";
+        parse(&content).ok_or_else(|| StoreError::io("read", path)(io::Error::new(io::ErrorKind::InvalidData, wrong)))
+    }
+
+    fn make_upload_key(&self, path: &Path) -> Result<[u8; BYTES], StoreError> {
+        let mut key = [0; BYTES];
+        aws_lc_rs::rand::fill(&mut key)
+            .map_err(|_| StoreError::io("make", path)(io::Error::other("the system gives no random bytes")))?;
+        let mut text = String::with_capacity(2 * BYTES + 1);
+        for byte in key {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.push('\n');
+        let disk = &*self.files.disk;
+        let temporary = self.files.temporary();
+        let file = disk.open(&temporary, Access::CreatePrivate).map_err(StoreError::io("create", &temporary))?;
+        file.write_at(text.as_bytes(), 0).map_err(StoreError::io("write", &temporary))?;
+        file.sync_data().map_err(StoreError::io("sync", &temporary))?;
+        disk.rename(&temporary, path).map_err(StoreError::io("rename to its place", path))?;
+        self.files.sync_folder(parent(path))?;
+        Ok(key)
+    }
+}
+
+fn parse(content: &[u8]) -> Option<[u8; BYTES]> {
+    let text = std::str::from_utf8(content).ok()?.trim();
+    if text.len() != 2 * BYTES || !text.is_ascii() {
+        return None;
+    }
+    let mut key = [0; BYTES];
+    for (at, byte) in key.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(key)
+}
