@@ -309,7 +309,13 @@ impl State {
 
 impl Inner {
     /// Allocates a file's space; no room for it is a refusal, not a failure.
-    pub(super) fn allocate(&self, file: &BlobFile, length: u64, missing: u64, path: &std::path::Path) -> Result<bool, StoreError> {
+    pub(super) fn allocate(
+        &self,
+        file: &BlobFile,
+        length: u64,
+        missing: u64,
+        path: &std::path::Path,
+    ) -> Result<bool, StoreError> {
         match file.disk_file().allocate(length) {
             Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 Err(self.space.refusal(missing, self.files.disk.free().unwrap_or_default()).into())

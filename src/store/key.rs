@@ -16,7 +16,8 @@ impl Inner {
     pub(super) fn upload_key(&self) -> Result<[u8; BYTES], StoreError> {
         let path = Path::new(layout::UPLOAD_KEY);
         let Some(content) = self.files.read(path)? else { return self.make_upload_key(path) };
-        let wrong = "it does not hold 64 hexadecimal digits: copy the file of the other larder again, or remove this one";
+        let wrong =
+            "it does not hold 64 hexadecimal digits: copy the file of the other larder again, or remove this one";
         parse(&content).ok_or_else(|| StoreError::io("read", path)(io::Error::new(io::ErrorKind::InvalidData, wrong)))
     }
 

@@ -52,12 +52,7 @@ impl Upload {
         let owner = Arc::clone(inner);
         let state = inner.health.heed(inner.writers.run(move || State::create(owner)).await)?;
         let file = state.file.clone();
-        Ok(Self {
-            carrier: Carrier::new(state, inner.writers.clone()),
-            received: 0,
-            file,
-            inner: Arc::clone(inner),
-        })
+        Ok(Self { carrier: Carrier::new(state, inner.writers.clone()), received: 0, file, inner: Arc::clone(inner) })
     }
 
     /// Bytes that are on disk and hashed.
@@ -152,9 +147,7 @@ impl State {
         // What is left of the last one is given back first.
         self.reservation = None;
         let mut reservation = self.inner.reserve(bytes)?;
-        if bytes >= WORTH_ALLOCATING
-            && self.inner.allocate(&self.file, self.received + bytes, bytes, &self.path)?
-        {
+        if bytes >= WORTH_ALLOCATING && self.inner.allocate(&self.file, self.received + bytes, bytes, &self.path)? {
             reservation.set_allocated();
         }
         self.reservation = Some(reservation);

@@ -60,6 +60,8 @@ metrics! {
     upstream_request_duration: HistogramVec = "larder_upstream_request_duration_seconds" ["upstream", "op"];
     /// Body bytes received from an upstream.
     upstream_received_bytes: IntCounterVec = "larder_upstream_received_bytes_total" ["upstream"];
+    /// Body bytes of pushes sent to an upstream.
+    upstream_sent_bytes: IntCounterVec = "larder_upstream_sent_bytes_total" ["upstream"];
     /// Requests repeated, by reason: `unauthorized`, `redirect`, `resume`, `connection`.
     upstream_retries: IntCounterVec = "larder_upstream_retries_total" ["upstream", "reason"];
     /// Answers 429 of an upstream.
@@ -137,6 +139,7 @@ impl Metrics {
             self.response_bytes.with_label_values(&[upstream, source]);
         }
         self.upstream_received_bytes.with_label_values(&[upstream]);
+        self.upstream_sent_bytes.with_label_values(&[upstream]);
         self.upstream_throttled.with_label_values(&[upstream]);
         self.upstream_resumed_bytes.with_label_values(&[upstream]);
     }

@@ -10,10 +10,11 @@ use super::op::Op;
 use super::pool::Outgoing;
 use super::scope::{Learned, Scope};
 use super::secret;
-use super::tokens::{Key, Token, Tokens};
+use super::tokens::{Key, Span, Token, Tokens};
 use super::wire::{Answer, Wire};
+use bytes::Bytes;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::sync::{Arc, Mutex};
 
 /// How the upstream wants to be asked, once it has said so.
@@ -36,14 +37,14 @@ enum Via {
 }
 
 /// A 401, read to its end: nothing that is waited for next may depend on its connection.
-struct Refusal {
+pub(super) struct Refusal {
     origin: String,
     headers: HeaderMap,
     said: Option<Said>,
 }
 
 impl Refusal {
-    async fn read(answer: Answer) -> Self {
+    pub(super) async fn read(answer: Answer) -> Self {
         let (origin, headers) = (answer.origin.to_string(), answer.headers.clone());
         let said = Said::read(&answer.collect(classify::MAX_ERROR).await.unwrap_or_default());
         Self { origin, headers, said }
@@ -72,7 +73,7 @@ impl Session {
         scope: &Scope,
     ) -> Result<(Answer, Option<Pass>), Failure> {
         self.wire.admit(op)?;
-        let pass = self.anticipate(scope).await?;
+        let pass = self.anticipate(scope, Span::Short).await?;
         let answer = self.wire.send(op, with(outgoing, pass.as_ref())).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
             self.forget_forbidden(&answer, pass.as_ref());
@@ -89,7 +90,7 @@ impl Session {
     }
 
     /// The authorization that the upstream will want, if it has said before how; that saves a 401.
-    async fn anticipate(&self, scope: &Scope) -> Result<Option<Pass>, Failure> {
+    async fn anticipate(&self, scope: &Scope, span: Span) -> Result<Option<Pass>, Failure> {
         let scheme = locked(&self.scheme).clone();
         match scheme {
             None => Ok(None),
@@ -97,7 +98,7 @@ impl Session {
             Some(Scheme::Bearer(service)) => {
                 let wanted = scope.expected(&locked(&self.learned));
                 let Some(wanted) = wanted else { return Ok(None) };
-                let pass = self.token(&service, &wanted).await;
+                let pass = self.token(&service, &wanted, span).await;
                 if pass.as_ref().is_err_and(may_have_moved) {
                     // The next challenge says where to.
                     *locked(&self.scheme) = None;
@@ -107,8 +108,33 @@ impl Session {
         }
     }
 
+    /// The authorization for a request whose body can only be sent once: an upstream that has not yet said how it wants to be
+    /// asked is asked for that first.
+    pub(super) async fn prepare(&self, op: Op, scope: &Scope) -> Result<Option<Pass>, Failure> {
+        self.wire.admit(op)?;
+        if locked(&self.scheme).is_none() {
+            let origin = &self.granter.origin;
+            let url = format!("{}://{}/v2/", origin.scheme(), origin.authority());
+            let url = url.parse().map_err(|_| Failure::foreign(format!("'{url}' is no address")))?;
+            let ping = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() };
+            let answer = self.wire.send(Op::Ping, ping).await?;
+            if answer.status != StatusCode::UNAUTHORIZED {
+                answer.body.drain().await;
+                return Ok(None);
+            }
+            return self.respond(op, &Refusal::read(answer).await, scope, None).await.map(Some);
+        }
+        self.anticipate(scope, Span::Long).await
+    }
+
     /// What to send after a 401.
-    async fn respond(&self, op: Op, answer: &Refusal, scope: &Scope, pass: Option<Pass>) -> Result<Pass, Failure> {
+    pub(super) async fn respond(
+        &self,
+        op: Op,
+        answer: &Refusal,
+        scope: &Scope,
+        pass: Option<Pass>,
+    ) -> Result<Pass, Failure> {
         let found = challenge::challenges(&answer.headers);
         if let Some(bearer) = found.iter().find(|challenge| challenge.scheme == "bearer") {
             return self.respond_to_bearer(op, answer, bearer, scope, pass).await;
@@ -152,7 +178,7 @@ impl Session {
             }
             self.tokens.discard(key, token);
         }
-        self.token(&service, &wanted).await
+        self.token(&service, &wanted, Span::Short).await
     }
 
     async fn respond_to_basic(&self, answer: &Refusal, pass: Option<Pass>) -> Result<Pass, Failure> {
@@ -176,9 +202,10 @@ impl Session {
         password(material).ok_or(refused)
     }
 
-    async fn token(&self, service: &Service, scope: &str) -> Result<Pass, Failure> {
+    async fn token(&self, service: &Service, scope: &str, span: Span) -> Result<Pass, Failure> {
         let key = service.key(scope);
-        let (token, fresh) = self.tokens.get(&key, || Box::pin(self.granter.fetch(service, scope))).await?;
+        let (token, fresh) =
+            self.tokens.get_for(span, &key, || Box::pin(self.granter.fetch(service, scope))).await?;
         let Some(header) = token.secret.bearer() else {
             let reason = format!("the token service {} gave a token that no header can carry", service.origin);
             return Err(Failure::foreign(reason));
@@ -187,7 +214,7 @@ impl Session {
     }
 
     /// The upstream has refused what it was sent for good.
-    fn refused(&self, op: Op, answer: &Refusal, pass: Option<Pass>) -> Failure {
+    pub(super) fn refused(&self, op: Op, answer: &Refusal, pass: Option<Pass>) -> Failure {
         let Refusal { origin, headers, said } = answer;
         let correlation = classify::correlation(headers);
         if said.is_none() && !classify::is_speaker(headers) && challenge::challenges(headers).is_empty() {
@@ -215,7 +242,7 @@ impl Session {
     }
 
     /// A token that was good for a 403 would be good for nothing but the same until it expires.
-    fn forget_forbidden(&self, answer: &Answer, pass: Option<&Pass>) {
+    pub(super) fn forget_forbidden(&self, answer: &Answer, pass: Option<&Pass>) {
         if answer.status == StatusCode::FORBIDDEN
             && let Some(Pass { via: Via::Token { key, token, .. }, .. }) = pass
         {

@@ -68,7 +68,8 @@ impl Breaker {
         Ok(Pass { breaker: self, probe })
     }
 
-    fn answered(&self) {
+    /// The host has answered, whatever it said.
+    pub(super) fn answered(&self) {
         let mut state = locked(&self.state);
         if state.outage.is_some() {
             tracing::info!(upstream.host = self.host, "the host answers again");

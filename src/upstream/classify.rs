@@ -4,7 +4,7 @@
 //! the protocol is known by `Docker-Distribution-Api-Version` or by the protocol's JSON.
 
 use super::error::{ErrorKind, Failure};
-use super::op::Op;
+use super::op::{Op, Share};
 use super::wire::Answer;
 use crate::oci::Digest;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
@@ -93,7 +93,9 @@ pub(super) async fn failure(op: Op, answer: Answer, identity: Option<&str>) -> F
     }
     // Storage answers in words of its own; only who holds the content knows that a range lies outside it.
     let outside = status == StatusCode::RANGE_NOT_SATISFIABLE && matches!(op, Op::BlobGet | Op::BlobStorage);
-    if page || !api && said.is_none() && !outside {
+    // A limit of whatever stands before the registry is a limit all the same.
+    let too_large = status == StatusCode::PAYLOAD_TOO_LARGE && op.share() == Share::Upload;
+    if (page || !api && said.is_none()) && !outside && !too_large {
         return Failure::foreign(format!(
             "{origin} answered {status}, but not as a registry does{correlation}; {LOOK}"
         ));
@@ -145,7 +147,11 @@ fn default_code(op: Op, status: StatusCode) -> &'static str {
     match (status, op) {
         (StatusCode::NOT_FOUND, Op::ManifestHead | Op::ManifestGet | Op::ManifestDelete) => "MANIFEST_UNKNOWN",
         (StatusCode::NOT_FOUND, Op::BlobHead | Op::BlobGet | Op::BlobStorage | Op::BlobDelete) => "BLOB_UNKNOWN",
-        (StatusCode::NOT_FOUND, Op::Tags | Op::ManifestPut) => "NAME_UNKNOWN",
+        (StatusCode::NOT_FOUND, Op::Tags | Op::ManifestPut | Op::UploadStart) => "NAME_UNKNOWN",
+        (StatusCode::NOT_FOUND, Op::UploadChunk | Op::UploadEnd | Op::UploadStatus | Op::UploadCancel) => {
+            "BLOB_UPLOAD_UNKNOWN"
+        }
+        (StatusCode::PAYLOAD_TOO_LARGE, _) => "SIZE_INVALID",
         (StatusCode::UNAUTHORIZED, _) => "UNAUTHORIZED",
         (StatusCode::FORBIDDEN, _) => "DENIED",
         _ => "UNKNOWN",

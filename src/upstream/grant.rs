@@ -304,8 +304,14 @@ fn pairs<'a>(common: &'a [(&'static str, String)], own: &[(&'a str, &'a str)]) -
 
 fn outgoing(realm: &Uri, request: &Request<'_>) -> Outgoing {
     let encode = |text: &str| utf8_percent_encode(text, ENCODED).to_string();
-    let fields: Vec<_> = request.fields.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
-    let fields = fields.join("&");
+    let field = |name: &str, value: &str| format!("{name}={}", encode(value));
+    // Several scopes are one value in a form (OAuth 2) and several parameters in a query (Docker's protocol).
+    let in_query = request.method != Method::POST;
+    let fields = request.fields.iter().flat_map(|(name, value)| match *name {
+        "scope" if in_query => value.split(' ').map(|scope| field(name, scope)).collect(),
+        _ => vec![field(name, value)],
+    });
+    let fields = fields.collect::<Vec<_>>().join("&");
     let mut headers = HeaderMap::new();
     if let Some(authorization) = &request.authorization {
         headers.insert(AUTHORIZATION, authorization.clone());

@@ -2,7 +2,7 @@
 //!
 //! [`Upstream`] asks one configured registry, one question per call, and either has the answer or an [`UpstreamError`] whose
 //! [`ErrorKind`] says which situation it is. It keeps connections and tokens, nothing else: no content, no freshness, no
-//! memory of failures. Bytes are handed on as they come and are not verified here.
+//! memory of failures. Bytes are handed on as they come, either way, and are not verified here.
 //!
 //! What it guarantees: a credential reaches only the upstream itself and its own token service, never a redirect's target;
 //! `Basic` never goes to a registry that asks for tokens; every wait has a limit; a "not found" is believed only from a speaker
@@ -23,8 +23,10 @@ mod grant;
 mod jwt;
 mod link;
 mod list;
+mod listening;
 mod op;
 mod origin;
+mod payload;
 mod pool;
 mod process;
 mod rate;
@@ -35,6 +37,7 @@ mod secret;
 mod throttle;
 mod tls;
 mod tokens;
+mod upload;
 mod wire;
 mod write;
 
@@ -48,6 +51,7 @@ pub use budget::in_background;
 pub use error::{ErrorKind, SetupError, UpstreamError};
 pub use list::{FetchedList, ListRequest, Page};
 pub use registry::{FetchedBlob, FetchedManifest, Login, ManifestHead, Upstream};
+pub use upload::{BodyHeaders, NoBody, Source, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};
 pub use write::{AcrAnswer, AcrMethod, AcrRequest, PutManifest};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

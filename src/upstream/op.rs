@@ -14,6 +14,11 @@ pub(super) enum Op {
     ManifestPut,
     ManifestDelete,
     BlobDelete,
+    UploadStart,
+    UploadChunk,
+    UploadEnd,
+    UploadStatus,
+    UploadCancel,
     AcrRead,
     AcrWrite,
     AcrDelete,
@@ -36,6 +41,11 @@ impl Op {
             Self::ManifestPut => "manifest_put",
             Self::ManifestDelete => "manifest_delete",
             Self::BlobDelete => "blob_delete",
+            Self::UploadStart => "upload_start",
+            Self::UploadChunk => "upload_chunk",
+            Self::UploadEnd => "upload_end",
+            Self::UploadStatus => "upload_status",
+            Self::UploadCancel => "upload_cancel",
             Self::AcrRead => "acr_read",
             Self::AcrWrite => "acr_write",
             Self::AcrDelete => "acr_delete",
@@ -51,8 +61,10 @@ impl Op {
             Self::Referrers => &[Category::Referrers, Category::Reads],
             Self::Token | Self::Exchange => &[Category::Tokens],
             Self::BlobStorage => &[Category::Storage],
-            Self::ManifestPut | Self::AcrWrite => &[Category::Writes],
-            Self::ManifestDelete | Self::BlobDelete | Self::AcrDelete => &[Category::Deletes],
+            Self::ManifestPut | Self::UploadStart | Self::UploadChunk | Self::UploadEnd | Self::AcrWrite => {
+                &[Category::Writes]
+            }
+            Self::ManifestDelete | Self::BlobDelete | Self::UploadCancel | Self::AcrDelete => &[Category::Deletes],
             _ => &[Category::Reads],
         }
     }
@@ -68,8 +80,28 @@ impl Op {
 
     /// Whether the answer may hold its connection for minutes.
     pub(super) fn is_bulk(self) -> bool {
-        matches!(self, Self::BlobGet | Self::BlobStorage)
+        self.share() == Share::Download
     }
+
+    /// Which connections it may use.
+    pub(super) fn share(self) -> Share {
+        match self {
+            Self::BlobGet | Self::BlobStorage => Share::Download,
+            Self::UploadStart | Self::UploadChunk | Self::UploadEnd => Share::Upload,
+            _ => Share::Small,
+        }
+    }
+}
+
+/// What a request may take of a host's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    /// It is over in a moment.
+    Small,
+    /// Its answer may take minutes.
+    Download,
+    /// Its body may take hours.
+    Upload,
 }
 
 /// What a registry counts together when it limits the pace (ACR's categories), and what stands behind its redirects.

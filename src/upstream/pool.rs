@@ -3,20 +3,23 @@
 //! Each host has a breaker: where nobody answers, requests soon fail without being tried.
 //!
 //! A connection carries one request at a time and goes back when its answer's body has been read to the end; one that is
-//! dropped earlier is closed. Per host at most `limit` are open, of which blob downloads may take all but an eighth, so that a
-//! tag can be asked for while downloads fill the line.
+//! dropped earlier is closed. Per host at most `limit` are open, of which the bodies of blobs may take all but an eighth, so that
+//! a tag can be asked for while they fill the line; uploads, which go at the pace of their clients, may take a half.
 
 use super::breaker::{Breaker, Pass};
 use super::connect::{Connector, Route};
 use super::error::{ErrorKind, Failure};
+use super::listening::Listening;
 use super::locked;
+use super::op::Share;
 use super::origin::Origin;
+use super::payload::Payload;
 use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -56,11 +59,12 @@ struct Host {
     breaker: Breaker,
     all: Arc<Semaphore>,
     bulk: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
     idle: Mutex<Vec<(Connection, Instant)>>,
 }
 
 struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Payload>,
     driver: JoinHandle<()>,
     route: Route,
 }
@@ -75,8 +79,11 @@ impl Drop for Connection {
 pub(super) struct Lease {
     connection: Connection,
     host: Arc<Host>,
-    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    _permits: Permits,
 }
+
+/// What a connection takes of its host's bounds.
+type Permits = Vec<OwnedSemaphorePermit>;
 
 impl Lease {
     /// The body has been read to its end: the next request may use the connection.
@@ -102,12 +109,16 @@ impl Pool {
         Self { connector, hosts: Mutex::default(), limit: limit.max(1), wait: WAIT, first_byte }
     }
 
+    pub(super) fn first_byte(&self) -> Duration {
+        self.first_byte
+    }
+
     /// Sends the request and waits for the head of its answer.
-    pub(super) async fn send(&self, outgoing: &Outgoing, origin: &Origin, bulk: bool) -> Result<Head, Failure> {
+    pub(super) async fn send(&self, outgoing: &Outgoing, origin: &Origin, share: Share) -> Result<Head, Failure> {
         let host = self.host(origin);
         // Before and after the wait for a connection: the host may have gone meanwhile.
         host.breaker.check()?;
-        let permits = self.permits(&host, origin, bulk).await?;
+        let permits = self.permits(&host, origin, share).await?;
         let pass = host.breaker.admit()?;
         let exchanged = self.on_a_connection(&host, &pass, outgoing, origin).await;
         pass.settle(exchanged.as_ref().err());
@@ -162,21 +173,25 @@ impl Pool {
                 breaker: Breaker::new(origin),
                 all: Arc::new(Semaphore::new(self.limit)),
                 bulk: Arc::new(Semaphore::new(bulk)),
+                uploads: Arc::new(Semaphore::new((self.limit / 2).max(1))),
                 idle: Mutex::default(),
             })
         });
         Arc::clone(host)
     }
 
-    async fn permits(
-        &self,
-        host: &Host,
-        origin: &Origin,
-        bulk: bool,
-    ) -> Result<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>), Failure> {
+    async fn permits(&self, host: &Host, origin: &Origin, share: Share) -> Result<Permits, Failure> {
+        let bounds: &[&Arc<Semaphore>] = match share {
+            Share::Small => &[&host.all],
+            Share::Download => &[&host.bulk, &host.all],
+            Share::Upload => &[&host.uploads, &host.bulk, &host.all],
+        };
         let wanted = async {
-            let bulk = if bulk { Some(Arc::clone(&host.bulk).acquire_owned().await.ok()?) } else { None };
-            Some((Arc::clone(&host.all).acquire_owned().await.ok()?, bulk))
+            let mut permits = Permits::with_capacity(bounds.len());
+            for bound in bounds {
+                permits.push(Arc::clone(bound).acquire_owned().await.ok()?);
+            }
+            Some(permits)
         };
         let wait = if bulk { self.wait * DOWNLOAD_PATIENCE } else { self.wait };
         match tokio::time::timeout(wait, wanted).await {
@@ -191,9 +206,34 @@ impl Pool {
         }
     }
 
+    /// A connection for a request whose body comes while it is sent. The breaker hears whether the host could be reached; what
+    /// becomes of the body in the hours that it may take says nothing about that.
+    pub(super) async fn reserve(&self, origin: &Origin, share: Share) -> Result<Reserved, Failure> {
+        let host = self.host(origin);
+        host.breaker.check()?;
+        let permits = self.permits(&host, origin, share).await?;
+        if let Some(connection) = host.take().await {
+            return Ok(Reserved { connection, host, origin: origin.clone(), permits, kept: true });
+        }
+        let connection = {
+            let pass = host.breaker.admit()?;
+            let connected = tokio::select! {
+                biased;
+                connection = self.connect(origin) => connection,
+                failure = pass.overtaken() => Err(failure),
+            };
+            if connected.is_err() {
+                pass.settle(connected.as_ref().err());
+            }
+            connected?
+        };
+        Ok(Reserved { connection, host, origin: origin.clone(), permits, kept: false })
+    }
+
     async fn connect(&self, origin: &Origin) -> Result<Connection, Failure> {
         let opened = self.connector.open(origin).await?;
-        let (sender, connection) = http1::handshake(opened.io).await.map_err(|error| {
+        let io = TokioIo::new(Listening::new(opened.io.into_inner()));
+        let (sender, connection) = http1::handshake(io).await.map_err(|error| {
             Failure::new(ErrorKind::Unreachable, format!("the connection to {origin} broke at once: {error}"))
         })?;
         // Failures reach the request that is under way; an idle connection has nobody to tell.
@@ -207,7 +247,8 @@ impl Pool {
         outgoing: &Outgoing,
         origin: &Origin,
     ) -> Result<Response<Incoming>, Broken> {
-        let request = addressed(outgoing, origin, &connection.route).map_err(Broken::Final)?;
+        let request = addressed(outgoing, Payload::whole(outgoing.body.clone()), origin, &connection.route)
+            .map_err(Broken::Final)?;
         match tokio::time::timeout(self.first_byte, connection.sender.send_request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(broken(&error, origin)),
@@ -216,6 +257,47 @@ impl Pool {
                 let text = format!("{origin} did not begin to answer within {limit} s");
                 Err(Broken::Final(Failure::new(ErrorKind::Timeout, text)))
             }
+        }
+    }
+}
+
+/// A connection for one streamed request.
+pub(super) struct Reserved {
+    connection: Connection,
+    host: Arc<Host>,
+    origin: Origin,
+    permits: Permits,
+    /// Whether it had been used before, so that the other side may have closed it.
+    kept: bool,
+}
+
+/// A streamed request that got no answer.
+pub(super) struct Unanswered {
+    pub(super) failure: Failure,
+    /// Whether the connection may have been dead before the request: another one would help.
+    pub(super) stale: bool,
+}
+
+impl Reserved {
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Sends the request and waits for the head of its answer, for as long as that takes: the answer may come before the body
+    /// is whole.
+    pub(super) async fn send(self, outgoing: &Outgoing, body: Payload) -> Result<Head, Unanswered> {
+        let Self { mut connection, host, origin, permits, kept } = self;
+        let request = addressed(outgoing, body, &origin, &connection.route)
+            .map_err(|failure| Unanswered { failure, stale: false })?;
+        match connection.sender.send_request(request).await {
+            Ok(response) => {
+                host.breaker.answered();
+                Ok(Head { response, lease: Lease { connection, host, _permits: permits }, replaced: false })
+            }
+            Err(error) => Err(match broken(&error, &origin) {
+                Broken::Dead(failure) => Unanswered { failure, stale: kept },
+                Broken::Final(failure) => Unanswered { failure, stale: false },
+            }),
         }
     }
 }
@@ -240,9 +322,9 @@ fn broken(error: &hyper::Error, origin: &Origin) -> Broken {
 }
 
 /// The request as it is written on this kind of connection.
-fn addressed(outgoing: &Outgoing, origin: &Origin, route: &Route) -> Result<Request<Full<Bytes>>, Failure> {
+fn addressed(outgoing: &Outgoing, body: Payload, origin: &Origin, route: &Route) -> Result<Request<Payload>, Failure> {
     let unsendable = || Failure::foreign(format!("the address at {origin} cannot be asked for"));
-    let mut request = Request::new(Full::new(outgoing.body.clone()));
+    let mut request = Request::new(body);
     *request.method_mut() = outgoing.method.clone();
     *request.headers_mut() = outgoing.headers.clone();
     let host = HeaderValue::from_str(&origin.authority()).map_err(|_| unsendable())?;
@@ -303,15 +385,15 @@ mod tests {
         let url: Uri = format!("{}/x", server.url()).parse().unwrap();
         let origin = Origin::of(&url).unwrap();
         let outgoing = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() };
-        let held = pool.send(&outgoing, &origin, true).await.unwrap();
-        for bulk in [true, false] {
-            let failure = pool.send(&outgoing, &origin, bulk).await.err().unwrap();
+        let held = pool.send(&outgoing, &origin, Share::Download).await.unwrap();
+        for share in [Share::Download, Share::Small] {
+            let failure = pool.send(&outgoing, &origin, share).await.err().unwrap();
             assert_eq!(failure.kind, ErrorKind::Throttled { retry_after: Some(pool.wait) });
             assert!(failure.reason.contains("upstream_connections"), "{}", failure.reason);
         }
         held.response.into_body().collect().await.unwrap();
         held.lease.give_back();
-        assert!(!pool.send(&outgoing, &origin, false).await.unwrap().replaced);
+        assert!(!pool.send(&outgoing, &origin, Share::Small).await.unwrap().replaced);
     }
 
     #[tokio::test]

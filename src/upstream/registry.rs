@@ -325,6 +325,15 @@ impl Upstream {
         self.0.metrics.upstream_up.with_label_values(&[self.0.name.as_str()]).set(i64::from(up));
         outcome.map_err(|failure| failure.during(attempt()))
     }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.0.origin
+    }
+
+    /// Counts the bytes of bodies that were sent.
+    pub(super) fn sent_bytes(&self) -> prometheus::IntCounter {
+        self.0.metrics.upstream_sent_bytes.with_label_values(&[self.0.name.as_str()])
+    }
 }
 
 impl std::fmt::Debug for Upstream {

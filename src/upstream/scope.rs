@@ -16,6 +16,8 @@ pub(super) enum Scope {
     Tags(Name),
     Referrers(Name),
     Push(Name),
+    /// To push to the first, mounting from the second.
+    Mount(Name, Name),
     Delete(Name),
     /// To read what ACR's own API says of a repository.
     Metadata(Name),
@@ -41,9 +43,13 @@ impl Scope {
             Self::Catalogue => Some(Topic::Catalogue),
             Self::Tags(_) => Some(Topic::Tags),
             Self::Referrers(_) => Some(Topic::Referrers),
-            Self::Registry | Self::Pull(_) | Self::Push(_) | Self::Delete(_) | Self::Metadata(_) | Self::Locks(_) => {
-                None
-            }
+            Self::Registry
+            | Self::Pull(_)
+            | Self::Push(_)
+            | Self::Mount(..)
+            | Self::Delete(_)
+            | Self::Metadata(_)
+            | Self::Locks(_) => None,
         }
     }
 
@@ -53,6 +59,7 @@ impl Scope {
             | Self::Tags(name)
             | Self::Referrers(name)
             | Self::Push(name)
+            | Self::Mount(name, _)
             | Self::Delete(name)
             | Self::Metadata(name)
             | Self::Locks(name) => Some(name),
@@ -64,6 +71,7 @@ impl Scope {
     pub(super) fn expected(&self, learned: &Learned) -> Option<String> {
         match (self, self.topic().map(|topic| learned.0.get(&topic))) {
             (Self::Registry, _) => Some(String::new()),
+            (Self::Mount(to, from), _) => Some(mount(to, from)),
             (
                 Self::Pull(name) | Self::Push(name) | Self::Delete(name) | Self::Metadata(name) | Self::Locks(name),
                 _,
@@ -100,6 +108,9 @@ impl Scope {
 
     /// The scope to ask for after a challenge: the challenge's own as far as it is about what was asked.
     pub(super) fn challenged(&self, scope: Option<&str>) -> String {
+        if let Self::Mount(to, from) = self {
+            return mount(to, from);
+        }
         let scopes = scope.unwrap_or_default().split_whitespace();
         match self.repository() {
             None if *self == Self::Catalogue => {
@@ -135,6 +146,11 @@ impl Scope {
     }
 }
 
+/// Two repositories at once: what is mounted is read.
+fn mount(to: &Name, from: &Name) -> String {
+    format!("repository:{to}:pull,push repository:{from}:pull")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +183,10 @@ mod tests {
             assert_eq!(scope.challenged(Some(challenge)), want);
             assert_eq!(scope.expected(&Learned::default()).as_deref(), Some(want), "as expected without a challenge");
         }
+        let mount = Scope::Mount(name, "c".parse().unwrap());
+        let both = "repository:a/b:pull,push repository:c:pull";
+        assert_eq!(mount.challenged(Some("repository:a/b:push,pull repository:c:pull,delete")), both);
+        assert_eq!(mount.expected(&Learned::default()).as_deref(), Some(both));
         assert_eq!(Scope::Registry.challenged(Some("repository:x:pull")), "");
         assert_eq!(Scope::Catalogue.challenged(Some("registry:catalog:*")), "registry:catalog:*");
     }

@@ -13,6 +13,16 @@ use tokio::time::Instant;
 /// How long a request waits for a renewal while the old token still works.
 const RENEWAL: Duration = Duration::from_secs(5);
 
+/// What a token must still be good for when the body of an upload begins, if it lives that long at all.
+const LONG: Duration = Duration::from_secs(5 * 60);
+
+/// Whether a request is over in a moment, or its body may take minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Span {
+    Short,
+    Long,
+}
+
 /// What a token is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
@@ -31,6 +41,8 @@ pub(super) struct Token {
     pub(super) withheld: Option<String>,
     pub(super) expires: Option<SystemTime>,
     renew: Instant,
+    /// The same for a request that may take long.
+    renew_for_long: Instant,
     dead: Instant,
 }
 
@@ -41,8 +53,19 @@ impl Token {
         let said = expires.and_then(|at| at.duration_since(SystemTime::now()).ok()).filter(|left| !left.is_zero());
         let life = said.unwrap_or(lifetime).min(Duration::from_secs(30 * 24 * 3600));
         let ahead = (life * 4 / 5).max(life.saturating_sub(Duration::from_secs(60)));
-        let now = Instant::now();
-        Self { secret, identity: identity.to_owned(), withheld: None, expires, renew: now + ahead, dead: now + life }
+        let far_ahead = (life / 2).max(life.saturating_sub(LONG));
+        let (now, withheld, identity) = (Instant::now(), None, identity.to_owned());
+        let (renew, renew_for_long, dead) = (now + ahead, now + far_ahead, now + life);
+        Self { secret, identity, withheld, expires, renew, renew_for_long, dead }
+    }
+}
+
+impl Token {
+    fn renew_before(&self, span: Span) -> Instant {
+        match span {
+            Span::Short => self.renew,
+            Span::Long => self.renew_for_long,
+        }
     }
 }
 
@@ -85,7 +108,20 @@ impl Tokens {
     where
         F: Future<Output = Result<Token, Failure>>,
     {
-        let (flight, old) = match self.step(key) {
+        self.get_for(Span::Short, key, fetch).await
+    }
+
+    /// The same, for a request of this span.
+    pub(super) async fn get_for<F>(
+        &self,
+        span: Span,
+        key: &Key,
+        fetch: impl FnOnce() -> F,
+    ) -> Result<(Arc<Token>, bool), Failure>
+    where
+        F: Future<Output = Result<Token, Failure>>,
+    {
+        let (flight, old) = match self.step(key, span) {
             Step::Use(token) => return Ok((token, false)),
             Step::Fetch(flight, old) => (flight, old),
         };
@@ -126,7 +162,7 @@ impl Tokens {
         }
     }
 
-    fn step(&self, key: &Key) -> Step {
+    fn step(&self, key: &Key, span: Span) -> Step {
         let now = Instant::now();
         let mut entries = locked(&self.entries);
         if !entries.contains_key(key) {
@@ -136,7 +172,7 @@ impl Tokens {
         entry.used = Some(now);
         let old = entry.alive(now).cloned();
         if let Some(token) = &old
-            && (now < token.renew || entry.postponed.is_some_and(|until| now < until))
+            && (now < token.renew_before(span) || entry.postponed.is_some_and(|until| now < until))
         {
             return Step::Use(Arc::clone(token));
         }
@@ -298,5 +334,22 @@ mod tests {
         assert_eq!(skewed.dead - Instant::now(), Duration::from_secs(60));
         let hour = token("x", 3600);
         assert_eq!(hour.renew - Instant::now(), Duration::from_secs(3540));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_request_begins_with_a_token_that_lasts() {
+        for (life, good, late) in [(3600, 3299, 3301), (300, 149, 151)] {
+            let tokens = Tokens::new(10);
+            take(&tokens, "s", "old", life).await;
+            let long = async |fresh: &str| {
+                let fetched = tokens.get_for(Span::Long, &key("s"), || async { Ok(token(fresh, life)) }).await;
+                fetched.unwrap().0.secret.expose().to_owned()
+            };
+            tokio::time::advance(Duration::from_secs(good)).await;
+            assert_eq!(long("new").await, "old");
+            tokio::time::advance(Duration::from_secs(late - good)).await;
+            assert_eq!(take(&tokens, "s", "new", life).await, "old", "good enough for what is over in a moment");
+            assert_eq!(long("new").await, "new", "after {late} of {life} s");
+        }
     }
 }

@@ -3,7 +3,8 @@ use super::classify;
 use super::error::{ErrorKind, Failure, Withheld};
 use super::op::Op;
 use super::origin::Origin;
-use super::pool::{Outgoing, Pool};
+use super::payload::Payload;
+use super::pool::{Head, Outgoing, Pool, Reserved, Unanswered};
 use super::throttle::Throttle;
 use crate::oci::Registry;
 use crate::telemetry::Metrics;
@@ -102,14 +103,44 @@ impl Wire {
         self.turn(op).await?;
         let outgoing = with_own_headers(outgoing);
         let begun = Instant::now();
-        let head = self.pool.send(&outgoing, &origin, op.is_bulk()).await;
+        let head = self.pool.send(&outgoing, &origin, op.share()).await;
         if let Err(failure) = &head
             && self.count_withheld(failure)
         {
             return Err(failure.clone());
         }
+        self.note(op, &outgoing, &origin, begun, head.as_ref().ok());
+        Ok(self.answer(op, outgoing, origin, head?))
+    }
+
+    /// Finds a connection for a request whose body can be sent only once.
+    pub(super) async fn reserve(&self, op: Op, origin: &Origin) -> Result<Reserved, Failure> {
+        self.admit(op)?;
+        self.pool.reserve(origin, op.share()).await.inspect_err(|failure| {
+            self.count_withheld(failure);
+        })
+    }
+
+    /// Sends a request on its connection, whose body is fed meanwhile, and waits for the head of its answer without a limit.
+    pub(super) async fn stream(
+        &self,
+        op: Op,
+        reserved: Reserved,
+        outgoing: Outgoing,
+        body: Payload,
+    ) -> Result<Answer, Unanswered> {
+        let outgoing = with_own_headers(outgoing);
+        let begun = Instant::now();
+        let origin = reserved.origin().clone();
+        let head = reserved.send(&outgoing, body).await;
+        self.note(op, &outgoing, &origin, begun, head.as_ref().ok());
+        head.map(|head| self.answer(op, outgoing, origin, head))
+    }
+
+    /// Counts and logs a request that was sent.
+    fn note(&self, op: Op, outgoing: &Outgoing, origin: &Origin, begun: Instant, head: Option<&Head>) {
         let duration = begun.elapsed();
-        let code = head.as_ref().map_or_else(|_| "error".to_owned(), |head| head.response.status().as_str().to_owned());
+        let code = head.map_or_else(|| "error".to_owned(), |head| head.response.status().as_str().to_owned());
         let upstream = self.name.as_str();
         self.metrics.upstream_requests.with_label_values(&[upstream, op.as_str(), &code]).inc();
         let seconds = self.metrics.upstream_request_duration.with_label_values(&[upstream, op.as_str()]);
@@ -125,7 +156,10 @@ impl Wire {
             duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             "asked upstream"
         );
-        let head = head?;
+    }
+
+    fn answer(&self, op: Op, outgoing: Outgoing, origin: Origin, head: Head) -> Answer {
+        let upstream = self.name.as_str();
         if head.replaced {
             self.retried("connection");
         }
@@ -137,7 +171,17 @@ impl Wire {
         let (parts, incoming) = head.response.into_parts();
         let received = self.metrics.upstream_received_bytes.with_label_values(&[upstream]);
         let body = Body::new(incoming, head.lease, self.stall, received, origin.to_string());
-        Ok(Answer { status: parts.status, headers: parts.headers, body, url: outgoing.url, origin, retry_after })
+        Answer { status: parts.status, headers: parts.headers, body, url: outgoing.url, origin, retry_after }
+    }
+
+    /// How long an upstream may take nothing of a body.
+    pub(super) fn stall(&self) -> Duration {
+        self.stall
+    }
+
+    /// How long an upstream may take to begin its answer.
+    pub(super) fn first_byte(&self) -> Duration {
+        self.pool.first_byte()
     }
 
     /// Counts a request that is sent once more.

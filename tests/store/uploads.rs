@@ -28,7 +28,11 @@ async fn an_upload_becomes_a_blob_under_a_digest_of_either_algorithm() {
     for (digest, bytes) in digests.iter().zip([&bytes, &bytes, &bytes::Bytes::new()]) {
         let verified = upload(&bench, bytes).await.verify(digest).await.unwrap();
         assert_eq!(verified.received(), bytes.len() as u64);
-        assert_eq!(verified.file().read(0, bytes.len()).await.unwrap(), *bytes, "it can be read before it is committed");
+        assert_eq!(
+            verified.file().read(0, bytes.len()).await.unwrap(),
+            *bytes,
+            "it can be read before it is committed"
+        );
         verified.commit().await.unwrap();
         assert_eq!(read(&bench.store, digest).await.as_ref(), Some(bytes));
     }
