@@ -77,15 +77,20 @@ impl Cache {
     /// From the store, if the bytes are there and may answer for the repository.
     async fn stored(&self, asked: &Asked<'_>) -> Result<Option<BlobAnswer>, CacheError> {
         let blob = heard("open", asked.digest, self.0.store.blob(asked.digest).await).flatten();
+        let blob = blob.map(|blob| (blob.file().clone(), blob.len())).or_else(|| {
+            // What has just been pushed may still be on the way to its place.
+            let (landing, _) = self.0.uploads.landings.get(asked.digest, asked.repository)?;
+            Some((landing.file, landing.length))
+        });
         // Whether another repository may have it is for upstream to say.
-        let Some(blob) = blob.filter(|_| asked.member || !asked.outlook.sealed) else { return Ok(None) };
+        let Some((file, length)) = blob.filter(|_| asked.member || !asked.outlook.sealed) else { return Ok(None) };
         let status = if asked.member {
             CacheStatus::Hit
         } else {
             self.decide(asked).await?;
             CacheStatus::Revalidated
         };
-        let answer = from_file(asked.digest, blob.file(), blob.len(), asked.want, Provenance::new(status))?;
+        let answer = from_file(asked.digest, &file, length, asked.want, Provenance::new(status))?;
         // Damage that is found now costs this reader nothing: the answer comes from upstream instead.
         let well = self.0.store.is_well();
         let sound = match &answer.content {
@@ -293,11 +298,13 @@ impl Cache {
 }
 
 impl Inner {
-    /// Whether a link of the repository vouches for the blob, or upstream has just given it to a fill that will write one.
+    /// Whether a link of the repository vouches for the blob, or upstream has just given it to a fill, or taken it from a push, that
+    /// will write one.
     async fn may_answer(&self, repository: &Repository, digest: &Digest, now: Generation) -> bool {
         // In this order: a fill leaves the list after it has written its links.
         let proven = self.fills.running(digest).is_some_and(|fill| fill.sources.is_proven(repository, now));
-        proven || self.holds_blob(repository, digest).await
+        let pushed = self.uploads.landings.get(digest, repository).is_some_and(|(_, own)| own);
+        proven || pushed || self.holds_blob(repository, digest).await
     }
 
     pub(super) async fn holds_blob(&self, repository: &Repository, digest: &Digest) -> bool {

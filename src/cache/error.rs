@@ -1,3 +1,4 @@
+use super::upload::BodyLost;
 use crate::oci::{Code, Digest, Registry};
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
@@ -10,6 +11,20 @@ pub enum CacheError {
     /// Upstream was asked and this is how it ended.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// Upstream was asked in the course of an upload, and perhaps said how far that has come.
+    #[error("{error}")]
+    Upload {
+        /// How it ended.
+        error: UpstreamError,
+        /// Upstream's `Range`.
+        range: Option<String>,
+    },
+    /// What a client goes on with is no upload that this larder, for this repository, could know.
+    #[error("no such upload for this repository: begin it anew")]
+    NoSession,
+    /// The rest of what a client uploads does not come.
+    #[error(transparent)]
+    BodyLost(#[from] BodyLost),
     /// Upstream said moments ago that it does not have it.
     #[error("{message}")]
     Absent {

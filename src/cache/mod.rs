@@ -4,9 +4,11 @@
 //! * Content that is asked for by many is fetched once: manifests and lists by flights, blobs by fills.
 //! * What never changes (digests) is never asked for again. What can (tags, lists) is served for its time, then revalidated; when
 //!   upstream fails or is slow, the stored answer goes out marked stale.
+//! * What clients push goes upstream as it comes; what upstream takes is kept, too.
 //! * Nothing here knows HTTP: answers say what they are and why, and `server` turns them into responses.
 
 mod answer;
+mod batch;
 mod blob;
 mod change;
 mod download;
@@ -27,6 +29,7 @@ mod put;
 mod reach;
 mod tasks;
 mod transfer;
+mod upload;
 mod want;
 
 pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, Provenance, StoredManifest};
@@ -40,6 +43,7 @@ pub use parts::Parts;
 pub use purge::{Purge, Purged};
 pub use put::{Put, Taken};
 pub use transfer::Transfer;
+pub use upload::{BodyLost, UploadBody, Uploaded};
 pub use want::Want;
 
 use crate::config::{Limits, UpstreamSettings};
@@ -77,6 +81,7 @@ struct Inner {
     head_flights: Flights<(Repository, Digest, Generation), Result<Option<u64>, UpstreamError>>,
     list_flights: Flights<(ListKey, Generation), Result<lists::ListState, CacheError>>,
     fills: fill::Fills,
+    uploads: upload::Uploads,
     tasks: tasks::Tasks,
 }
 
@@ -106,6 +111,7 @@ impl Cache {
             head_flights: Flights::default(),
             list_flights: Flights::default(),
             fills: fill::Fills::new(limits.fills),
+            uploads: upload::Uploads::new(limits.uploads),
             tasks: tasks::Tasks::default(),
             limits: limits.clone(),
             store,

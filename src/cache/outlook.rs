@@ -142,6 +142,20 @@ impl Outlook {
         let _ = self.pinging.subscribe().wait_for(|pinging| !*pinging).await;
     }
 
+    /// Draws the conclusions of a push, of which none is about who may pull.
+    pub(super) fn told(&self, error: Option<&UpstreamError>) {
+        match error {
+            Some(error) => {
+                self.reach.failed(false, error);
+                self.failed(None, error);
+            }
+            None => {
+                self.reach.answered(false);
+                self.answered();
+            }
+        }
+    }
+
     fn succeeded(&self, repository: Option<&Repository>) {
         self.answered();
         if let Some(repository) = repository {

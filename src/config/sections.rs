@@ -45,6 +45,7 @@ fn read_limits(mut section: Section<'_>) -> Limits {
     let limits = Limits {
         connections: section.or("connections", default.connections),
         fills: section.or("fills", default.fills),
+        uploads: section.or("uploads", default.uploads),
         upstream_connections: section.or("upstream_connections", default.upstream_connections),
         manifest_memory: section.or("manifest_memory", Size(default.manifest_memory)).0,
         tag_entries: section.or("tag_entries", default.tag_entries),

@@ -48,6 +48,8 @@ pub struct Limits {
     pub connections: usize,
     /// Downloads from upstreams into the store at once; one more answers 429.
     pub fills: usize,
+    /// Uploads of which a copy is kept while they run.
+    pub uploads: usize,
     /// Connections to one upstream host at once.
     pub upstream_connections: usize,
     /// Bytes of all manifests kept in memory.
@@ -64,7 +66,7 @@ pub struct Limits {
     pub header_bytes: usize,
     /// How long a client may take to send a request's head.
     pub header_timeout: Duration,
-    /// How long a client may accept nothing of an answer before its connection is closed.
+    /// How long a client may accept nothing of an answer, or send nothing of a body, before it is given up.
     pub stall_timeout: Duration,
 }
 
@@ -73,6 +75,7 @@ impl Default for Limits {
         Self {
             connections: 8192,
             fills: 256,
+            uploads: 64,
             upstream_connections: 128,
             manifest_memory: 64 << 20,
             tag_entries: 100_000,

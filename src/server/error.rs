@@ -2,7 +2,7 @@
 
 use super::request::RequestError;
 use crate::access::Refusal;
-use crate::cache::CacheError;
+use crate::cache::{BodyLost, CacheError};
 use crate::oci::{Code, InvalidDigest, TooManyRanges};
 use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, UpstreamError};
@@ -19,6 +19,8 @@ pub(super) struct Problem {
     pub(super) retry_after: Option<Duration>,
     /// Length of the content, for 416.
     pub(super) length: Option<u64>,
+    /// How far an upload has come, where upstream said so.
+    pub(super) range: Option<String>,
     /// The methods that there are, for 405.
     pub(super) allow: &'static [Method],
     /// Where the answer came from, if the cache was asked for it.
@@ -31,7 +33,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 impl Problem {
     pub(super) fn new(status: StatusCode, code: Code, message: &(impl ToString + ?Sized)) -> Self {
         let (code, message) = (code.as_str().to_owned(), message.to_string());
-        Self { status, code, message, retry_after: None, length: None, allow: &[], origin: None }
+        Self { status, code, message, retry_after: None, length: None, range: None, allow: &[], origin: None }
     }
 
     fn after(self, retry_after: Duration) -> Self {
@@ -101,8 +103,11 @@ impl From<CacheError> for Problem {
     fn from(error: CacheError) -> Self {
         let origin = match error {
             CacheError::Absent { .. } => Some(CacheStatus::Negative),
-            // That is about the request: what it asked for may well be stored.
-            CacheError::Unsatisfiable { .. } => None,
+            // That is about the request: what it asked for may well be stored. And a write is no question to the cache.
+            CacheError::Unsatisfiable { .. }
+            | CacheError::Upload { .. }
+            | CacheError::NoSession
+            | CacheError::BodyLost(_) => None,
             _ => Some(CacheStatus::Miss),
         };
         Self { origin, ..Self::of_cache(error) }
@@ -113,6 +118,15 @@ impl Problem {
     fn of_cache(error: CacheError) -> Self {
         match error {
             CacheError::Upstream(error) => Self::of_upstream(&error),
+            CacheError::Upload { error, range } => Self { range, ..Self::of_upstream(&error) },
+            CacheError::NoSession => Self::new(StatusCode::NOT_FOUND, Code::BlobUploadUnknown, &error),
+            CacheError::BodyLost(BodyLost::Broken(_)) => {
+                Self::new(StatusCode::BAD_REQUEST, Code::BlobUploadInvalid, &error)
+            }
+            CacheError::BodyLost(BodyLost::Stalled(_)) => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, Code::BlobUploadInvalid, &error)
+            }
+            CacheError::BodyLost(BodyLost::Copy(_)) => Self::new(StatusCode::BAD_GATEWAY, Code::Unknown, &error),
             CacheError::Absent { code, message } => {
                 Self { code, ..Self::new(StatusCode::NOT_FOUND, Code::Unknown, &message) }
             }

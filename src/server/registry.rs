@@ -79,6 +79,7 @@ impl Inner {
             query: query.unwrap_or(""),
             naming: &naming,
             caller: &caller,
+            host,
         };
         // An error, too, is scoped by the namespace.
         let result = self.target(&target, &asked, body).await;
@@ -126,6 +127,8 @@ pub(super) struct Asked<'a> {
     pub(super) query: &'a str,
     pub(super) naming: &'a Naming,
     pub(super) caller: &'a Caller<'a>,
+    /// `Host`, or HTTP/2's authority.
+    pub(super) host: Option<&'a str>,
 }
 
 impl Asked<'_> {

@@ -63,6 +63,9 @@ pub(super) fn problem_reply(problem: &Problem, request_id: &str) -> Reply {
     if let Some(length) = problem.length {
         headers.insert(header::CONTENT_RANGE, value(&format!("bytes */{length}")));
     }
+    if let Some(range) = &problem.range {
+        headers.insert(header::RANGE, value(range));
+    }
     if !problem.allow.is_empty() {
         headers.insert(header::ALLOW, value(&problem.allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")));
     }

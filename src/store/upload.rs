@@ -42,8 +42,8 @@ struct State {
     received: u64,
     file: BlobFile,
     path: PathBuf,
-    /// Whether the bytes are a blob's by now, and so neither removed nor given back here.
-    placed: bool,
+    /// Whether the bytes are a blob's by now, or removed.
+    gone: bool,
 }
 
 impl Upload {
@@ -103,9 +103,10 @@ impl Upload {
 
     /// Removes what was received.
     pub async fn discard(self) {
-        let Ok(state) = self.carrier.take().await else { return };
+        let Ok(mut state) = self.carrier.take().await else { return };
         let removed = self.inner.writers.run(move || {
-            drop(state);
+            state.gone = true;
+            remove(&state.inner, &state.path, state.received);
             Ok(())
         });
         let _ = removed.await;
@@ -140,7 +141,7 @@ impl State {
         let file = inner.files.disk.open(&path, Access::CreateNew).map_err(StoreError::io("create", &path))?;
         let file = BlobFile::new(file, inner.general.clone());
         let (hasher, sums) = (Hasher::new(Algorithm::Sha256), Summing::default());
-        Ok(Self { inner, reservation: None, hasher, sums, received: 0, file, path, placed: false })
+        Ok(Self { inner, reservation: None, hasher, sums, received: 0, file, path, gone: false })
     }
 
     fn expect(&mut self, bytes: u64) -> Result<(), StoreError> {
@@ -180,22 +181,32 @@ impl State {
         self.inner.seal(&self.file, &self.path)?;
         self.inner.keep_pieces(&digest, &self.sums.pieces());
         let blob = self.inner.place(&self.path, digest, self.received, self.file.clone(), false)?;
-        self.placed = true;
+        self.gone = true;
         self.inner.files.sync_folder(&layout::blobs(digest.algorithm()))?;
         Ok(blob)
     }
 }
 
+/// Removes an upload's file.
+fn remove(inner: &Inner, path: &std::path::Path, received: u64) {
+    match inner.files.disk.remove(path) {
+        Err(error) if !is_absent(&error) => {
+            tracing::warn!(%error, file = %path.display(), "cannot remove an upload that ended; the next start does");
+        }
+        _ => inner.space.sub(received),
+    }
+}
+
 impl Drop for State {
+    /// On the store's threads, where there is room: to remove a large file takes its time.
     fn drop(&mut self) {
-        if self.placed {
+        if self.gone {
             return;
         }
-        match self.inner.files.disk.remove(&self.path) {
-            Err(error) if !is_absent(&error) => {
-                tracing::warn!(%error, file = %self.path.display(), "cannot remove an upload that ended; the next start does");
-            }
-            _ => self.inner.space.sub(self.received),
+        let (inner, path, received) = (Arc::clone(&self.inner), std::mem::take(&mut self.path), self.received);
+        match self.inner.writers.try_place() {
+            Some(place) => drop(place.start(move || remove(&inner, &path, received))),
+            None => remove(&inner, &path, received),
         }
     }
 }

@@ -54,6 +54,12 @@ impl Workers {
         Ok(Place(sender.reserve_owned().await.map_err(|_| StoreError::Closed)?))
     }
 
+    /// A place in the queue, if there is one at once.
+    pub(super) fn try_place(&self) -> Option<Place> {
+        let sender = self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        sender.try_reserve_owned().ok().map(Place)
+    }
+
     /// Runs `job` and waits for its result.
     pub(super) async fn run<T: Send + 'static>(
         &self,

@@ -51,7 +51,7 @@ pub use budget::in_background;
 pub use error::{ErrorKind, SetupError, UpstreamError};
 pub use list::{FetchedList, ListRequest, Page};
 pub use registry::{FetchedBlob, FetchedManifest, Login, ManifestHead, Upstream};
-pub use upload::{BodyHeaders, NoBody, Source, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};
+pub use upload::{BodyHeaders, Source, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};
 pub use write::{AcrAnswer, AcrMethod, AcrRequest, PutManifest};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -44,25 +44,6 @@ pub trait Source: Send {
     fn rewind(&mut self) -> impl Future<Output = bool> + Send;
 }
 
-/// A request that has no body.
-pub struct NoBody;
-
-impl Source for NoBody {
-    type Error = std::convert::Infallible;
-
-    fn length(&self) -> Option<u64> {
-        Some(0)
-    }
-
-    async fn chunk(&mut self) -> Result<Option<Bytes>, Self::Error> {
-        Ok(None)
-    }
-
-    async fn rewind(&mut self) -> bool {
-        true
-    }
-}
-
 /// What an upload is begun with.
 #[derive(Clone, Debug, Default)]
 pub struct UploadStart {
@@ -353,21 +334,19 @@ impl Upstream {
         let reserved = wire.reserve(request.op, &origin).await?;
         let (feed, payload) = Payload::stream(length);
         let mut sending = pin!(wire.stream(request.op, reserved, outgoing, payload));
-        let fed = tokio::select! {
+        let outcome = tokio::select! {
             biased;
-            answer = &mut sending => return answered_early(answer, feed),
-            fed = self.feed(&feed, source, &origin) => fed,
+            answer = &mut sending => return held(answer, feed),
+            outcome = self.feed(&feed, source, &origin) => outcome,
         };
-        fed?;
+        outcome?;
         let patience = if request.op == Op::UploadEnd { PATIENCE } else { 1 };
         let limit = wire.first_byte() * patience;
-        match timeout(limit, sending).await {
-            Ok(answer) => answered_early(answer, feed),
-            Err(_) => {
-                let text = format!("{origin} did not begin to answer within {} s of the body's end", limit.as_secs());
-                Err(Failure::new(ErrorKind::Timeout, text).into())
-            }
+        if let Ok(answer) = timeout(limit, sending).await {
+            return held(answer, feed);
         }
+        let text = format!("{origin} did not begin to answer within {} s of the body's end", limit.as_secs());
+        Err(Failure::new(ErrorKind::Timeout, text).into())
     }
 
     /// Hands the source's bytes on until they end. Never ends if the request is over before: its answer tells.
@@ -424,7 +403,7 @@ impl Upstream {
 }
 
 /// The answer with the feed that keeps its connection.
-fn answered_early<E>(answer: Result<Answer, Unanswered>, feed: Feed) -> Result<Sent, Ended<E>> {
+fn held<E>(answer: Result<Answer, Unanswered>, feed: Feed) -> Result<Sent, Ended<E>> {
     match answer {
         Ok(answer) => Ok(Sent { answer, feed }),
         Err(Unanswered { failure, stale: true }) => Err(Ended::Stale(failure)),

@@ -238,6 +238,11 @@ impl Simulator {
         self.content().delete_blob(repository, digest);
     }
 
+    /// A blob's bytes, if the repository has it.
+    pub fn blob(&self, repository: &str, digest: &str) -> Option<Bytes> {
+        self.content().blob(repository, digest)
+    }
+
     /// Uploads that have been begun, and neither finished nor cancelled.
     pub fn open_uploads(&self) -> usize {
         self.state.uploads.open()

@@ -58,6 +58,7 @@ impl Seen {
         self.method == "GET"
             && (200..300).contains(&self.status)
             && (self.listener == Listener::Storage || self.target.contains("/blobs/"))
+            && !self.target.contains("/blobs/uploads/")
     }
 
     /// A request that brings bytes of a blob.

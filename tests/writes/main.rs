@@ -21,3 +21,4 @@ mod lost;
 mod manifests;
 mod races;
 mod refusals;
+mod uploads;

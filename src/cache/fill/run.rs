@@ -1,16 +1,13 @@
 use super::super::Inner;
+use super::super::batch::next_batch;
 use super::super::download::Download;
 use super::super::error::CacheError;
 use super::{End, Fill, Opened};
 use crate::store::{Ingest, IngestError, StoreError, VerifyError};
 use crate::upstream::ErrorKind;
-use bytes::{Bytes, BytesMut};
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
-/// Bytes that are gathered for one write: large enough that a write costs little, small enough to stay in the processor's cache
-/// between hashing and writing.
-const BATCH: usize = 512 << 10;
 /// Chunks (of up to 400 KiB, as hyper reads them) that may have arrived and not be written.
 const CHUNKS: usize = 4;
 
@@ -175,21 +172,6 @@ async fn copy(fill: &Fill, download: &mut Download, ingest: &mut Ingest) -> Resu
     };
     tokio::try_join!(read, write)?;
     Ok(())
-}
-
-/// What has arrived, without waiting for more than the first chunk of it.
-async fn next_batch(chunks: &mut mpsc::Receiver<Bytes>) -> Option<Bytes> {
-    let first = chunks.recv().await?;
-    let Ok(second) = chunks.try_recv() else { return Some(first) };
-    let mut batch = BytesMut::with_capacity(BATCH.max(first.len() + second.len()));
-    batch.extend_from_slice(&first);
-    batch.extend_from_slice(&second);
-    while batch.len() < BATCH
-        && let Ok(chunk) = chunks.try_recv()
-    {
-        batch.extend_from_slice(&chunk);
-    }
-    Some(batch.freeze())
 }
 
 fn store_failed(fill: &Fill, error: &StoreError) -> Problem {

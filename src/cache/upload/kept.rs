@@ -1,0 +1,121 @@
+//! The local copies of uploads: between two requests of a session, and between upstream's yes and the commit.
+
+use super::super::lock;
+use crate::oci::{Digest, Repository};
+use crate::store::{BlobFile, Upload};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// A session that nobody has gone on with for so long is taken for abandoned.
+const ABANDONED: Duration = Duration::from_secs(3600);
+/// Where there are too many, one that has been idle for so long gives way.
+const GIVES_WAY: Duration = Duration::from_secs(60);
+
+/// What the store has of an upload: all of it, from its first byte on.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) upload: Upload,
+    _place: OwnedSemaphorePermit,
+}
+
+/// The copies that nobody is writing at the moment, and the right to begin one.
+#[derive(Debug)]
+pub(super) struct Copies {
+    idle: Mutex<HashMap<u128, (Kept, Instant)>>,
+    places: Arc<Semaphore>,
+}
+
+impl Copies {
+    pub(super) fn new(most: usize) -> Self {
+        Self { idle: Mutex::default(), places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))) }
+    }
+
+    /// A place for one more copy. `None`: there are as many as there may be, and none is old.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(place);
+        }
+        let mut idle = lock(&self.idle);
+        let oldest = idle.iter().min_by_key(|(_, (_, since))| *since);
+        let oldest = oldest.filter(|(_, (_, since))| since.elapsed() >= GIVES_WAY).map(|(id, _)| *id)?;
+        drop(idle.remove(&oldest));
+        drop(idle);
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    pub(super) fn begun(upload: Upload, place: OwnedSemaphorePermit) -> Kept {
+        Kept { upload, _place: place }
+    }
+
+    /// Takes the copy of a session.
+    pub(super) fn take(&self, id: u128) -> Option<Kept> {
+        lock(&self.idle).remove(&id).map(|(kept, _)| kept)
+    }
+
+    /// Keeps it for the session's next request.
+    pub(super) fn put_back(&self, id: u128, kept: Kept) {
+        lock(&self.idle).insert(id, (kept, Instant::now()));
+    }
+
+    /// Removes the copies of abandoned sessions; whether any is left.
+    pub(super) fn reap(&self) -> bool {
+        let mut idle = lock(&self.idle);
+        let before = idle.len();
+        idle.retain(|_, (_, since)| since.elapsed() < ABANDONED);
+        if idle.len() < before {
+            tracing::info!(sessions = before - idle.len(), "removed what was kept of abandoned uploads");
+        }
+        !idle.is_empty()
+    }
+}
+
+/// Blobs that upstream has taken and whose bytes are verified here, until they are in their place: a sync may take seconds.
+#[derive(Debug, Default)]
+pub(in crate::cache) struct Landings {
+    all: Mutex<HashMap<Digest, Landing>>,
+    /// How many: nearly always none, which costs a hit one load.
+    count: AtomicUsize,
+}
+
+#[derive(Clone, Debug)]
+pub(in crate::cache) struct Landing {
+    pub(in crate::cache) file: BlobFile,
+    pub(in crate::cache) length: u64,
+    repository: Repository,
+}
+
+/// At most so many at a time; beyond that a push waits for its own commit.
+const LANDINGS: usize = 64;
+
+impl Landings {
+    /// The blob, if it is landing, and whether `repository` is where it was pushed to.
+    pub(in crate::cache) fn get(&self, digest: &Digest, repository: &Repository) -> Option<(Landing, bool)> {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let landing = lock(&self.all).get(digest).cloned()?;
+        let own = landing.repository == *repository;
+        Some((landing, own))
+    }
+
+    /// Enters one. `false`: another of that digest is landing, or too many are.
+    pub(super) fn begin(&self, digest: Digest, file: BlobFile, length: u64, repository: &Repository) -> bool {
+        let mut landings = lock(&self.all);
+        if landings.len() >= LANDINGS || landings.contains_key(&digest) {
+            return false;
+        }
+        landings.insert(digest, Landing { file, length, repository: repository.clone() });
+        self.count.store(landings.len(), Ordering::Release);
+        true
+    }
+
+    pub(super) fn end(&self, digest: &Digest) {
+        let mut landings = lock(&self.all);
+        landings.remove(digest);
+        self.count.store(landings.len(), Ordering::Release);
+    }
+}

@@ -1,0 +1,370 @@
+//! Pushing blobs: upstream decides, larder remembers.
+//!
+//! Every request of an upload is upstream's to answer. The client holds upstream's moving address sealed (`sealed`), so that any
+//! larder with the same key can go on; the bytes are copied to the store while they pass (`tee`), by session and offset
+//! (`kept`): where the copy is missing or out of step, the upload goes on without. Once upstream has taken the blob, and only
+//! then, the copy becomes a blob here, if it has that digest, and the repository has it.
+
+mod kept;
+mod sealed;
+mod tee;
+
+pub(super) use kept::Landings;
+pub use tee::{BodyLost, UploadBody};
+
+use super::error::CacheError;
+use super::negative::Object;
+use super::outlook::Outlook;
+use super::{Cache, Inner, heard};
+use crate::oci::{Digest, Repository};
+use crate::store::VerifyError;
+use crate::upstream::{BodyHeaders, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};
+use kept::{Copies, Kept};
+use sealed::{Sealer, Session};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tee::Tee;
+use tokio::sync::OnceCell;
+
+/// How often abandoned sessions are looked for.
+const ROUND: Duration = Duration::from_secs(60);
+
+/// What the cache knows of uploads.
+#[derive(Debug)]
+pub(super) struct Uploads {
+    sealer: OnceCell<Option<Sealer>>,
+    copies: Copies,
+    pub(super) landings: Landings,
+    reaping: AtomicBool,
+}
+
+impl Uploads {
+    /// Keeps at most `most` copies at once.
+    pub(super) fn new(most: usize) -> Self {
+        let landings = Landings::default();
+        Self { sealer: OnceCell::new(), copies: Copies::new(most), landings, reaping: AtomicBool::new(false) }
+    }
+}
+
+/// The answer to a request of an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Uploaded {
+    /// It goes on under this session.
+    Session {
+        /// One path component, for larder alone to read.
+        session: String,
+        /// Upstream's `Range`.
+        range: Option<String>,
+        /// Upstream's `Docker-Upload-UUID`.
+        uuid: Option<String>,
+        /// Upstream's `OCI-Chunk-Min-Length`.
+        chunk_min_length: Option<String>,
+    },
+    /// The repository has the blob.
+    Created {
+        /// Its digest, as the client wrote it.
+        digest: String,
+    },
+    /// The session is over.
+    Cancelled,
+}
+
+impl Cache {
+    /// Begins an upload, mounts a blob, or takes one whole.
+    pub async fn begin_upload(
+        &self,
+        repository: &Repository,
+        start: &UploadStart,
+        headers: &BodyHeaders,
+        body: impl UploadBody,
+    ) -> Result<Uploaded, CacheError> {
+        let outlook = self.0.outlook(repository)?;
+        let (name, stall) = (&repository.name, self.0.limits.stall_timeout);
+        let Some(digest) = &start.digest else {
+            let mut nothing = Tee::new((), None, stall).await;
+            let answer = outlook.upstream.start_upload(name, start, &BodyHeaders::default(), &mut nothing).await;
+            return match (heeded(outlook, answer)?, &start.mount) {
+                (UploadAnswer::Session(session), _) => self.0.opened(repository, session).await,
+                (_, Some((digest, _))) => {
+                    self.0.mounted(repository, digest).await;
+                    Ok(Uploaded::Created { digest: digest.clone() })
+                }
+                // Nothing was sent that could have been made.
+                (_, None) => Err(CacheError::Aborted),
+            };
+        };
+        let mut tee = Tee::new(body, self.0.begin_copy().await, stall).await;
+        let answer = outlook.upstream.start_upload(name, start, headers, &mut tee).await;
+        if let UploadAnswer::Session(session) = heeded(outlook, answer)? {
+            return self.0.opened(repository, session).await;
+        }
+        let kept = if tee.is_whole() { tee.finish().await } else { None };
+        self.0.accepted(repository, digest, kept).await;
+        Ok(Uploaded::Created { digest: digest.clone() })
+    }
+
+    /// Goes on with a session.
+    pub async fn continue_upload(
+        &self,
+        repository: &Repository,
+        session: &str,
+        step: &UploadStep,
+        headers: &BodyHeaders,
+        body: impl UploadBody,
+    ) -> Result<Uploaded, CacheError> {
+        let outlook = self.0.outlook(repository)?;
+        let sealer = self.0.sealer().await?;
+        let session = sealer.open(repository, session).ok_or(CacheError::NoSession)?;
+        let kept = match step {
+            UploadStep::Chunk | UploadStep::End(_) => self.0.copy_of(&session, headers).await,
+            UploadStep::Status => None,
+            UploadStep::Cancel => {
+                drop(self.0.uploads.copies.take(session.id));
+                None
+            }
+        };
+        let is_kept = kept.is_some();
+        let mut tee = Tee::new(body, kept, self.0.limits.stall_timeout).await;
+        let (name, location) = (&repository.name, session.location.as_str());
+        let answer = outlook.upstream.continue_upload(name, location, step, headers, &mut tee).await;
+        let (taken, is_whole) = (tee.taken(), tee.is_whole());
+        let answer = match heeded(outlook, answer) {
+            Ok(answer) => answer,
+            Err(error) => {
+                // A request of which no byte was taken changes nothing: the client may repeat it.
+                if is_kept && taken == 0 {
+                    self.put_back(session.id, tee.finish().await);
+                }
+                return Err(error);
+            }
+        };
+        match answer {
+            UploadAnswer::Created(_) => {
+                let UploadStep::End(digest) = step else { return Err(CacheError::Aborted) };
+                let kept = if is_whole { tee.finish().await } else { None };
+                self.0.accepted(repository, digest, kept).await;
+                Ok(Uploaded::Created { digest: digest.clone() })
+            }
+            UploadAnswer::Session(answer) => {
+                let offset = match step {
+                    UploadStep::Status => offset_of(answer.range.as_deref(), session.offset),
+                    _ => session.offset.filter(|_| is_whole).map(|offset| offset + taken),
+                };
+                if is_kept && is_whole {
+                    self.put_back(session.id, tee.finish().await);
+                }
+                let session = Session { offset, location: answer.location.clone(), ..session };
+                given(sealer, repository, &session, answer)
+            }
+            UploadAnswer::Cancelled => Ok(Uploaded::Cancelled),
+        }
+    }
+
+    fn put_back(&self, id: u128, kept: Option<Kept>) {
+        let Some(kept) = kept else { return };
+        self.0.uploads.copies.put_back(id, kept);
+        if !self.0.uploads.reaping.swap(true, Ordering::AcqRel) {
+            self.0.tasks.spawn(reap(Arc::downgrade(&self.0)));
+        }
+    }
+}
+
+impl Inner {
+    /// A store that has no key does not keep anybody from pushing: then the sessions are good for this process alone.
+    async fn sealer(&self) -> Result<&Sealer, CacheError> {
+        let made = self.uploads.sealer.get_or_init(|| async {
+            let key = self.store.upload_key().await.inspect_err(|error| {
+                tracing::error!(%error, "the store has no key for uploads: none that runs now outlives a restart");
+            });
+            let mut own = [0; 32];
+            let key = key.or_else(|_| aws_lc_rs::rand::fill(&mut own).map(|()| own));
+            key.ok().and_then(|key| Sealer::new(&key))
+        });
+        made.await.as_ref().ok_or(CacheError::Aborted)
+    }
+
+    /// What there is of the upload here, if that is all that upstream has, and this body is what comes next.
+    async fn copy_of(&self, session: &Session, headers: &BodyHeaders) -> Option<Kept> {
+        let offset = session.offset?;
+        // A chunk that says of itself that it belongs elsewhere is upstream's to refuse; it does not touch the copy.
+        if let Some(range) = &headers.range
+            && range.to_str().ok().and_then(|range| range.split('-').next()?.trim().parse().ok()) != Some(offset)
+        {
+            return None;
+        }
+        match self.uploads.copies.take(session.id) {
+            Some(kept) if kept.upload.received() == offset => Some(kept),
+            Some(kept) => {
+                kept.upload.discard().await;
+                None
+            }
+            None if offset == 0 => self.begin_copy().await,
+            None => None,
+        }
+    }
+
+    async fn begin_copy(&self) -> Option<Kept> {
+        let Some(place) = self.uploads.copies.place() else {
+            tracing::debug!(
+                "as many uploads as [server.limits] uploads allows are kept: one more is pushed and not kept"
+            );
+            return None;
+        };
+        let begun = self.store.upload().await;
+        let upload = begun.inspect_err(
+            |error| tracing::warn!(%error, "the store takes no copy of an upload: it is pushed and not kept"),
+        );
+        Some(Copies::begun(upload.ok()?, place))
+    }
+
+    /// Upstream has begun a session.
+    async fn opened(&self, repository: &Repository, answer: UploadSession) -> Result<Uploaded, CacheError> {
+        let session = Session { id: new_id()?, offset: Some(0), location: answer.location.clone() };
+        given(self.sealer().await?, repository, &session, answer)
+    }
+
+    /// Upstream has taken the blob from another of its repositories.
+    async fn mounted(&self, repository: &Repository, digest: &str) {
+        let Ok(digest) = digest.parse() else { return };
+        self.link_blob(repository, &digest).await;
+        self.count_upload(repository, "mounted");
+    }
+
+    /// Upstream has taken the blob: it is there for this repository, and what is here of it becomes a blob.
+    async fn accepted(self: &Arc<Self>, repository: &Repository, digest: &str, kept: Option<Kept>) {
+        let Ok(digest) = digest.parse::<Digest>() else { return };
+        let result = if heard("open", digest, self.store.blob(&digest).await).flatten().is_some() {
+            self.link_blob(repository, &digest).await;
+            if let Some(kept) = kept {
+                kept.upload.discard().await;
+            }
+            "present"
+        } else {
+            self.land(repository, digest, kept).await
+        };
+        self.count_upload(repository, result);
+    }
+
+    fn count_upload(&self, repository: &Repository, result: &str) {
+        self.metrics.uploads.with_label_values(&[repository.registry.as_str(), result]).inc();
+    }
+
+    /// Verifies the copy and has it put in its place, which the client need not wait for.
+    async fn land(self: &Arc<Self>, repository: &Repository, digest: Digest, kept: Option<Kept>) -> &'static str {
+        let Some(Kept { upload, .. }) = kept else {
+            self.link_blob(repository, &digest).await;
+            return "unkept";
+        };
+        let verified = match upload.verify(&digest).await {
+            Ok(verified) => verified,
+            Err(error) => {
+                let mismatch = matches!(error, VerifyError::Digest { .. });
+                tracing::error!(
+                    blob.digest = %digest, repo.name = %repository, %error,
+                    "upstream took a blob whose copy here is another: nothing was kept"
+                );
+                // Upstream has it all the same.
+                self.link_blob(repository, &digest).await;
+                return if mismatch { "mismatch" } else { "unkept" };
+            }
+        };
+        self.negatives.forget(repository, Object::Blob(digest));
+        let landing = self.uploads.landings.begin(digest, verified.file(), verified.received(), repository);
+        let (inner, repository) = (Arc::downgrade(self), repository.clone());
+        let commit = async move {
+            let committed = heard("store", digest, verified.commit().await);
+            let Some(inner) = inner.upgrade() else { return };
+            drop(committed);
+            inner.link_blob(&repository, &digest).await;
+            if landing {
+                inner.uploads.landings.end(&digest);
+            }
+        };
+        if landing {
+            self.tasks.spawn(commit);
+        } else {
+            commit.await;
+        }
+        "stored"
+    }
+}
+
+/// Removes the copies of abandoned sessions for as long as there are any.
+async fn reap(inner: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(ROUND).await;
+        let Some(inner) = inner.upgrade() else { return };
+        // Before the look: who puts a copy back after it begins another one of these.
+        inner.uploads.reaping.store(false, Ordering::Release);
+        if !inner.uploads.copies.reap() || inner.uploads.reaping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+    }
+}
+
+/// What an answer says about the upstream. A login that may not push says nothing about who may pull.
+fn heeded(outlook: &Outlook, answer: Result<UploadAnswer, UploadError<BodyLost>>) -> Result<UploadAnswer, CacheError> {
+    match answer {
+        Ok(answer) => {
+            outlook.told(None);
+            Ok(answer)
+        }
+        Err(UploadError::Source(lost)) => Err(CacheError::BodyLost(lost)),
+        Err(UploadError::Upstream(error, range)) => {
+            outlook.told(Some(&error));
+            Err(CacheError::Upload { error, range })
+        }
+    }
+}
+
+fn given(
+    sealer: &Sealer,
+    repository: &Repository,
+    session: &Session,
+    answer: UploadSession,
+) -> Result<Uploaded, CacheError> {
+    let UploadSession { location: _, range, uuid, chunk_min_length } = answer;
+    let session = sealer.seal(repository, session).ok_or(CacheError::Aborted)?;
+    Ok(Uploaded::Session { session, range, uuid, chunk_min_length })
+}
+
+/// Bytes that upstream has by its `Range`. `0-0` stands for none or for one: then it is what was known before.
+fn offset_of(range: Option<&str>, known: Option<u64>) -> Option<u64> {
+    let range = range?.trim();
+    let last: u64 = range.strip_prefix("bytes=").unwrap_or(range).strip_prefix("0-")?.parse().ok()?;
+    match last {
+        0 => known.filter(|known| *known <= 1),
+        last => last.checked_add(1),
+    }
+}
+
+/// What nobody can guess and no other session has.
+fn new_id() -> Result<u128, CacheError> {
+    let mut id = [0; 16];
+    aws_lc_rs::rand::fill(&mut id).map_err(|_| CacheError::Aborted)?;
+    Ok(u128::from_be_bytes(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_an_upload_has_come() {
+        for (range, known, want) in [
+            (Some("0-99"), Some(0), Some(100)),
+            (Some("bytes=0-99"), None, Some(100)),
+            (Some("0-0"), Some(0), Some(0)),
+            (Some("0-0"), Some(1), Some(1)),
+            (Some("0-0"), Some(7), None),
+            (Some("0-0"), None, None),
+            (Some("5-9"), Some(0), None),
+            (Some("0--1"), Some(0), None),
+            (Some("0-18446744073709551615"), Some(0), None),
+            (None, Some(3), None),
+        ] {
+            assert_eq!(offset_of(range, known), want, "{range:?} {known:?}");
+        }
+    }
+}
