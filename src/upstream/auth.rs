@@ -22,6 +22,8 @@ use std::sync::{Arc, Mutex};
 enum Scheme {
     Bearer(Service),
     Basic,
+    /// Without any.
+    Open,
 }
 
 /// What a request was sent with.
@@ -93,7 +95,7 @@ impl Session {
     async fn anticipate(&self, scope: &Scope, span: Span) -> Result<Option<Pass>, Failure> {
         let scheme = locked(&self.scheme).clone();
         match scheme {
-            None => Ok(None),
+            None | Some(Scheme::Open) => Ok(None),
             Some(Scheme::Basic) => Ok(password(self.granter.login.material().await?)),
             Some(Scheme::Bearer(service)) => {
                 let wanted = scope.expected(&locked(&self.learned));
@@ -119,6 +121,9 @@ impl Session {
             let ping = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() };
             let answer = self.wire.send(Op::Ping, ping).await?;
             if answer.status != StatusCode::UNAUTHORIZED {
+                if answer.status.is_success() && classify::is_speaker(&answer.headers) {
+                    *locked(&self.scheme) = Some(Scheme::Open);
+                }
                 answer.body.drain().await;
                 return Ok(None);
             }

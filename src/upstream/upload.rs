@@ -21,10 +21,13 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::timeout;
 
 /// How much longer than another answer one may take that ends an upload: a registry may have gigabytes to hash or to copy.
 const PATIENCE: u32 = 10;
+/// Bytes that a dead connection may seem to take.
+const UNNOTICED: u64 = 256 << 10;
 /// What a query cannot hold as it is.
 const QUERY: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'&').add(b'+').add(b'<').add(b'>').add(b'%').add(b'=');
@@ -334,29 +337,39 @@ impl Upstream {
         let reserved = wire.reserve(request.op, &origin).await?;
         let (feed, payload) = Payload::stream(length);
         let mut sending = pin!(wire.stream(request.op, reserved, outgoing, payload));
+        let handed = AtomicU64::new(0);
         let outcome = tokio::select! {
             biased;
-            answer = &mut sending => return held(answer, feed),
-            outcome = self.feed(&feed, source, &origin) => outcome,
+            answer = &mut sending => return held(answer, feed, &handed),
+            outcome = self.feed(&feed, source, &origin, &handed) => outcome,
         };
         outcome?;
         let patience = if request.op == Op::UploadEnd { PATIENCE } else { 1 };
         let limit = wire.first_byte() * patience;
         if let Ok(answer) = timeout(limit, sending).await {
-            return held(answer, feed);
+            return held(answer, feed, &handed);
         }
         let text = format!("{origin} did not begin to answer within {} s of the body's end", limit.as_secs());
         Err(Failure::new(ErrorKind::Timeout, text).into())
     }
 
     /// Hands the source's bytes on until they end. Never ends if the request is over before: its answer tells.
-    async fn feed<S: Source>(&self, feed: &Feed, source: &mut S, origin: &Origin) -> Result<(), Ended<S::Error>> {
+    async fn feed<S: Source>(
+        &self,
+        feed: &Feed,
+        source: &mut S,
+        origin: &Origin,
+        handed: &AtomicU64,
+    ) -> Result<(), Ended<S::Error>> {
         let sent = self.sent_bytes();
         while let Some(chunk) = source.chunk().await.map_err(Ended::Source)? {
             let bytes = chunk.len() as u64;
             let stall = self.session().wire.stall();
             match timeout(stall, feed.chunk(chunk)).await {
-                Ok(true) => sent.inc_by(bytes),
+                Ok(true) => {
+                    sent.inc_by(bytes);
+                    handed.fetch_add(bytes, Ordering::Relaxed);
+                }
                 Ok(false) => std::future::pending().await,
                 Err(_) => {
                     let text = format!("{origin} took nothing for {} s in the middle of a body", stall.as_secs_f32());
@@ -403,11 +416,14 @@ impl Upstream {
 }
 
 /// The answer with the feed that keeps its connection.
-fn held<E>(answer: Result<Answer, Unanswered>, feed: Feed) -> Result<Sent, Ended<E>> {
+fn held<E>(answer: Result<Answer, Unanswered>, feed: Feed, handed: &AtomicU64) -> Result<Sent, Ended<E>> {
     match answer {
         Ok(answer) => Ok(Sent { answer, feed }),
-        Err(Unanswered { failure, stale: true }) => Err(Ended::Stale(failure)),
-        Err(Unanswered { failure, stale: false }) => Err(Ended::Upstream(failure)),
+        // One that has taken so much was alive: the upstream has a part of the body, and another one would not fit behind it.
+        Err(Unanswered { failure, stale: true }) if handed.load(Ordering::Relaxed) <= UNNOTICED => {
+            Err(Ended::Stale(failure))
+        }
+        Err(Unanswered { failure, .. }) => Err(Ended::Upstream(failure)),
     }
 }
 

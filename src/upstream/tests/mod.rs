@@ -9,6 +9,7 @@ mod outage;
 mod proxies;
 mod redirects;
 mod tokens;
+mod uploads;
 mod verdicts;
 mod writes;
 
