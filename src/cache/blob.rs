@@ -79,7 +79,7 @@ impl Cache {
         let blob = heard("open", asked.digest, self.0.store.blob(asked.digest).await).flatten();
         let blob = blob.map(|blob| (blob.file().clone(), blob.len())).or_else(|| {
             // What has just been pushed may still be on the way to its place.
-            let (landing, _) = self.0.uploads.landings.get(asked.digest, asked.repository)?;
+            let landing = self.0.uploads.landings.get(asked.digest)?;
             Some((landing.file, landing.length))
         });
         // Whether another repository may have it is for upstream to say.
@@ -298,13 +298,11 @@ impl Cache {
 }
 
 impl Inner {
-    /// Whether a link of the repository vouches for the blob, or upstream has just given it to a fill, or taken it from a push, that
-    /// will write one.
+    /// Whether a link of the repository vouches for the blob, or upstream has just given it to a fill that will write one.
     async fn may_answer(&self, repository: &Repository, digest: &Digest, now: Generation) -> bool {
         // In this order: a fill leaves the list after it has written its links.
         let proven = self.fills.running(digest).is_some_and(|fill| fill.sources.is_proven(repository, now));
-        let pushed = self.uploads.landings.get(digest, repository).is_some_and(|(_, own)| own);
-        proven || pushed || self.holds_blob(repository, digest).await
+        proven || self.holds_blob(repository, digest).await
     }
 
     pub(super) async fn holds_blob(&self, repository: &Repository, digest: &Digest) -> bool {

@@ -61,9 +61,12 @@ impl Inner {
         }
         let write = self.generations.begin(repository, Touch::Tags(tags.clone()));
         let parsed = Manifest::parse(content).unwrap_or_default();
-        let said = self.forward(put, outlook).await;
+        let mut said = self.forward(put, outlook).await;
         if let Err(error) = &said {
-            self.drop_what_is_lacking(repository, &parsed, error).await;
+            let lacking = self.drop_what_is_lacking(repository, &parsed, error).await;
+            if self.push_again(repository, outlook, &lacking).await {
+                said = self.forward(put, outlook).await;
+            }
         }
         let settling = write.settle().await;
         match said {
@@ -100,19 +103,30 @@ impl Inner {
         outlook.ask(None, outlook.upstream.put_manifest(name, &put.reference, media_type, &query, content)).await
     }
 
-    /// Upstream does not have what links here say that it has.
-    async fn drop_what_is_lacking(&self, repository: &Repository, manifest: &Manifest, error: &UpstreamError) {
-        let ErrorKind::Rejected { code, about, .. } = error.kind() else { return };
+    /// Upstream does not have what links here say that it has: they go. Blobs that the repository had by them, and nobody else's,
+    /// come back: they may be uploaded again.
+    async fn drop_what_is_lacking(
+        &self,
+        repository: &Repository,
+        manifest: &Manifest,
+        error: &UpstreamError,
+    ) -> Vec<Digest> {
+        let mut had = Vec::new();
+        let ErrorKind::Rejected { code, about, .. } = error.kind() else { return had };
         if code != LACKS_BLOBS {
-            return;
+            return had;
         }
         let lacking = |digest: &Digest| about.is_empty() || about.contains(digest);
         for blob in manifest.blobs.iter().filter(|blob| lacking(&blob.digest)) {
+            if self.holds_blob(repository, &blob.digest).await {
+                had.push(blob.digest);
+            }
             heard("forget", blob.digest, self.store.disown_blob(repository, &blob.digest).await);
         }
         for child in manifest.manifests.iter().filter(|child| lacking(&child.digest)) {
             heard("forget", child.digest, self.forget_manifest(repository, &child.digest, &[]).await);
         }
+        had
     }
 
     /// Keeps what upstream has taken, under the digest that it named, if that is the content's.

@@ -100,7 +100,7 @@ metrics! {
     fills_inflight: IntGaugeVec = "larder_fills_inflight" [];
     /// Downloads into the store that have ended, by result: `stored`, `failed`, `mismatch`, `bypassed`.
     fills: IntCounterVec = "larder_fills_total" ["result"];
-    /// Blobs that an upstream has taken from clients, by what became of them here: `stored`, `present` (it was), `mounted`, `unkept`, `mismatch`.
+    /// Blobs that an upstream has taken from clients, by what became of them here: `stored`, `present` (it was), `mounted`, `unkept`, `mismatch`; `again` was stored, and upstream had lost it.
     uploads: IntCounterVec = "larder_uploads_total" ["upstream", "result"];
     /// Content that did not match its digest, by where it was seen: `fill`, `read`, `scrub`, `push`.
     digest_failures: IntCounterVec = "larder_digest_failures_total" ["where"];

@@ -209,8 +209,7 @@ impl Session {
 
     async fn token(&self, service: &Service, scope: &str, span: Span) -> Result<Pass, Failure> {
         let key = service.key(scope);
-        let (token, fresh) =
-            self.tokens.get_for(span, &key, || Box::pin(self.granter.fetch(service, scope))).await?;
+        let (token, fresh) = self.tokens.get_for(span, &key, || Box::pin(self.granter.fetch(service, scope))).await?;
         let Some(header) = token.secret.bearer() else {
             let reason = format!("the token service {} gave a token that no header can carry", service.origin);
             return Err(Failure::foreign(reason));

@@ -16,6 +16,7 @@ mod journey;
 mod larder;
 mod oras;
 mod process;
+mod pushes;
 mod skopeo;
 mod upstream;
 

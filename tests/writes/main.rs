@@ -15,6 +15,7 @@ mod harness;
 
 mod access;
 mod acr;
+mod again;
 mod common;
 mod deletes;
 mod kept;

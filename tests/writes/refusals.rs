@@ -122,6 +122,8 @@ async fn blobs_that_upstream_lacks_are_known_to_be_lacking_here_too() {
     until("the blob is stored", || scene.larder.stores(&layer)).await;
     scene.acr.delete_blob("app", &layer);
     assert_eq!(scene.larder.head(&blob).await.status, 200, "nobody has told larder");
+    // Nor does it take the layer from larder (tests/writes/again.rs is about an upstream that does).
+    scene.acr.knobs().turn(|knobs| knobs.faults = vec![Fault::always(PathClass::Uploads, FaultAnswer::empty(503))]);
     let put = scene.call("PUT", "/v2/app/manifests/v2").line("Content-Type", KIND).body(pushed.manifest).send().await;
     let (status, code, message) = put.error();
     assert_eq!((status, &*code), (400, "MANIFEST_BLOB_UNKNOWN"), "{message}");

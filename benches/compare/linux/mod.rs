@@ -8,6 +8,7 @@ mod hits;
 mod origin;
 mod peers;
 mod process;
+mod push;
 mod report;
 mod writes;
 
@@ -19,7 +20,7 @@ use report::{Figure, Report};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-const USAGE: &str = "usage: benches/run [--gate] [--rounds N] [--only hits|writes|fanout|cold]...
+const USAGE: &str = "usage: benches/run [--gate] [--rounds N] [--only hits|writes|fanout|cold|push]...
   --gate       exit with an error if a bar is missed; a measurement that misses one is repeated once before it counts
   --rounds N   interleaved rounds per measurement (5)
   --only WHAT  one kind of measurement";
@@ -54,8 +55,13 @@ impl Options {
 }
 
 type Measurement = fn(usize) -> Result<Vec<Figure>>;
-const MEASUREMENTS: [(&str, Measurement); 4] =
-    [("hits", hits::measure), ("writes", writes::measure), ("fanout", fanout::measure), ("cold", cold::measure)];
+const MEASUREMENTS: [(&str, Measurement); 5] = [
+    ("hits", hits::measure),
+    ("writes", writes::measure),
+    ("fanout", fanout::measure),
+    ("cold", cold::measure),
+    ("push", push::measure),
+];
 
 pub(super) fn main() -> ExitCode {
     match Options::parse(std::env::args().skip(1)).and_then(|options| run(&options)) {

@@ -25,11 +25,20 @@ fn program(name: &str, cores: Cores) -> Command {
 
 /// larder in front of the origin, with an empty store.
 pub(super) fn larder(folder: &Path, origin: u16, cores: Cores) -> Result<Server> {
+    start_larder(folder, origin, cores, &[])
+}
+
+/// The same, for clients that push.
+pub(super) fn larder_that_pushes(folder: &Path, upstream: u16, cores: Cores) -> Result<Server> {
+    start_larder(folder, upstream, cores, &["--allow", "push"])
+}
+
+fn start_larder(folder: &Path, origin: u16, cores: Cores, further: &[&str]) -> Result<Server> {
     let (port, admin) = (free_port()?, free_port()?);
     let mut command = program(env!("CARGO_BIN_EXE_larder"), cores);
     command.args(["serve", "--login", "anonymous", "--upstream", &format!("http://127.0.0.1:{origin}")]);
     command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin", &format!("127.0.0.1:{admin}")]);
-    command.arg("--store").arg(folder.join("larder"));
+    command.arg("--store").arg(folder.join("larder")).args(further);
     Server::start(command, port, &folder.join("larder.log"))
 }
 
@@ -83,6 +92,11 @@ pub(super) fn registry(folder: &Path, artifact: &Artifact) -> Result<Server> {
 /// A registry with an empty storage that fetches from the origin.
 pub(super) fn registry_proxy(folder: &Path, origin: u16) -> Result<Server> {
     start_registry(folder, &format!("proxy:\n  remoteurl: http://127.0.0.1:{origin}\n"), Cores::All)
+}
+
+/// A registry with an empty storage that takes pushes.
+pub(super) fn empty_registry(folder: &Path) -> Result<Server> {
+    start_registry(folder, "", Cores::All)
 }
 
 fn start_registry(folder: &Path, proxy: &str, cores: Cores) -> Result<Server> {

@@ -1,7 +1,7 @@
 //! The local copies of uploads: between two requests of a session, and between upstream's yes and the commit.
 
 use super::super::lock;
-use crate::oci::{Digest, Repository};
+use crate::oci::Digest;
 use crate::store::{BlobFile, Upload};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -85,30 +85,27 @@ pub(in crate::cache) struct Landings {
 pub(in crate::cache) struct Landing {
     pub(in crate::cache) file: BlobFile,
     pub(in crate::cache) length: u64,
-    repository: Repository,
 }
 
 /// At most so many at a time; beyond that a push waits for its own commit.
 const LANDINGS: usize = 64;
 
 impl Landings {
-    /// The blob, if it is landing, and whether `repository` is where it was pushed to.
-    pub(in crate::cache) fn get(&self, digest: &Digest, repository: &Repository) -> Option<(Landing, bool)> {
+    /// The blob, if it is landing.
+    pub(in crate::cache) fn get(&self, digest: &Digest) -> Option<Landing> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
-        let landing = lock(&self.all).get(digest).cloned()?;
-        let own = landing.repository == *repository;
-        Some((landing, own))
+        lock(&self.all).get(digest).cloned()
     }
 
     /// Enters one. `false`: another of that digest is landing, or too many are.
-    pub(super) fn begin(&self, digest: Digest, file: BlobFile, length: u64, repository: &Repository) -> bool {
+    pub(super) fn begin(&self, digest: Digest, file: BlobFile, length: u64) -> bool {
         let mut landings = lock(&self.all);
         if landings.len() >= LANDINGS || landings.contains_key(&digest) {
             return false;
         }
-        landings.insert(digest, Landing { file, length, repository: repository.clone() });
+        landings.insert(digest, Landing { file, length });
         self.count.store(landings.len(), Ordering::Release);
         true
     }

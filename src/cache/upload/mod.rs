@@ -5,6 +5,7 @@
 //! (`kept`): where the copy is missing or out of step, the upload goes on without. Once upstream has taken the blob, and only
 //! then, the copy becomes a blob here, if it has that digest, and the repository has it.
 
+mod again;
 mod kept;
 mod sealed;
 mod tee;
@@ -13,6 +14,7 @@ pub(super) use kept::Landings;
 pub use tee::{BodyLost, UploadBody};
 
 use super::error::CacheError;
+use super::generations::{Touch, Write};
 use super::negative::Object;
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
@@ -79,28 +81,30 @@ impl Cache {
         headers: &BodyHeaders,
         body: impl UploadBody,
     ) -> Result<Uploaded, CacheError> {
-        let outlook = self.0.outlook(repository)?;
+        let outlook = self.0.writable(&repository.registry)?;
         let (name, stall) = (&repository.name, self.0.limits.stall_timeout);
         let Some(digest) = &start.digest else {
+            let write = start.mount.is_some().then(|| self.0.begin_write(repository));
             let mut nothing = Tee::new((), None, stall).await;
             let answer = outlook.upstream.start_upload(name, start, &BodyHeaders::default(), &mut nothing).await;
-            return match (heeded(outlook, answer)?, &start.mount) {
-                (UploadAnswer::Session(session), _) => self.0.opened(repository, session).await,
-                (_, Some((digest, _))) => {
-                    self.0.mounted(repository, digest).await;
+            return match (heeded(outlook, answer)?, &start.mount, write) {
+                (UploadAnswer::Session(session), ..) => self.0.opened(repository, session).await,
+                (_, Some((digest, _)), Some(write)) => {
+                    self.0.mounted(repository, digest, write).await;
                     Ok(Uploaded::Created { digest: digest.clone() })
                 }
                 // Nothing was sent that could have been made.
-                (_, None) => Err(CacheError::Aborted),
+                _ => Err(CacheError::Aborted),
             };
         };
+        let write = self.0.begin_write(repository);
         let mut tee = Tee::new(body, self.0.begin_copy().await, stall).await;
         let answer = outlook.upstream.start_upload(name, start, headers, &mut tee).await;
         if let UploadAnswer::Session(session) = heeded(outlook, answer)? {
             return self.0.opened(repository, session).await;
         }
         let kept = if tee.is_whole() { tee.finish().await } else { None };
-        self.0.accepted(repository, digest, kept).await;
+        self.0.accepted(repository, digest, kept, write).await;
         Ok(Uploaded::Created { digest: digest.clone() })
     }
 
@@ -113,7 +117,7 @@ impl Cache {
         headers: &BodyHeaders,
         body: impl UploadBody,
     ) -> Result<Uploaded, CacheError> {
-        let outlook = self.0.outlook(repository)?;
+        let outlook = self.0.writable(&repository.registry)?;
         let sealer = self.0.sealer().await?;
         let session = sealer.open(repository, session).ok_or(CacheError::NoSession)?;
         let kept = match step {
@@ -125,6 +129,7 @@ impl Cache {
             }
         };
         let is_kept = kept.is_some();
+        let write = matches!(step, UploadStep::End(_)).then(|| self.0.begin_write(repository));
         let mut tee = Tee::new(body, kept, self.0.limits.stall_timeout).await;
         let (name, location) = (&repository.name, session.location.as_str());
         let answer = outlook.upstream.continue_upload(name, location, step, headers, &mut tee).await;
@@ -141,9 +146,9 @@ impl Cache {
         };
         match answer {
             UploadAnswer::Created(_) => {
-                let UploadStep::End(digest) = step else { return Err(CacheError::Aborted) };
+                let (UploadStep::End(digest), Some(write)) = (step, write) else { return Err(CacheError::Aborted) };
                 let kept = if is_whole { tee.finish().await } else { None };
-                self.0.accepted(repository, digest, kept).await;
+                self.0.accepted(repository, digest, kept, write).await;
                 Ok(Uploaded::Created { digest: digest.clone() })
             }
             UploadAnswer::Session(answer) => {
@@ -224,26 +229,43 @@ impl Inner {
         given(self.sealer().await?, repository, &session, answer)
     }
 
+    /// A request that may give the repository a blob is about to be forwarded.
+    fn begin_write(&self, repository: &Repository) -> Write {
+        // It sets no tag, and content that it adds harms nobody.
+        self.generations.begin(repository, Touch::Tags(Vec::new()))
+    }
+
     /// Upstream has taken the blob from another of its repositories.
-    async fn mounted(&self, repository: &Repository, digest: &str) {
+    async fn mounted(&self, repository: &Repository, digest: &str, write: Write) {
         let Ok(digest) = digest.parse() else { return };
-        self.link_blob(repository, &digest).await;
+        self.own(repository, &digest, write).await;
         self.count_upload(repository, "mounted");
     }
 
     /// Upstream has taken the blob: it is there for this repository, and what is here of it becomes a blob.
-    async fn accepted(self: &Arc<Self>, repository: &Repository, digest: &str, kept: Option<Kept>) {
+    async fn accepted(self: &Arc<Self>, repository: &Repository, digest: &str, kept: Option<Kept>, write: Write) {
         let Ok(digest) = digest.parse::<Digest>() else { return };
         let result = if heard("open", digest, self.store.blob(&digest).await).flatten().is_some() {
-            self.link_blob(repository, &digest).await;
             if let Some(kept) = kept {
                 kept.upload.discard().await;
             }
             "present"
-        } else {
+        } else if let Some(kept) = kept {
             self.land(repository, digest, kept).await
+        } else {
+            "unkept"
         };
+        self.own(repository, &digest, write).await;
         self.count_upload(repository, result);
+    }
+
+    /// Notes that the repository has the blob: it was pushed there.
+    async fn own(&self, repository: &Repository, digest: &Digest, write: Write) {
+        let settling = write.settle().await;
+        self.negatives.forget(repository, Object::Blob(*digest));
+        if !settling.is_disturbed() && !self.holds_blob(repository, digest).await {
+            heard("link", digest, self.store.link_blob(repository, digest).await);
+        }
     }
 
     fn count_upload(&self, repository: &Repository, result: &str) {
@@ -251,41 +273,28 @@ impl Inner {
     }
 
     /// Verifies the copy and has it put in its place, which the client need not wait for.
-    async fn land(self: &Arc<Self>, repository: &Repository, digest: Digest, kept: Option<Kept>) -> &'static str {
-        let Some(Kept { upload, .. }) = kept else {
-            self.link_blob(repository, &digest).await;
-            return "unkept";
-        };
-        let verified = match upload.verify(&digest).await {
+    async fn land(self: &Arc<Self>, repository: &Repository, digest: Digest, kept: Kept) -> &'static str {
+        let verified = match kept.upload.verify(&digest).await {
             Ok(verified) => verified,
             Err(error) => {
-                let mismatch = matches!(error, VerifyError::Digest { .. });
                 tracing::error!(
                     blob.digest = %digest, repo.name = %repository, %error,
                     "upstream took a blob whose copy here is another: nothing was kept"
                 );
-                // Upstream has it all the same.
-                self.link_blob(repository, &digest).await;
-                return if mismatch { "mismatch" } else { "unkept" };
+                return if matches!(error, VerifyError::Digest { .. }) { "mismatch" } else { "unkept" };
             }
         };
-        self.negatives.forget(repository, Object::Blob(digest));
-        let landing = self.uploads.landings.begin(digest, verified.file(), verified.received(), repository);
-        let (inner, repository) = (Arc::downgrade(self), repository.clone());
-        let commit = async move {
-            let committed = heard("store", digest, verified.commit().await);
-            let Some(inner) = inner.upgrade() else { return };
-            drop(committed);
-            inner.link_blob(&repository, &digest).await;
-            if landing {
+        if !self.uploads.landings.begin(digest, verified.file(), verified.received()) {
+            heard("store", digest, verified.commit().await);
+            return "stored";
+        }
+        let inner = Arc::downgrade(self);
+        self.tasks.spawn(async move {
+            heard("store", digest, verified.commit().await);
+            if let Some(inner) = inner.upgrade() {
                 inner.uploads.landings.end(&digest);
             }
-        };
-        if landing {
-            self.tasks.spawn(commit);
-        } else {
-            commit.await;
-        }
+        });
         "stored"
     }
 }
