@@ -564,3 +564,33 @@ fn help_names_only_what_exists() {
     assert!(out.contains("--open-to") && out.contains("--sealed") && out.contains("--allow"), "{out}");
     assert_eq!(larder(folder.path(), &["--version"]).1, format!("larder {}\n", env!("CARGO_PKG_VERSION")));
 }
+
+#[test]
+fn freshness_rules_are_read_in_order_and_say_what_is_wrong_with_them() {
+    let upstream = "[[upstream]]\nname = \"a.io\"\n[upstream.freshness]\ntag_ttl = \"2m\"\n";
+    let rules = "[[upstream.freshness.rules]]\nrepositories = [\"x/**\"]\ntag_ttl = \"1h\"\nimmutable_tags = [\"v*\"]\n\
+                 [[upstream.freshness.rules]]\nrepositories = [\"y\"]\nmax_stale = \"1d\"\nnegative_ttl = \"0s\"\n";
+    let (_folder, good) = sources(&format!("{upstream}{rules}"));
+    let loaded = load(&good).unwrap();
+    let [first, second] = loaded.settings.upstreams[0].freshness.rules.as_slice() else { panic!("two rules") };
+    assert_eq!(first.repositories[0].as_str(), "a.io/x/**");
+    assert_eq!((first.tag_ttl, first.max_stale), (Some(Duration::from_secs(3600)), None));
+    assert_eq!(first.immutable_tags.as_deref(), Some(&["v*".to_owned()][..]));
+    assert_eq!((second.max_stale, second.negative_ttl), (Some(Duration::from_secs(86400)), Some(Duration::ZERO)));
+    let shown =
+        loaded.effective.iter().find(|entry| entry.table == "upstream.0.freshness.rules.1" && entry.key == "tag_ttl");
+    assert_eq!(shown.unwrap().value, Err("as in [upstream.freshness]"));
+
+    for (rule, said) in [
+        ("tag_ttl = \"1s\"", "the rule is for no repository"),
+        ("repositories = [\"x\"]", "the rule changes nothing"),
+        ("repositories = [\"a.io/x\"]\ntag_ttl = \"1s\"", "write \"x\""),
+        ("repositories = [\"x:v1\"]\ntag_ttl = \"1s\"", "names a tag or a digest"),
+        ("repositories = [\"x\"]\nimmutable_tags = [\"a/b\"]", "not a pattern of tags"),
+        ("repositories = [\"x\"]\ntag_tll = \"1s\"", "did you mean `tag_ttl`"),
+    ] {
+        let (_folder, wrong) = sources(&format!("{upstream}[[upstream.freshness.rules]]\n{rule}\n"));
+        let errors = load(&wrong).unwrap_err().to_string();
+        assert!(errors.contains(said) && errors.contains("larder.toml:"), "{rule}: {errors}");
+    }
+}

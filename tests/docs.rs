@@ -44,7 +44,8 @@ fn all_keys() -> BTreeSet<(String, String)> {
         let file = folder.path().join("larder.toml");
         let rule = "[[access.rules]]\nrepositories = [\"**\"]\nallow = [\"push\"]\n";
         let upstream = format!("[[upstream]]\nname = \"a.io\"\n[upstream.credential]\n{kind}\n");
-        std::fs::write(&file, format!("{rule}{upstream}")).unwrap();
+        let fresh = "[[upstream.freshness.rules]]\nrepositories = [\"x\"]\ntag_ttl = \"1s\"\n";
+        std::fs::write(&file, format!("{rule}{upstream}{fresh}")).unwrap();
         let effective = load_file(&file).effective;
         keys.extend(effective.iter().map(|entry| (without_positions(&entry.table), entry.key.to_owned())));
     }

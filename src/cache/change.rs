@@ -149,7 +149,7 @@ impl Inner {
         let repository = what.repository();
         let absent = |object: Object, code: Code, name: &str| {
             let absence = Absence { code: code.as_str().to_owned(), message: format!("{name} has been deleted") };
-            self.negatives.remember(repository, object, absence, outlook.freshness.negative_ttl);
+            self.negatives.remember(repository, object, absence, outlook.freshness.of(repository).negative_ttl);
         };
         let no_tag = |tag: &Tag| {
             absent(Object::Manifest(Reference::Tag(tag.clone())), Code::ManifestUnknown, &format!("tag {tag}"));
@@ -209,7 +209,7 @@ impl Inner {
             self.negatives.forget(repository, Object::Manifest(Reference::Tag(tag.clone())));
             let link = heard("read the tag", tag, self.store.tag(repository, tag).await).flatten();
             match link {
-                Some(TagLink { digest, .. }) if !outlook.freshness.is_immutable(tag) => {
+                Some(TagLink { digest, .. }) if !outlook.freshness.of(repository).is_immutable(tag) => {
                     let link = TagLink { digest, seen: SystemTime::UNIX_EPOCH };
                     heard("doubt the tag", tag, self.store.set_tag(repository, tag, link).await);
                     let state = TagState { digest, age: Age::unknown() };

@@ -1,6 +1,6 @@
 use super::negative::is_fallback_tag;
-use crate::config::FreshnessSettings;
-use crate::oci::{Digest, Tag};
+use crate::config::{FreshnessRule, FreshnessSettings};
+use crate::oci::{Digest, Repository, RepositoryPattern, Tag};
 use crate::store::TagLink;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
@@ -10,6 +10,28 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long lists of referrers and the tags that stand in for them are good, at most.
 const BRIEF_TTL: Duration = Duration::from_secs(10);
+
+/// How long what an upstream has said is good, by repository.
+#[derive(Clone, Debug)]
+pub(super) struct FreshnessRules {
+    rules: Vec<(Vec<RepositoryPattern>, Freshness)>,
+    /// Where no rule says otherwise.
+    pub(super) other: Freshness,
+}
+
+impl FreshnessRules {
+    pub(super) fn new(settings: &FreshnessSettings) -> Self {
+        let other = Freshness::new(settings);
+        let rules = settings.rules.iter().map(|rule| (rule.repositories.clone(), other.with(rule)));
+        Self { rules: rules.collect(), other: other.clone() }
+    }
+
+    /// What holds for a repository: the first rule that names it.
+    pub(super) fn of(&self, repository: &Repository) -> &Freshness {
+        let names = |patterns: &[RepositoryPattern]| patterns.iter().any(|pattern| pattern.matches(repository));
+        self.rules.iter().find(|(patterns, _)| names(patterns)).map_or(&self.other, |(_, freshness)| freshness)
+    }
+}
 
 /// Which tags may be served for how long without asking upstream.
 #[derive(Clone, Debug)]
@@ -115,6 +137,17 @@ impl Freshness {
         }
     }
 
+    /// The same, but for what a rule says.
+    fn with(&self, rule: &FreshnessRule) -> Self {
+        Self {
+            ttl: rule.tag_ttl.unwrap_or(self.ttl),
+            patience: self.patience,
+            max_stale: rule.max_stale.or(self.max_stale),
+            negative_ttl: rule.negative_ttl.unwrap_or(self.negative_ttl),
+            immutable: rule.immutable_tags.clone().unwrap_or_else(|| self.immutable.clone()),
+        }
+    }
+
     /// Time for which `tag` is good: a shorter one for the tags beside an image, where a missing signature is a failed deployment.
     pub(super) fn ttl_of(&self, tag: &Tag) -> Duration {
         if is_fallback_tag(tag.as_str()) { self.brief_ttl() } else { self.ttl }
@@ -125,9 +158,10 @@ impl Freshness {
         self.ttl.min(BRIEF_TTL)
     }
 
-    /// Whether `tag` is one that never moves.
+    /// Whether `tag` is one that never moves. Those beside an image do, with each signature, whatever the pattern.
     pub(super) fn is_immutable(&self, tag: &Tag) -> bool {
-        self.immutable.iter().any(|pattern| matches(pattern.as_bytes(), tag.as_str().as_bytes()))
+        !is_fallback_tag(tag.as_str())
+            && self.immutable.iter().any(|pattern| matches(pattern.as_bytes(), tag.as_str().as_bytes()))
     }
 
     /// Seconds for which `tag`, last seen at `age`, is still good; `None` for one that never moves.
@@ -181,6 +215,35 @@ mod tests {
         ] {
             assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), want, "{pattern} {text}");
         }
+    }
+
+    #[test]
+    fn the_first_rule_that_names_a_repository_holds_for_it() {
+        let [one, two, three] = [1, 2, 3].map(Duration::from_secs);
+        let rule = |pattern: &str, tag_ttl| FreshnessRule {
+            repositories: vec![RepositoryPattern::new("r.io/nothing"), RepositoryPattern::new(pattern)],
+            tag_ttl: Some(tag_ttl),
+            ..FreshnessRule::default()
+        };
+        let first =
+            FreshnessRule { immutable_tags: Some(vec!["*".into()]), max_stale: Some(two), ..rule("r.io/a/**", one) };
+        let rules = FreshnessRules::new(&FreshnessSettings {
+            tag_ttl: three,
+            max_stale: Some(three),
+            rules: vec![first, FreshnessRule { negative_ttl: Some(one), ..rule("**", two) }],
+            ..FreshnessSettings::default()
+        });
+        let of = |name: &str| {
+            let registry = crate::oci::Registry::new("r.io");
+            rules.of(&Repository { registry, name: name.parse().unwrap() })
+        };
+        let (a, b) = (of("a/b"), of("b"));
+        assert_eq!((a.ttl, a.max_stale, a.negative_ttl), (one, Some(two), FreshnessSettings::default().negative_ttl));
+        assert_eq!((b.ttl, b.max_stale, b.negative_ttl), (two, Some(three), one));
+        let (tag, beside) = ("v1".parse().unwrap(), format!("sha256-{}", "a".repeat(64)).parse().unwrap());
+        assert!(a.is_immutable(&tag) && !b.is_immutable(&tag));
+        assert!(!a.is_immutable(&beside), "a signature may come at any time");
+        assert_eq!(rules.other.ttl, three);
     }
 
     #[tokio::test(start_paused = true)]

@@ -336,10 +336,11 @@ fn in_words(key: &ListKey) -> String {
     }
 }
 
-fn ttl(key: &ListKey, freshness: &super::freshness::Freshness) -> Duration {
+fn ttl(key: &ListKey, freshness: &super::freshness::FreshnessRules) -> Duration {
     match key {
-        ListKey::Referrers(..) => freshness.brief_ttl(),
-        ListKey::Tags(_) | ListKey::Catalogue(_) => freshness.ttl,
+        ListKey::Referrers(repository, _) => freshness.of(repository).brief_ttl(),
+        ListKey::Tags(repository) => freshness.of(repository).ttl,
+        ListKey::Catalogue(_) => freshness.other.ttl,
     }
 }
 

@@ -114,11 +114,12 @@ impl Cache {
         let Some(manifest) = self.0.stored_manifest(repository, &state.digest).await else {
             return self.cold(request, outlook, generation).await;
         };
-        let ttl = outlook.freshness.left(tag, &state.age);
-        if outlook.sealed || outlook.freshness.is_fresh(tag, &state) && !request.revalidate {
+        let freshness = outlook.freshness.of(repository);
+        let ttl = freshness.left(tag, &state.age);
+        if outlook.sealed || freshness.is_fresh(tag, &state) && !request.revalidate {
             return Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Hit).with_ttl(ttl) });
         }
-        let too_old = outlook.freshness.max_stale.filter(|limit| state.age.exceeds(*limit));
+        let too_old = freshness.max_stale.filter(|limit| state.age.exceeds(*limit));
         let stand_in = |why: Arc<str>| {
             if let Some(limit) = too_old {
                 return Err(CacheError::TooOld { age: state.age.words(), limit, outage: why });
@@ -140,7 +141,7 @@ impl Cache {
         let patience = if too_old.is_some() { Duration::MAX } else { outlook.patience() };
         match timeout(patience, seat.result()).await {
             Ok(Some(Ok(fetched))) => {
-                let ttl = outlook.freshness.left(tag, &Age::new());
+                let ttl = freshness.left(tag, &Age::new());
                 let provenance = Provenance::new(fetched.status(first)).with_ttl(ttl);
                 Ok(ManifestAnswer { manifest: fetched.manifest, provenance })
             }
@@ -181,7 +182,7 @@ impl Cache {
         let mut provenance = Provenance::new(fetched.status(first));
         provenance.stored = fetched.kept;
         if let Reference::Tag(tag) = reference {
-            provenance = provenance.with_ttl(outlook.freshness.left(tag, &Age::new()));
+            provenance = provenance.with_ttl(outlook.freshness.of(repository).left(tag, &Age::new()));
         }
         Ok(ManifestAnswer { manifest: fetched.manifest, provenance })
     }

@@ -171,7 +171,7 @@ impl Inner {
         if let (Ok(outlook), Some(_keeping)) =
             (self.outlook(repository), self.generations.keep(repository, begun).await)
         {
-            self.negatives.note(repository, object, error, outlook.freshness.negative_ttl);
+            self.negatives.note(repository, object, error, outlook.freshness.of(repository).negative_ttl);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 
-use super::freshness::Freshness;
+use super::freshness::FreshnessRules;
 use super::lock;
 use super::reach::Reach;
 
@@ -23,7 +23,7 @@ pub(super) struct Outlook {
     /// Whether it is never asked.
     pub(super) sealed: bool,
     /// How long its tags are good.
-    pub(super) freshness: Freshness,
+    pub(super) freshness: FreshnessRules,
     /// Whether it has lately kept a request waiting in vain: then nobody waits until it answers again.
     slow: AtomicBool,
     /// Why the last request to it failed, if that says nothing about content.
@@ -42,7 +42,7 @@ impl Outlook {
             upstream,
             metrics,
             sealed: settings.sealed,
-            freshness: Freshness::new(&settings.freshness),
+            freshness: FreshnessRules::new(&settings.freshness),
             slow: AtomicBool::new(false),
             trouble: Mutex::default(),
             withdrawn: Mutex::default(),
@@ -53,7 +53,7 @@ impl Outlook {
 
     /// How long a request that could be answered from the store waits for a fresher answer.
     pub(super) fn patience(&self) -> Duration {
-        if self.is_slow() { Duration::ZERO } else { self.freshness.patience }
+        if self.is_slow() { Duration::ZERO } else { self.freshness.other.patience }
     }
 
     /// Whether it has lately kept a request waiting in vain, and not answered since.

@@ -8,6 +8,7 @@
 
 mod access;
 mod environment;
+mod freshness;
 mod load;
 mod names;
 mod origin;
@@ -28,6 +29,6 @@ pub use overlay::{Flags, Login};
 pub use reader::Effective;
 pub use secret::{SecretError, read_private, read_secret, secret_path};
 pub use settings::{
-    AccessRule, AccessSettings, AdminSettings, CredentialSettings, FreshnessSettings, Limits, Listen, Right,
-    ServerSettings, Settings, StoreSettings, Sync, Tier, UpstreamSettings,
+    AccessRule, AccessSettings, AdminSettings, CredentialSettings, FreshnessRule, FreshnessSettings, Limits, Listen,
+    Right, ServerSettings, Settings, StoreSettings, Sync, Tier, UpstreamSettings,
 };

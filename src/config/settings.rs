@@ -284,6 +284,23 @@ pub struct FreshnessSettings {
     pub negative_ttl: Duration,
     /// Patterns (`*` any characters) of tags that never move.
     pub immutable_tags: Vec<String>,
+    /// What is otherwise in some repositories. The first rule that names a repository holds for it.
+    pub rules: Vec<FreshnessRule>,
+}
+
+/// `[[upstream.freshness.rules]]`: what it leaves out is as in `[upstream.freshness]`.
+#[derive(Clone, Debug, Default)]
+pub struct FreshnessRule {
+    /// Which repositories it is for.
+    pub repositories: Vec<RepositoryPattern>,
+    /// See [`FreshnessSettings::tag_ttl`].
+    pub tag_ttl: Option<Duration>,
+    /// See [`FreshnessSettings::max_stale`].
+    pub max_stale: Option<Duration>,
+    /// See [`FreshnessSettings::negative_ttl`].
+    pub negative_ttl: Option<Duration>,
+    /// See [`FreshnessSettings::immutable_tags`].
+    pub immutable_tags: Option<Vec<String>>,
 }
 
 impl Default for FreshnessSettings {
@@ -295,6 +312,7 @@ impl Default for FreshnessSettings {
             // A geo-replica may be behind, and a push behind larder's back must show at once for a person.
             negative_ttl: Duration::from_secs(5),
             immutable_tags: Vec::new(),
+            rules: Vec::new(),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! `[[upstream]]`: from tables to settings, and the rules between upstreams.
 
 use super::environment::Environment;
-use super::names::{parse_alias, parse_host, parse_tag_pattern, parse_url, show_url};
+use super::freshness::read_freshness;
+use super::names::{parse_alias, parse_host, parse_url, show_url};
 use super::origin::Origin;
 use super::reader::{Reader, Section, nearest};
 use super::secret::{read_secret, secret_path};
 use super::sections::{base_of, positive};
-use super::settings::{CredentialSettings, FreshnessSettings, Tier, UpstreamSettings};
+use super::settings::{CredentialSettings, Tier, UpstreamSettings};
 use super::tree::Table;
 use super::values::Rate;
 use crate::oci::{DOCKER_HUB, Registry};
@@ -100,7 +101,7 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
     let max_rate = section.or("max_rate", Rate(None)).0;
     let tier = section.or("tier", Tier::Unknown);
     let credential = read_credential(section.section("credential"), places);
-    let freshness = read_freshness(section.section("freshness"));
+    let freshness = read_freshness(section.section("freshness"), name.as_deref().unwrap_or_default());
     let clear = url.as_ref().filter(|url| url.scheme_str() == Some("http") && !is_loopback(url.host().unwrap_or("")));
     if let (Some(url), true) = (clear, credential != CredentialSettings::Anonymous) {
         let warning =
@@ -173,7 +174,11 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// A list of texts, each parsed; every wrong one is reported.
-fn each(section: &mut Section<'_>, key: &'static str, parse: impl Fn(&str) -> Result<String, String>) -> Vec<String> {
+pub(super) fn each(
+    section: &mut Section<'_>,
+    key: &'static str,
+    parse: impl Fn(&str) -> Result<String, String>,
+) -> Vec<String> {
     let mut values = Vec::new();
     for text in section.or::<Vec<String>>(key, Vec::new()) {
         match parse(&text) {
@@ -281,15 +286,4 @@ fn read_username(section: &mut Section<'_>) -> Option<String> {
     };
     section.error("username", problem);
     None
-}
-
-fn read_freshness(mut section: Section<'_>) -> FreshnessSettings {
-    let default = FreshnessSettings::default();
-    let tag_ttl = section.or("tag_ttl", default.tag_ttl);
-    let revalidate_wait = section.or("revalidate_wait", default.revalidate_wait);
-    let max_stale = section.optional("max_stale", "a stored tag stands in whatever its age");
-    let negative_ttl = section.or("negative_ttl", default.negative_ttl);
-    let immutable_tags = each(&mut section, "immutable_tags", parse_tag_pattern);
-    section.finish();
-    FreshnessSettings { tag_ttl, revalidate_wait, max_stale, negative_ttl, immutable_tags }
 }

@@ -1,5 +1,8 @@
+use super::harness::UPSTREAM;
 use super::harness::simulator::OCI_MANIFEST;
 use super::{LONG, NEVER, Scene, TAG, digest, push};
+use larder::config::FreshnessRule;
+use larder::oci::RepositoryPattern;
 
 #[tokio::test]
 async fn a_tag_is_served_for_its_time_without_asking() {
@@ -113,4 +116,55 @@ async fn an_upstream_without_digest_headers_is_revalidated_all_the_same() {
     assert_eq!(digest(&scene.tag().await), scene.artifact.digest);
     let moved = scene.acr.push_manifest("app", Some("v1"), OCI_MANIFEST, r#"{"schemaVersion":2,"layers":[]}"#);
     assert_eq!(digest(&scene.tag().await), moved);
+}
+
+#[tokio::test]
+async fn a_rule_for_some_repositories_holds_there_and_nowhere_else() {
+    let scene = Scene::with(LONG, |setup| {
+        setup.upstream(|upstream| {
+            upstream.freshness.rules = vec![FreshnessRule {
+                repositories: vec![RepositoryPattern::new(&format!("{UPSTREAM}/moving/**"))],
+                tag_ttl: Some(NEVER),
+                negative_ttl: Some(NEVER),
+                ..FreshnessRule::default()
+            }];
+        })
+    })
+    .await;
+    let push = |repository: &str, text: &'static str| {
+        scene.acr.push_artifact(repository, "v1", &[("file", "text/plain", bytes::Bytes::from_static(text.as_bytes()))])
+    };
+    let target = |repository: &str| format!("/v2/{repository}/manifests/v1");
+    for repository in ["moving/a", "other/a"] {
+        assert_eq!(scene.larder.get(&target(repository)).await.status, 404);
+        push(repository, "one");
+    }
+    assert_eq!(scene.larder.get(&target("moving/a")).await.status, 200, "nothing is believed absent there");
+    assert_eq!(scene.larder.get(&target("other/a")).await.status, 404, "it is here, for negative_ttl");
+    let list =
+        async |repository: &str| scene.larder.get(&format!("/v2/{repository}/tags/list")).await.text().to_owned();
+    list("moving/a").await;
+    let moved = push("moving/a", "two");
+    assert_eq!(digest(&scene.larder.get(&target("moving/a")).await), moved.digest);
+    scene.acr.push_artifact("moving/a", "v2", &[("file", "text/plain", bytes::Bytes::from_static(b"x"))]);
+    assert!(list("moving/a").await.contains("v2"), "lists of its tags as well");
+    super::push(&scene.acr, "v1", "two");
+    assert_eq!(digest(&scene.tag().await), scene.artifact.digest, "the hour of the others goes on");
+}
+
+#[tokio::test]
+async fn tags_beside_an_image_are_asked_about_soon_whatever_is_set() {
+    let beside = format!("sha256-{}", "a".repeat(64));
+    let scene =
+        Scene::with(LONG, |setup| setup.upstream(|upstream| upstream.freshness.immutable_tags = vec!["*".into()]))
+            .await;
+    push(&scene.acr, &beside, "one");
+    let target = format!("/v2/app/manifests/{beside}");
+    let answer = scene.larder.get(&target).await;
+    let ttl = scene.larder.get(&target).await.cache_status().to_owned();
+    let left: u64 = ttl.strip_prefix("larder; hit; ttl=").unwrap().parse().unwrap();
+    assert!(answer.status == 200 && left <= 10, "{ttl}");
+    let signed = push(&scene.acr, &beside, "two");
+    tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+    assert_eq!(digest(&scene.larder.get(&target).await), signed.digest);
 }
