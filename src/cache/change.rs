@@ -121,10 +121,10 @@ impl Inner {
         let settling = write.settle().await;
         let error = answer.as_ref().err();
         if error.is_none_or(|error| matches!(error.kind(), ErrorKind::NotFound { .. })) {
-            self.forget_lists_about(repository, subjects).await;
+            self.forget_referrers(repository, subjects).await;
             self.forget_removed(what, outlook).await;
         } else if error.is_some_and(UpstreamError::may_have_happened) {
-            self.forget_lists_about(repository, subjects).await;
+            self.forget_referrers(repository, subjects).await;
             self.doubt_removed(what, outlook).await;
         }
         drop(settling);
@@ -162,12 +162,15 @@ impl Inner {
         match what {
             Removal::Tag(_, tag) => {
                 heard("forget the tag", tag, self.forget_tag(repository, tag).await);
+                self.relist_tags(repository, &[], std::slice::from_ref(tag)).await;
                 no_tag(tag);
             }
             Removal::Manifest(_, digest) => {
                 let tags = self.tags_of(repository).await;
                 let gone = heard("forget", digest, self.forget_manifest(repository, digest, &tags).await);
-                gone.iter().flatten().for_each(no_tag);
+                let gone = gone.unwrap_or_default();
+                self.relist_tags(repository, &[], &gone).await;
+                gone.iter().for_each(no_tag);
                 no_manifest(digest);
             }
             Removal::Blob(_, digest) => {
@@ -175,6 +178,9 @@ impl Inner {
                 no_blob(digest);
             }
             Removal::Repository(_) => {
+                let name = repository.name.as_str();
+                let catalogue = ListKey::Catalogue(repository.registry.clone());
+                self.relist(&catalogue, |names| names.retain(|known| known != name)).await;
                 if let Some(links) = heard("forget", repository, self.forget_repository(repository).await) {
                     links.tags.iter().for_each(|(tag, _)| no_tag(tag));
                     links.manifests.iter().for_each(no_manifest);
@@ -197,6 +203,8 @@ impl Inner {
             Removal::Repository(_) => self.tags_of(repository).await.into_iter().map(|(tag, _)| tag).collect(),
         };
         self.doubt_tags(repository, outlook, &tags).await;
+        self.relist_tags(repository, &[], &[]).await;
+        self.relist(&ListKey::Catalogue(repository.registry.clone()), |_| ()).await;
     }
 
     async fn tags_of(&self, repository: &Repository) -> Vec<(Tag, Digest)> {

@@ -6,7 +6,7 @@ use super::freshness::Age;
 use super::generations::{Generation, Keeping};
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
-use crate::oci::{Code, Name, Registry};
+use crate::oci::{Code, Name};
 use crate::store::{ListKey, StoredList};
 use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, FetchedList, ListRequest, Page};
@@ -58,8 +58,8 @@ pub enum Entries {
 #[derive(Clone, Debug)]
 pub(super) struct ListState {
     /// `None`: longer than is kept.
-    entries: Option<Arc<Entries>>,
-    age: Age,
+    pub(super) entries: Option<Arc<Entries>>,
+    pub(super) age: Age,
 }
 
 #[derive(Deserialize)]
@@ -80,7 +80,7 @@ struct ReferrersPage {
 impl Cache {
     /// The list. `query` goes to upstream where the list is too long to be kept.
     pub async fn list(&self, key: &ListKey, query: &str, revalidate: bool) -> Result<ListAnswer, CacheError> {
-        let outlook = self.0.outlook_of(registry(key))?;
+        let outlook = self.0.outlook_of(key.registry())?;
         let ttl = ttl(key, &outlook.freshness);
         let generation = self.0.list_generation(key);
         let withdrawn = repository(key).is_some_and(|repository| outlook.is_withdrawn(repository));
@@ -103,7 +103,7 @@ impl Cache {
                 }
             },
             None if outlook.sealed => {
-                let (what, registry) = (in_words(key), registry(key).clone());
+                let (what, registry) = (in_words(key), key.registry().clone());
                 return Err(CacheError::Sealed { what, registry, code: Code::NameUnknown });
             }
             None => {
@@ -172,7 +172,7 @@ impl Inner {
             ListKey::Catalogue(registry) => self.generations.look_catalogue(registry).await?,
             ListKey::Tags(repository) | ListKey::Referrers(repository, _) => self.generations.look(repository).await,
         };
-        let stored = heard("read the list of", registry(key), self.store.list(key).await)??;
+        let stored = heard("read the list of", key.registry(), self.store.list(key).await)??;
         let entries = serde_json::from_slice(&stored.content).ok()?;
         let state = ListState { entries: Some(Arc::new(entries)), age: Age::since(stored.fetched) };
         self.lists.insert(key.clone(), state.clone());
@@ -212,7 +212,7 @@ impl Inner {
         self.lists.insert(key.clone(), state.clone());
         if let Some(content) = state.entries.as_ref().and_then(|entries| serde_json::to_vec(&**entries).ok()) {
             let list = StoredList { fetched: SystemTime::now(), content: content.into() };
-            heard("keep the list of", registry(key), self.store.set_list(key, &list).await);
+            heard("keep the list of", key.registry(), self.store.set_list(key, &list).await);
         }
         Ok(state)
     }
@@ -221,7 +221,7 @@ impl Inner {
         let Some(_keeping) = self.keep_list(key, begun).await else { return };
         if is_final(error) {
             self.lists.remove(key);
-            heard("forget the list of", registry(key), self.store.remove_list(key).await);
+            heard("forget the list of", key.registry(), self.store.remove_list(key).await);
         } else if let Some(state) = self.lists.get(key) {
             self.lists.insert(key.clone(), ListState { age: state.age.postponed(), ..state });
         }
@@ -229,7 +229,7 @@ impl Inner {
 
     /// `None`: there are more entries than are kept.
     async fn fetch_pages(&self, key: &ListKey) -> Result<Option<Entries>, CacheError> {
-        let outlook = self.outlook_of(registry(key))?;
+        let outlook = self.outlook_of(key.registry())?;
         let mut all = Entries::of(key);
         let mut page = Page::First;
         let mut followed = HashSet::new();
@@ -240,7 +240,7 @@ impl Inner {
                 && !followed.insert(next.clone())
             {
                 let problem = format!("its pages lead in a circle: {next} comes twice");
-                return Err(CacheError::Unreadable { upstream: registry(key).to_string(), what: "list", problem });
+                return Err(CacheError::Unreadable { upstream: key.registry().to_string(), what: "list", problem });
             }
             match fetched.next {
                 // A page that brings nothing and names another one would go on for ever.
@@ -289,7 +289,7 @@ impl Entries {
             (Self::Absent { .. }, _) => Ok(()),
         };
         read.map_err(|error| CacheError::Unreadable {
-            upstream: registry(key).to_string(),
+            upstream: key.registry().to_string(),
             what: "list",
             problem: error.to_string(),
         })?;
@@ -312,13 +312,6 @@ fn lacks_referrers(key: &ListKey, error: &CacheError) -> Option<Entries> {
 fn is_final(error: &CacheError) -> bool {
     let CacheError::Upstream(error) = error else { return false };
     matches!(error.kind(), ErrorKind::NotFound { .. } | ErrorKind::RepositoryRefused { .. })
-}
-
-fn registry(key: &ListKey) -> &Registry {
-    match key {
-        ListKey::Catalogue(registry) => registry,
-        ListKey::Tags(repository) | ListKey::Referrers(repository, _) => &repository.registry,
-    }
 }
 
 fn repository(key: &ListKey) -> Option<&crate::oci::Repository> {

@@ -27,6 +27,7 @@ mod parts;
 mod purge;
 mod put;
 mod reach;
+mod relist;
 mod tasks;
 mod transfer;
 mod upload;

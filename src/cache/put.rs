@@ -71,7 +71,10 @@ impl Inner {
         let settling = write.settle().await;
         match said {
             Ok(said) => {
-                self.forget_lists_about(repository, parsed.subject).await;
+                self.forget_referrers(repository, parsed.subject).await;
+                self.relist_repositories(repository).await;
+                let set: Vec<Tag> = tags.iter().filter(|tag| put.sets(tag, &said)).cloned().collect();
+                self.relist_tags(repository, &set, &[]).await;
                 let stored = if settling.is_disturbed() {
                     self.forget_tags(repository, &tags).await;
                     false
@@ -84,7 +87,9 @@ impl Inner {
             Err(error) => {
                 if error.may_have_happened() {
                     self.doubt_tags(repository, outlook, &tags).await;
-                    self.forget_lists_about(repository, parsed.subject).await;
+                    self.forget_referrers(repository, parsed.subject).await;
+                    self.relist_tags(repository, &[], &[]).await;
+                    self.relist_repositories(repository).await;
                 }
                 Err(error.into())
             }
@@ -143,8 +148,7 @@ impl Inner {
         let kept = self.keep_manifest(repository, &manifest).await;
         for tag in asked {
             let reference = Reference::Tag(tag.clone());
-            let set = reference == put.reference || said.tags.iter().any(|said| said == tag.as_str());
-            match (set, kept) {
+            match (put.sets(tag, said), kept) {
                 (false, _) => continue,
                 (true, true) => self.keep_tag(repository, tag, digest).await,
                 (true, false) => self.forget_tags(repository, std::slice::from_ref(tag)).await,
@@ -154,12 +158,11 @@ impl Inner {
         kept
     }
 
-    /// The lists that a manifest may be in from now on, or no more: its repository's tags, the referrers of its subject, the catalogue.
-    pub(super) async fn forget_lists_about(&self, repository: &Repository, subjects: impl IntoIterator<Item = Digest>) {
-        let mut lists = vec![ListKey::Tags(repository.clone()), ListKey::Catalogue(repository.registry.clone())];
-        lists.extend(subjects.into_iter().map(|subject| ListKey::Referrers(repository.clone(), subject)));
-        for list in lists {
-            heard("forget a list of", repository, self.forget_list(&list).await);
+    /// The lists in which a manifest stands, or does no more, beside its subject.
+    pub(super) async fn forget_referrers(&self, repository: &Repository, subjects: impl IntoIterator<Item = Digest>) {
+        for subject in subjects {
+            let list = ListKey::Referrers(repository.clone(), subject);
+            heard("forget the referrers of", subject, self.forget_list(&list).await);
         }
     }
 
@@ -178,6 +181,12 @@ impl Put {
             Reference::Digest(digest) => *digest,
             Reference::Tag(_) => Digest::of(Algorithm::Sha256, &self.content),
         }
+    }
+
+    /// Whether upstream has set `tag`: it was asked for by name, or it says that it did.
+    fn sets(&self, tag: &Tag, said: &PutManifest) -> bool {
+        matches!(&self.reference, Reference::Tag(own) if own == tag)
+            || said.tags.iter().any(|said| said == tag.as_str())
     }
 
     /// The type that upstream will serve it with: the client's, or where it named none the document's own.

@@ -31,6 +31,15 @@ pub struct StoredList {
 }
 
 impl ListKey {
+    /// The upstream.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        match self {
+            Self::Catalogue(registry) => registry,
+            Self::Tags(repository) | Self::Referrers(repository, _) => &repository.registry,
+        }
+    }
+
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Catalogue(_) => "catalogue",

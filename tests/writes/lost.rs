@@ -87,3 +87,32 @@ async fn a_client_that_leaves_in_the_middle_has_pushed_all_the_same() {
     let pulled = scene.larder.get(TAG).await;
     assert!(pulled.cache_status().starts_with("larder; hit"), "{}", pulled.cache_status());
 }
+
+#[tokio::test]
+async fn lists_say_what_was_written_when_the_link_goes_down_right_after() {
+    let (scene, one) = scene(false).await;
+    for tag in ["v3", "v2"] {
+        scene.acr.push_manifest("app", Some(tag), KIND, one.clone());
+    }
+    assert_eq!(scene.larder.get("/v2/app/tags/list").await.json()["tags"], serde_json::json!(["v1", "v2", "v3"]));
+    assert_eq!(scene.larder.get("/v2/_catalog").await.json()["repositories"], serde_json::json!(["app"]));
+    let put = |target: &'static str| scene.call("PUT", target).line("Content-Type", KIND).body(one.clone()).send();
+    scene.acr.knobs().turn(|knobs| knobs.sparse = true);
+    assert_eq!(put("/v2/app/manifests/v22").await.status, 201);
+    assert_eq!(put("/v2/a/new/manifests/v1").await.status, 201);
+    assert_eq!(scene.call("DELETE", "/acr/v1/app/_tags/v2").send().await.status, 202);
+    let Scene { acr, larder } = scene;
+    acr.stop_listening();
+    let seen = async |larder: &crate::harness::Larder, stale: bool| {
+        let tags = larder.get("/v2/app/tags/list").await;
+        assert_eq!(tags.json()["tags"], serde_json::json!(["v1", "v22", "v3"]));
+        assert_eq!(tags.cache_status().contains("stale"), stale, "{}", tags.cache_status());
+        let catalogue = larder.get("/v2/_catalog").await;
+        assert_eq!(catalogue.json()["repositories"], serde_json::json!(["a/new", "app"]));
+    };
+    seen(&larder, true).await;
+    let larder = larder.stop().await.start().await;
+    seen(&larder, true).await;
+    let sealed = larder.stop().await.upstream(|upstream| upstream.sealed = true).start().await;
+    seen(&sealed, false).await;
+}
