@@ -196,7 +196,10 @@ impl Cache {
         provenance: Provenance,
     ) -> Result<BlobAnswer, CacheError> {
         let Opened { file, length } = opened;
-        let wanted = resolve(asked.want, length)?;
+        let Ok(wanted) = resolve(asked.want, length) else {
+            // Nobody has verified that length: that the range lies outside can be said once it is.
+            return self.ended(asked, fill, Some(Opened { file, length }), fill.ended().await, provenance).await;
+        };
         if length <= HELD_BACK {
             let opened = Some(Opened { file, length });
             return self.ended(asked, fill, opened, fill.ended().await, provenance).await;
@@ -269,7 +272,15 @@ impl Cache {
         }
         download.learn_length().await;
         let length = download.length().ok_or_else(|| download.mismatch("no length, to HEAD and to GET"))?;
-        let wanted = resolve(asked.want, length)?;
+        let wanted = match resolve(asked.want, length) {
+            Ok(wanted) => wanted,
+            // Nobody will verify that length: the registry is heard, too, before the range is refused.
+            Err(refused) => {
+                let said = self.upstream_head(asked).await?;
+                let differs = said.is_some_and(|said| said != length);
+                return Err(if differs { download.mismatch("another length to GET than to HEAD") } else { refused });
+            }
+        };
         let provenance = Provenance::new(CacheStatus::Bypass);
         match wanted {
             Wanted::Range(range) => {

@@ -1,7 +1,6 @@
 //! Clients that pull until their server dies under them.
 
-use super::Dice;
-use super::harness::sha256;
+use super::harness::{Dice, sha256};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

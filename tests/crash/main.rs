@@ -20,13 +20,13 @@ mod load;
 
 use audit::Audit;
 use harness::simulator::{Options, Seen, samples};
-use harness::{Acr, Process, Setup, UPSTREAM, sha256};
+use harness::{Acr, Dice, Process, Setup, UPSTREAM, sha256};
 use load::{Item, Load, fetch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 const KILLS: usize = 200;
@@ -35,32 +35,6 @@ const CLIENTS: usize = 4;
 const LINK: u64 = 12 << 20;
 /// "At once", on a machine that is busy with other things as well.
 const AT_ONCE: Duration = Duration::from_secs(10);
-
-/// Reproducible chance (xorshift).
-pub struct Dice(u64);
-
-impl Dice {
-    /// `LARDER_CRASH_SEED` repeats a run, as far as the machine's own timing lets it be repeated.
-    fn new() -> Self {
-        let given = std::env::var("LARDER_CRASH_SEED").ok().and_then(|seed| seed.parse().ok());
-        let clock =
-            || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |d| u64::from(d.subsec_nanos()));
-        let seed = given.unwrap_or_else(clock);
-        println!("LARDER_CRASH_SEED={seed}");
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        (self.next() >> 16) % end
-    }
-}
 
 /// What the registry holds in this round.
 struct Round {
@@ -172,7 +146,7 @@ struct Tally {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_two_hundred_times_under_load_it_serves_only_what_is_right_and_loses_nothing() {
-    let mut dice = Dice::new();
+    let mut dice = Dice::new(Dice::seed("LARDER_CRASH_SEED"));
     let acr = Acr::start(Options::public()).await;
     acr.knobs().turn(|knobs| knobs.total_rate = Some(LINK));
     let mut tally = Tally::default();

@@ -192,3 +192,18 @@ async fn a_disk_that_stands_still_stops_the_download() {
     stuck.store(false, Ordering::SeqCst);
     assert_eq!(reader.hashed().await.1, digest);
 }
+
+#[tokio::test]
+async fn a_range_is_refused_for_a_length_that_the_registry_confirms_and_for_no_other() {
+    let scene = Scene::with(8 * MIB, Redirect::Sas, small_store).await;
+    let range = format!("bytes={}-{}", 5 * MIB, 5 * MIB + 9);
+    // Storage says that the blob is shorter than it is.
+    scene.acr.knobs().damage(Damage::once(DamageKind::Short, MIB as u64));
+    let answer = scene.larder.call("GET", &scene.target).range(&range).send().await;
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    let answer = scene.larder.call("GET", &scene.target).range(&range).send().await;
+    assert_eq!((answer.status.as_u16(), &answer.body[..]), (206, &scene.content[5 * MIB..5 * MIB + 10]));
+    let answer = scene.larder.call("GET", &scene.target).range(&format!("bytes={}-", 8 * MIB)).send().await;
+    assert_eq!(answer.status, 416);
+    assert_eq!(answer.header("content-range"), Some(&*format!("bytes */{}", 8 * MIB)));
+}

@@ -185,3 +185,18 @@ async fn an_open_range_that_is_closed_early_changes_nothing() {
     until("the blob is stored", || scene.larder.stores(&scene.digest)).await;
     assert_eq!(scene.bodies().len(), 1);
 }
+
+#[tokio::test]
+async fn a_length_that_nobody_has_verified_refuses_no_range() {
+    let scene = Scene::of(4 * MIB).await;
+    // Upstream says that the blob is shorter than it is, and takes its time.
+    scene.acr.knobs().damage(Damage::once(DamageKind::Short, MIB as u64));
+    scene.rate(Some(SLOW));
+    let mut reader = scene.larder.call("GET", &scene.target).open().await;
+    reader.at_least(1000).await;
+    let answer = range(&scene, &format!("bytes={}-{}", 2 * MIB, 2 * MIB + 9)).await;
+    assert_ne!(answer.status, 416, "{}", String::from_utf8_lossy(&answer.body));
+    assert!(reader.rest().await.is_err(), "it is not the blob");
+    scene.rate(None);
+    is_part(&scene, &range(&scene, &format!("bytes={}-{}", 2 * MIB, 2 * MIB + 9)).await, 2 * MIB, 2 * MIB + 10);
+}

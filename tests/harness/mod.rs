@@ -31,6 +31,7 @@ pub mod simulator;
 
 mod acr;
 mod client;
+mod dice;
 mod larder;
 mod logs;
 mod process;
@@ -40,6 +41,7 @@ mod setup;
 
 pub use acr::Acr;
 pub use client::{Answer, Broken, Call, Client, Streaming};
+pub use dice::Dice;
 pub use larder::Larder;
 pub use logs::Logs;
 pub use process::{Process, config_of};

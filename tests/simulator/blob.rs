@@ -9,6 +9,7 @@ use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, L
 use http::{HeaderMap, Method};
 
 use super::body::{Body, End, Pace};
+use super::effects::Pending;
 use super::faults::{Damage, DamageKind};
 use super::knobs::Redirect;
 use super::reply::{self, NotFound, Reply};
@@ -71,6 +72,9 @@ pub(super) enum Wanted {
 /// Reads `Range`. What it cannot read, several ranges, and (at storage) a suffix mean the whole blob.
 pub(super) fn wanted(state: &State, headers: &HeaderMap, length: u64, suffixes: bool) -> Wanted {
     if !state.knobs.read(|k| k.ranges) {
+        if headers.contains_key(RANGE) {
+            state.effects.count("range ignored");
+        }
         return Wanted::Whole;
     }
     headers.get(RANGE).and_then(|v| v.to_str().ok()).and_then(|v| parse(v, length, suffixes)).unwrap_or(Wanted::Whole)
@@ -114,7 +118,8 @@ pub(super) fn serve(state: &State, digest: &str, content: &Bytes, wanted: &Wante
         reply::set(&mut answer, CONTENT_LENGTH.as_str(), &length.to_string());
     }
     let pace = Pace::new(Arc::clone(&state.knobs), Arc::clone(&state.total_pace));
-    *answer.body_mut() = Body::stream(segments, end, known, Some(pace));
+    let pending = damage.map(|damage| pending(state, digest, &damage, &range));
+    *answer.body_mut() = Body::stream(segments, end, known, Some(pace)).suffering(pending);
     answer
 }
 
@@ -124,6 +129,20 @@ fn applies(damage: &Damage, range: &Range<u64>) -> bool {
         DamageKind::Long => true,
         _ => damage.at < range.end - range.start,
     }
+}
+
+/// When `damage` of an answer with this range will have taken effect.
+fn pending(state: &State, digest: &str, damage: &Damage, range: &Range<u64>) -> Pending {
+    let after = match damage.kind {
+        DamageKind::Flip => damage.at - range.start + 1,
+        DamageKind::Long => range.end - range.start + damage.at,
+        _ => damage.at,
+    };
+    if matches!(damage.kind, DamageKind::Short | DamageKind::Long) {
+        state.effects.spoil(digest);
+    }
+    let spoils = (damage.kind == DamageKind::Flip).then(|| digest.to_owned());
+    Pending { effects: Arc::clone(&state.effects), name: damage.kind.name(), after, spoils }
 }
 
 /// The segments to send, the length to promise, and the end.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use super::effects::Pending;
 use super::knobs::Knobs;
 use super::record::Record;
 
@@ -38,6 +39,8 @@ pub(super) struct Body {
     granted: usize,
     pause: Option<Pin<Box<Sleep>>>,
     breaking: bool,
+    pending: Option<Pending>,
+    sent: u64,
     record: Option<Arc<Record>>,
     abort: Option<Arc<AtomicBool>>,
 }
@@ -56,13 +59,38 @@ impl Body {
     /// `known_length` is what `Content-Length` promises; without one the body is chunked.
     pub(super) fn stream(segments: VecDeque<Bytes>, end: End, known_length: Option<u64>, pace: Option<Pace>) -> Self {
         let segments = segments.into_iter().filter(|s| !s.is_empty()).collect();
-        Self { segments, end, known_length, pace, granted: 0, pause: None, breaking: false, record: None, abort: None }
+        Self {
+            segments,
+            end,
+            known_length,
+            pace,
+            granted: 0,
+            pause: None,
+            breaking: false,
+            pending: None,
+            sent: 0,
+            record: None,
+            abort: None,
+        }
     }
 
     /// Counts into `record`, and resets the connection that owns `abort` if the end says so.
     pub(super) fn owned_by(mut self, record: Arc<Record>, abort: Arc<AtomicBool>) -> Self {
         (self.record, self.abort) = (Some(record), Some(abort));
         self
+    }
+
+    /// Counts this damage when it has taken effect.
+    pub(super) fn suffering(mut self, pending: Option<Pending>) -> Self {
+        self.pending = pending;
+        self.count_effect();
+        self
+    }
+
+    fn count_effect(&mut self) {
+        if let Some(pending) = self.pending.take_if(|pending| pending.after <= self.sent) {
+            pending.take_effect();
+        }
     }
 
     fn next_piece(&mut self) -> Option<Result<Bytes, Instant>> {
@@ -115,6 +143,8 @@ impl http_body::Body for Body {
                     if let Some(record) = &self.record {
                         record.sent(piece.len());
                     }
+                    self.sent += piece.len() as u64;
+                    self.count_effect();
                     return Poll::Ready(Some(Ok(Frame::data(piece))));
                 }
                 Some(Err(due)) => self.pause = Some(Box::pin(sleep_until(due))),

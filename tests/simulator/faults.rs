@@ -36,6 +36,20 @@ pub enum DamageKind {
     Long,
 }
 
+impl DamageKind {
+    /// The name under which it is counted.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+            Self::Reset => "reset",
+            Self::Stall => "stall",
+            Self::Flip => "flip",
+            Self::Short => "short",
+            Self::Long => "long",
+        }
+    }
+}
+
 impl Damage {
     pub fn always(kind: DamageKind, at: u64) -> Self {
         Self { kind, at, times: None, digest: None }
@@ -148,6 +162,28 @@ pub enum PathClass {
     Unknown,
 }
 
+impl PathClass {
+    /// As it is written in JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Login => "login",
+            Self::Ping => "ping",
+            Self::Manifests => "manifests",
+            Self::Blobs => "blobs",
+            Self::Uploads => "uploads",
+            Self::Tags => "tags",
+            Self::Catalog => "catalog",
+            Self::Referrers => "referrers",
+            Self::Exchange => "exchange",
+            Self::Token => "token",
+            Self::Acr => "acr",
+            Self::Storage => "storage",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// What such a request gets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -175,6 +211,17 @@ pub enum FaultAnswer {
 }
 
 impl FaultAnswer {
+    /// The name under which it is counted.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Status { status, .. } | Self::Oci { status, .. } => format!("status {status}"),
+            Self::TooManyRequests { retry_after_s: Some(_), .. } => "429 with Retry-After".into(),
+            Self::TooManyRequests { .. } => "429".into(),
+            Self::Firewall => "firewall".into(),
+            Self::Portal { status } => format!("portal {status}"),
+            Self::ForeignRedirect { .. } => "foreign redirect".into(),
+        }
+    }
     /// A bare status without a body.
     pub fn empty(status: u16) -> Self {
         Self::Status { status, body: String::new() }

@@ -35,6 +35,9 @@ pub(super) async fn answer(state: &State, request: &Request<'_>, mut body: Intak
     let route = Route::parse(request.method, path);
     let class = route.as_ref().map_or(PathClass::Unknown, Route::class);
     let fault = state.knobs.take_fault(class, request.method.as_str());
+    if let Some((fault, _)) = &fault {
+        state.effects.count(format!("{} {}", class.name(), fault.name()));
+    }
     let foreign = fault.as_ref().is_some_and(|(fault, _)| is_foreign(fault));
     let judged = match (&fault, &route) {
         (Some((fault, left)), _) => Err(reply::faulty(fault, *left, request.client)),
@@ -72,6 +75,7 @@ fn judge(state: &State, route: &Route, query: &str, request: &Request<'_>) -> Re
     let Request { method, headers, client, .. } = *request;
     let (limits, firewall) = state.knobs.read(|k| (k.throttle, k.firewall));
     if firewall {
+        state.effects.count("firewall");
         return Err(reply::firewall(client));
     }
     if let Some(limits) = limits {

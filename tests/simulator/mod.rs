@@ -41,6 +41,7 @@ mod clock;
 mod content;
 mod control;
 mod delete;
+mod effects;
 mod faults;
 mod intake;
 mod jwt;
@@ -65,6 +66,7 @@ mod tls;
 mod tokens;
 mod uploads;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -125,6 +127,7 @@ impl Simulator {
             replicas: Replicas::default(),
             uploads: Uploads::default(),
             log: Log::default(),
+            effects: Arc::default(),
             tokens: Tokens::default(),
             throttle: Throttle::default(),
             total_pace: Arc::default(),
@@ -279,6 +282,16 @@ impl Simulator {
     /// Whatever a client did that ACR would refuse.
     pub fn violations(&self) -> Vec<String> {
         self.state.log.violations()
+    }
+
+    /// How often each thing that can go wrong on purpose took effect so far: `cut`, `flip`, `hang login`, `manifests status 503`.
+    pub fn effects(&self) -> BTreeMap<String, u64> {
+        self.state.effects.counts()
+    }
+
+    /// Whether bytes or a length have left as this blob's that are not its own.
+    pub fn has_spoiled(&self, digest: &str) -> bool {
+        self.state.effects.is_spoiled(digest)
     }
 
     /// Every token issued so far is refused from now on.

@@ -129,7 +129,11 @@ async fn connection(
     let abort = Arc::new(AtomicBool::new(side(&state, listener).reset));
     let socket = Socket { stream, abort: Arc::clone(&abort) };
     if abort.load(Ordering::Acquire) {
+        state.effects.count(format!("reset {}", name(listener)));
         return;
+    }
+    if side(&state, listener).hang {
+        state.effects.count(format!("hang {}", name(listener)));
     }
     state.knobs.wait_while(|k| select(k, listener).hang).await;
     match tls {
@@ -174,13 +178,18 @@ async fn answer(
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let record = Record::new(listener, parts.method.as_str(), target, &parts.headers);
     state.log.add(Arc::clone(&record));
+    if side(&state, listener).hang {
+        state.effects.count(format!("hang {}", name(listener)));
+    }
     state.knobs.wait_while(|k| select(k, listener).hang).await;
     if side(&state, listener).reset {
+        state.effects.count(format!("reset {}", name(listener)));
         abort.store(true, Ordering::Release);
         return Err(io::Error::other("the simulator resets this connection on purpose"));
     }
     let delay = state.knobs.delay(|k| select(k, listener));
     if !delay.is_zero() {
+        state.effects.count(format!("delay {}", name(listener)));
         tokio::time::sleep(delay).await;
     }
     let reply = match listener {
@@ -197,6 +206,13 @@ async fn answer(
         state.knobs.wait_while(|k| k.hold_reads).await;
     }
     Ok(reply.map(|body| body.owned_by(record, abort)))
+}
+
+fn name(listener: Listener) -> &'static str {
+    match listener {
+        Listener::Login => "login",
+        Listener::Storage => "storage",
+    }
 }
 
 fn select(settings: &Settings, listener: Listener) -> Side {

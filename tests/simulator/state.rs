@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::content::hex;
+use super::effects::Effects;
 use super::knobs::Knobs;
 use super::options::Options;
 use super::record::{Listener, Log};
@@ -25,6 +26,7 @@ pub(super) struct State {
     pub(super) replicas: Replicas,
     pub(super) uploads: Uploads,
     pub(super) log: Log,
+    pub(super) effects: Arc<Effects>,
     pub(super) tokens: Tokens,
     pub(super) throttle: Throttle,
     pub(super) total_pace: Arc<Mutex<Option<Instant>>>,

@@ -16,6 +16,7 @@ const FAILED_AUTHENTICATION: &str = "Server failed to authenticate the request. 
 
 pub(super) fn answer(state: &State, method: &Method, target: &str, headers: &HeaderMap, client: &str) -> Reply {
     if let Some((fault, left)) = state.knobs.take_fault(PathClass::Storage, method.as_str()) {
+        state.effects.count(format!("storage {}", fault.name()));
         return reply::faulty(&fault, left, client);
     }
     let request_id = state.guid();
@@ -33,7 +34,10 @@ fn judge(state: &State, method: &Method, target: &str, headers: &HeaderMap, requ
     }
     let digest = match signature::verify(state, target) {
         Signed::Good { digest } => digest,
-        Signed::Expired => return xml(403, "AuthenticationFailed", FAILED_AUTHENTICATION, request_id),
+        Signed::Expired => {
+            state.effects.count("expired signature");
+            return xml(403, "AuthenticationFailed", FAILED_AUTHENTICATION, request_id);
+        }
         Signed::Altered => {
             state.log.violation(format!("a signed URL was altered on its way to storage: {}", path(target)));
             return xml(403, "AuthenticationFailed", FAILED_AUTHENTICATION, request_id);
