@@ -25,6 +25,8 @@ pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod oci;
 pub mod server;
 pub mod store;

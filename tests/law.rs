@@ -260,8 +260,10 @@ fn the_map_and_the_declared_rooms_are_the_same() {
     let sources = sources();
     let lib = sources.iter().find(|s| s.path == "lib.rs").unwrap();
     let law = law(&lib.text);
+    // What only tests and the fuzzer build is no room.
+    let shipped = lib.code.replace("#[cfg(any(test, fuzzing))]\npub mod ", "");
     let declared: BTreeSet<&str> =
-        lib.code.lines().filter_map(|l| l.strip_prefix("pub mod ")).map(|l| l.trim_end_matches(';')).collect();
+        shipped.lines().filter_map(|l| l.strip_prefix("pub mod ")).map(|l| l.trim_end_matches(';')).collect();
     let listed: BTreeSet<&str> = law.keys().map(String::as_str).collect();
     assert_eq!(declared, listed, "rooms that src/lib.rs declares, and rooms of its table");
 }

@@ -113,6 +113,22 @@ fn load_for(sources: &Sources, needs_upstream: bool) -> Result<Loaded, ConfigErr
     Err(ConfigErrors { errors: reader.errors, nothing_configured })
 }
 
+/// Settings from the text of a file alone.
+#[cfg(any(test, fuzzing))]
+pub(super) fn load_text(text: &str) -> Result<Loaded, ConfigErrors> {
+    let file = Arc::<Path>::from(Path::new("larder.toml"));
+    let root = parse_file(text, &file).map_err(|errors| ConfigErrors { errors, nothing_configured: false })?;
+    let sources = Sources { current_folder: PathBuf::from("/nowhere"), ..Sources::default() };
+    let mut reader = Reader::default();
+    let whole = Origin::File { file, line: 1, column: 1 };
+    let settings = read_tree(&mut reader, root, &whole, &sources, true);
+    let Reader { warnings, effective, errors } = reader;
+    if errors.is_empty() {
+        return Ok(Loaded { settings, effective, warnings, file: None });
+    }
+    Err(ConfigErrors { errors, nothing_configured: false })
+}
+
 fn read_file(file: &Path, sources: &Sources) -> Result<Table, Vec<ConfigError>> {
     let origin = Arc::<Path>::from(file);
     let text = std::fs::read(sources.current_folder.join(file)).map_err(|error| error.to_string()).and_then(|bytes| {

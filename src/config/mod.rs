@@ -9,6 +9,8 @@
 mod access;
 mod environment;
 mod freshness;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod load;
 mod names;
 mod origin;

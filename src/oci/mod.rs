@@ -6,6 +6,8 @@
 
 mod digest;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod manifest;
 mod media_type;
 mod name;

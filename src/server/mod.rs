@@ -19,6 +19,8 @@ mod content;
 mod drain;
 mod error;
 mod explain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod intake;
 mod listen;
 mod listen_holder;

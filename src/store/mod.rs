@@ -22,6 +22,8 @@ pub mod disk;
 mod error;
 mod evict;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handle;
 mod health;
 mod index;

@@ -67,7 +67,7 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    fn to_bytes(&self, digest: &Digest) -> Vec<u8> {
+    pub(super) fn to_bytes(&self, digest: &Digest) -> Vec<u8> {
         let mut body = String::with_capacity(self.sums.len() * 9);
         for sum in &self.sums {
             let _ = writeln!(body, "{sum:08x}");
@@ -75,7 +75,7 @@ impl Pieces {
         Record::new().with("digest", digest).with("length", &self.len).with_body(body.as_bytes()).to_bytes(KIND)
     }
 
-    fn parse(digest: &Digest, bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse(digest: &Digest, bytes: &[u8]) -> Option<Self> {
         let record = Record::parse(KIND, bytes)?;
         let len: u64 = record.get("length")?.parse().ok()?;
         if record.get("digest")?.parse().ok() != Some(*digest) {

@@ -17,6 +17,16 @@ impl Challenge {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl Challenge {
+    /// As a header would have it, every value quoted.
+    pub(super) fn written(&self) -> String {
+        let quoted = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"");
+        let parameters = self.parameters.iter().map(|(name, value)| format!("{name}=\"{}\"", quoted(value)));
+        format!("{} {}", self.scheme, parameters.collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// All challenges of all header lines. What cannot be read is left out.
 pub(super) fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
     let lines = headers.get_all(WWW_AUTHENTICATE);

@@ -24,7 +24,9 @@ pub(super) fn next(headers: &HeaderMap, base: &Uri) -> Next {
     let same = |url: &Uri| Some(Origin::of(url)?.host == Origin::of(base)?.host);
     match url {
         Some(url) if same(&url) == Some(true) => {
-            Next::Page(url.path_and_query().map_or_else(String::new, |path| path.as_str().to_owned()))
+            // A URL without a path may still have a query: `Uri::path` knows the slash that is missing.
+            let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
+            Next::Page(format!("{}{query}", url.path()))
         }
         _ => Next::Astray,
     }
@@ -73,6 +75,7 @@ mod tests {
         );
         assert_eq!(read("<?last=v1>; title=\"x\"; rel=\"next\""), page("/v2/a/tags/list?last=v1"));
         assert_eq!(read("</1>; rel=\"first\", </2>; rel=\"next last\""), page("/2"));
+        assert_eq!(read("<https://myacr.azurecr.io?last=v1>; rel=\"next\""), page("/?last=v1"));
         assert_eq!(read("</1>; rel=\"last\""), Next::None);
         assert_eq!(read("<https://evil.io/v2/a/tags/list>; rel=\"next\""), Next::Astray);
         assert_eq!(read("<ht tp://>; rel=\"next\""), Next::Astray);

@@ -19,6 +19,8 @@ mod connect;
 mod credential;
 mod error;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod grant;
 mod jwt;
 mod link;

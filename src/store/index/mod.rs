@@ -28,7 +28,7 @@ fn key(repository: &Repository, digest: &Digest) -> Key {
     key
 }
 
-fn encode(digest: &Digest) -> Value {
+pub(super) fn encode(digest: &Digest) -> Value {
     let mut value = [0; DIGEST];
     value[0] = match digest.algorithm() {
         Algorithm::Sha256 => 1,
@@ -39,7 +39,7 @@ fn encode(digest: &Digest) -> Value {
     value
 }
 
-fn decode(value: &[u8]) -> Option<Digest> {
+pub(super) fn decode(value: &[u8]) -> Option<Digest> {
     let algorithm = match value.first()? {
         1 => Algorithm::Sha256,
         2 => Algorithm::Sha512,

@@ -1,0 +1,60 @@
+//! Fuzzing targets of this room; see `crate::fuzzing`.
+
+#![allow(clippy::missing_panics_doc, reason = "that is how a target says that a property does not hold")]
+
+use super::challenge::{Challenge, challenges};
+use super::jwt;
+use super::link::{self, Next};
+use super::origin::Origin;
+use http::header::{LINK, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+/// One header line for each line of the input that can be one.
+fn headers(name: &HeaderName, input: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for value in input.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok()) {
+        headers.append(name, value);
+    }
+    headers
+}
+
+/// `WWW-Authenticate`, line by line.
+pub fn challenge(input: &[u8]) {
+    let found = challenges(&headers(&WWW_AUTHENTICATE, input));
+    assert!(found.len() <= input.len(), "more challenges than bytes");
+    for challenge in &found {
+        assert!(
+            !challenge.scheme.is_empty() && challenge.scheme.bytes().all(|b| b.is_ascii_graphic()),
+            "{challenge:?}"
+        );
+    }
+    // Written down and read again, they are the same.
+    let written = found.iter().map(Challenge::written).collect::<Vec<_>>().join(", ");
+    if let Ok(value) = HeaderValue::from_str(&written) {
+        let mut again = HeaderMap::new();
+        again.append(WWW_AUTHENTICATE, value);
+        assert_eq!(challenges(&again), found, "{written}");
+    }
+}
+
+/// `Link`, line by line, on a page of a list.
+pub fn link(input: &[u8]) {
+    let base = Uri::from_static("https://myacr.azurecr.io:8443/v2/a/tags/list?n=2");
+    if let Next::Page(page) = link::next(&headers(&LINK, input), &base) {
+        let url = format!("https://myacr.azurecr.io:8443{page}");
+        let followed = url.parse::<Uri>().ok().and_then(|url| Origin::of(&url));
+        assert!(page.starts_with('/') && followed == Origin::of(&base), "{page} leads elsewhere");
+    }
+}
+
+/// A token that somebody issued.
+pub fn token(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let expires = jwt::expires(text);
+    let claims = jwt::Claims::of(text);
+    assert!(expires.is_none() || claims.is_some());
+    if let Some(claims) = claims {
+        assert_eq!(claims.expires(), expires);
+        assert!(claims.subject().is_none_or(|subject| subject.len() <= input.len()));
+    }
+}
