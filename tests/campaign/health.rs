@@ -1,0 +1,122 @@
+//! What the process holds, and what its store takes.
+
+use super::Round;
+use super::harness::{Client, Process};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Stored blobs that it may keep open (256), and some.
+const BLOBS: u64 = 264;
+/// Descriptors that may come between two looks at a process at rest: kept connections.
+const MORE_DESCRIPTORS: u64 = 64;
+/// Memory likewise: caches that fill, and what the allocator keeps.
+const MORE_MEMORY: u64 = 48 << 20;
+
+/// A process at rest.
+#[derive(Clone, Copy, Debug)]
+pub struct Rest {
+    descriptors: u64,
+    blobs: u64,
+    memory: u64,
+}
+
+impl Rest {
+    /// Waits until nothing is under way, and looks.
+    pub async fn of(process: &Process) -> Result<Self, String> {
+        let deadline = Instant::now() + Duration::from_secs(90);
+        let idle = ["larder_http_inflight_requests", "larder_fills_inflight", "larder_http_connections"];
+        loop {
+            let text = metrics(process).await;
+            if idle.iter().all(|name| value(&text, name) == 0) {
+                break;
+            }
+            if Instant::now() > deadline {
+                let busy: Vec<_> = idle.iter().map(|name| format!("{name} {}", value(&text, name))).collect();
+                return Err(format!("it does not come to rest: {busy:?}"));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        sleep(Duration::from_millis(500)).await;
+        let folder = format!("/proc/{}", process.child.id());
+        // Stored blobs that are kept open have a bound of their own.
+        let mut descriptors = Vec::new();
+        for entry in fs::read_dir(format!("{folder}/fd")).into_iter().flatten().flatten() {
+            descriptors.extend(fs::read_link(entry.path()));
+        }
+        let of_a_blob = |path: &&std::path::PathBuf| path.to_string_lossy().contains("/blobs/");
+        let blobs = descriptors.iter().filter(of_a_blob).count() as u64;
+        let descriptors = descriptors.len() as u64 - blobs;
+        let status = fs::read_to_string(format!("{folder}/status")).unwrap_or_default();
+        let resident =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+        Ok(Self { descriptors, blobs, memory: resident.unwrap_or(0_u64) << 10 })
+    }
+
+    /// Whether `later` holds no more than this, give or take.
+    pub fn grown(self, later: Self) -> Option<String> {
+        let more = later.blobs > BLOBS
+            || later.descriptors > self.descriptors + MORE_DESCRIPTORS
+            || later.memory > self.memory + MORE_MEMORY;
+        more.then(|| format!("a process at rest holds more than before: {self:?}, then {later:?}"))
+    }
+}
+
+/// The text of `/metrics`.
+pub async fn metrics(process: &Process) -> String {
+    Client::new(process.admin).call("GET", "/metrics").send().await.text().to_owned()
+}
+
+/// The value of one series; 0 if it is not there.
+pub fn value(metrics: &str, series: &str) -> u64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+/// Looks again and again at what the store takes, until the round's faults are over. The process stands still meanwhile: else what
+/// goes and what comes while files are counted would both be in it.
+pub async fn watch_size(round: Arc<Round>, store: std::path::PathBuf, limit: u64, process: Pid) {
+    let mut most = 0;
+    while !round.is_over() {
+        let store = store.clone();
+        let look = move || {
+            let _ = kill_process(process, Signal::STOP);
+            // A stopped process may be in the middle of a system call; it is through with that soon.
+            std::thread::sleep(Duration::from_millis(10));
+            let size = size_of(&store);
+            let _ = kill_process(process, Signal::CONT);
+            size
+        };
+        let size = tokio::task::spawn_blocking(look).await.unwrap_or(0);
+        most = most.max(size);
+        if size > limit {
+            round.accuse(format!("the store takes {size} bytes, and may take {limit}"));
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    round.say(&format!("store: {most} of {limit} bytes at most"));
+}
+
+/// The bytes of all files. Ingests come last: one that becomes a blob meanwhile is not seen twice.
+fn size_of(store: &Path) -> u64 {
+    let mut size = 0;
+    let Ok(entries) = fs::read_dir(store) else { return 0 };
+    let mut entries: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    entries.sort_by_key(|path| path.ends_with("ingest"));
+    for path in entries {
+        walk(&path, &mut |path| size += fs::metadata(path).map_or(0, |metadata| metadata.len()));
+    }
+    size
+}
+
+/// Every file below `path`, or itself; what goes away meanwhile is not there.
+pub fn walk(path: &Path, visit: &mut dyn FnMut(&Path)) {
+    match fs::read_dir(path) {
+        Ok(entries) => entries.flatten().for_each(|entry| walk(&entry.path(), visit)),
+        Err(_) if path.is_file() => visit(path),
+        Err(_) => {}
+    }
+}
