@@ -13,6 +13,10 @@ GO_TOOLS='
 oras        oras.land/oras/cmd/oras                                 v1.3.3
 oras-1.1.0  oras.land/oras/cmd/oras                                 v1.1.0
 registry    github.com/distribution/distribution/v3/cmd/registry    v3.1.1
+crane       github.com/google/go-containerregistry/cmd/crane        v0.21.9
+regctl      github.com/regclient/regclient/cmd/regctl               v0.11.5
+helm        helm.sh/helm/v3/cmd/helm                                v3.21.4
+cosign      github.com/sigstore/cosign/v3/cmd/cosign                v3.1.2
 '
 
 section() {
@@ -85,7 +89,7 @@ need_go_tools() {
         [ -n "$program" ] || continue
         has_go_tool "$program" "$version" && continue
         command -v go >/dev/null ||
-            fail "$program $version is missing, and so is go (1.25.7 or newer), which builds it: $package@$version"
+            fail "$program $version is missing, and so is go (1.26 or newer), which builds it: $package@$version"
         printf 'building %s %s\n' "$program" "$version"
         install_go_tool "$program" "$package" "$version"
     done <<<"$GO_TOOLS"

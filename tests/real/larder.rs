@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use crate::process::{Folder, Server, command, free_port};
+use crate::process::{Folder, Server, command, free_port, wait_for};
 
 pub(crate) struct Larder {
     server: Server,
@@ -21,7 +21,9 @@ impl Larder {
         // `localhost` is one or the other, depending on the machine and the client.
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--listen", &format!("[::1]:{port}")]);
         command.args(["--admin", &format!("127.0.0.1:{admin}")]).arg("--store").arg(home.join("store"));
-        Self { server: Server::start("larder", command, port, &home), admin }
+        let larder = Self { server: Server::start("larder", command, port, &home), admin };
+        wait_for("larder's metrics", || TcpStream::connect(("127.0.0.1", admin)).is_ok());
+        larder
     }
 
     /// As clients name it where they are to speak plain HTTP without being told: ORAS does so to `localhost` alone.

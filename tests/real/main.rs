@@ -10,14 +10,21 @@
     reason = "a test program: stopping and printing are how it reports"
 )]
 
+mod artifacts;
+mod containerd;
 mod content;
+mod docker;
 mod faults;
+mod images;
 mod journey;
 mod larder;
+mod matrix;
 mod oras;
+mod page;
 mod process;
 mod pushes;
 mod skopeo;
+mod stage;
 mod upstream;
 
 #[path = "../simulator/mod.rs"]

@@ -108,6 +108,15 @@ pub(crate) fn run(mut command: Command, folder: &Path) -> Outcome {
     Outcome { status, stdout: fs::read(stdout).unwrap(), stderr, line }
 }
 
+/// Waits for something that must come about.
+pub(crate) fn wait_for(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        sleep(10 * NOTICE);
+    }
+}
+
 /// A server: killed when dropped. If the test is failing then, its last words are printed.
 pub(crate) struct Server {
     name: &'static str,

@@ -17,7 +17,7 @@ pub fn seed_demo(simulator: &Simulator) {
     let files = [("config.json", json, config.clone()), ("readme.txt", "text/plain", readme)];
     simulator.push_artifact("samples/myapp", "v1", &files);
     let chart = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
-    simulator.push_artifact("samples/helm-chart", "v1", &[("mychart-0.1.0.tgz", chart, helm_chart())]);
+    simulator.push_artifact("samples/helm-chart", "v1", &[("mychart-0.1.0.tgz", chart, helm_chart("A chart to pull"))]);
     simulator.push_artifact("configs/app", "prod", &[("app.json", json, config)]);
     seed_blob(simulator, "samples/layers", "v1", LARGE_LAYER);
 }
@@ -53,18 +53,28 @@ pub fn incompressible(seed: u64, size: usize) -> Bytes {
 }
 
 /// A chart that Helm can read: a gzip of stored blocks around a tar.
-fn helm_chart() -> Bytes {
-    let chart = "apiVersion: v2\nname: mychart\ndescription: A chart to pull\ntype: application\nversion: 0.1.0\nappVersion: \"1.0\"\n";
+pub fn helm_chart(description: &str) -> Bytes {
+    let chart = format!(
+        "apiVersion: v2\nname: mychart\ndescription: {description}\ntype: application\nversion: 0.1.0\nappVersion: \"1.0\"\n"
+    );
     let values = "replicaCount: 1\n";
     let template = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ .Release.Name }}\ndata:\n  replicas: \"{{ .Values.replicaCount }}\"\n";
+    let files = [
+        ("mychart/Chart.yaml", &*chart),
+        ("mychart/values.yaml", values),
+        ("mychart/templates/configmap.yaml", template),
+    ];
+    gzip_stored(&tar(files.map(|(name, content)| (name, content.as_bytes()))))
+}
+
+/// A tar of ordinary files, as a container image's layer is one.
+pub fn tar<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Bytes {
     let mut tar = Vec::new();
-    for (name, content) in
-        [("mychart/Chart.yaml", chart), ("mychart/values.yaml", values), ("mychart/templates/configmap.yaml", template)]
-    {
-        tar_entry(&mut tar, name, content.as_bytes());
+    for (name, content) in files {
+        tar_entry(&mut tar, name, content);
     }
     tar.resize(tar.len() + 1024, 0);
-    gzip_stored(&tar)
+    tar.into()
 }
 
 fn tar_entry(tar: &mut Vec<u8>, name: &str, content: &[u8]) {

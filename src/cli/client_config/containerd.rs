@@ -47,18 +47,28 @@ fn hosts_toml(site: &Site, route: &Route) -> String {
         Some(component) => (format!("{}/v2/{component}", site.at), true),
         None => (site.at.to_string(), false),
     };
-    let indent = if site.sealed { "" } else { "  " };
-    let mut text = if site.sealed {
-        format!("# larder is the only way: there is no other host to fall back to\nserver = {}\n", quoted(&address))
-    } else {
-        format!("# no `server`: if larder is down, {} itself is asked\n[host.{}]\n", route.name, quoted(&address))
-    };
-    let _ = writeln!(text, "{indent}capabilities = [\"pull\", \"resolve\"]");
+    let mut keys = vec!["capabilities = [\"pull\", \"resolve\"]".to_owned()];
     if in_path {
-        let _ = writeln!(text, "{indent}override_path = true");
+        keys.push("override_path = true".to_owned());
     }
     if site.ca.is_some() {
-        let _ = writeln!(text, "{indent}ca = \"{CA_FILE}\"");
+        keys.push(format!("ca = \"{CA_FILE}\""));
+    }
+    let mut text = String::new();
+    if site.sealed {
+        let _ =
+            writeln!(text, "# larder is the only way: what is asked last is larder too\nserver = {}", quoted(&address));
+        for key in &keys {
+            let _ = writeln!(text, "{key}");
+        }
+        text.push('\n');
+    } else {
+        let _ = writeln!(text, "# no `server`: if larder is down, {} itself is asked", route.name);
+    }
+    // containerd 1.6 takes no file without a host.
+    let _ = writeln!(text, "[host.{}]", quoted(&address));
+    for key in &keys {
+        let _ = writeln!(text, "  {key}");
     }
     text
 }

@@ -1,0 +1,78 @@
+//! containerd's own daemon and `ctr`, with the `hosts.toml` of `larder client-config`.
+
+use std::fs;
+use std::path::Path;
+
+use crate::content::digest_of;
+use crate::matrix::{self, When};
+use crate::process::{command, program, run, wait_for};
+use crate::stage::{Image, NAME, NAME_WITH_PORT, Stage};
+
+/// A daemon with nothing in it but what a pull needs.
+struct Containerd {
+    daemon: std::process::Child,
+    socket: String,
+}
+
+impl Containerd {
+    fn start(home: &Path) -> Self {
+        let socket = home.join("containerd.sock").display().to_string();
+        let config = home.join("config.toml");
+        let text = format!(
+            "version = 2\nroot = \"{0}/root\"\nstate = \"{0}/state\"\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.snapshotter.v1.btrfs\", \
+             \"io.containerd.snapshotter.v1.zfs\", \"io.containerd.snapshotter.v1.devmapper\", \"io.containerd.internal.v1.opt\"]\n\
+             [grpc]\naddress = \"{socket}\"\n[ttrpc]\naddress = \"{socket}.ttrpc\"\n",
+            home.display()
+        );
+        fs::write(&config, text).unwrap();
+        let mut command = command(&program("containerd"), home);
+        let log = fs::File::create(home.join("containerd.log")).unwrap();
+        command.arg("--config").arg(&config).stdout(log.try_clone().unwrap()).stderr(log);
+        let daemon = command.spawn().unwrap();
+        let made = Self { daemon, socket };
+        wait_for("containerd's socket", || std::os::unix::net::UnixStream::connect(&made.socket).is_ok());
+        made
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+#[test]
+fn matrix_containerd() {
+    let routes = matrix::routes("containerd");
+    let stage = Stage::new(NAME, &routes);
+    matrix::run("containerd", &stage, &routes, |route, image, when| pulls(&stage, route, image, when));
+}
+
+/// Into a daemon of its own: what it has from before would not be pulled.
+fn pulls(stage: &Stage, route: &str, image: &Image, when: When) {
+    let home = stage.folder.sub(&format!("{route}-{when:?}"));
+    let containerd = Containerd::start(&home);
+    let ctr = |arguments: &[&str]| {
+        let mut command = command(&program("ctr"), &home);
+        command.args(["--address", &containerd.socket]).args(arguments);
+        run(command, &home).ok()
+    };
+    let sealed: &[&str] = if route == "exclusive" { &["--sealed"] } else { &[] };
+    let root = stage.client_config(&[&["containerd"], sealed].concat());
+    let hosts = root.join("etc/containerd/certs.d").display().to_string();
+    let (way, base) = match route {
+        "default" => (vec!["--plain-http"], stage.base(route)),
+        "ns" => (vec!["--hosts-dir", &hosts], NAME_WITH_PORT.to_owned()),
+        _ => (vec!["--hosts-dir", &hosts], NAME.to_owned()),
+    };
+    let reference = format!("{base}/{}", image.reference());
+    ctr(&[&["images", "pull", "--snapshotter", "native", "--platform", "linux/amd64"], &way[..], &[&reference]]
+        .concat());
+    let listed = String::from_utf8(ctr(&["images", "ls"])).unwrap();
+    assert!(listed.contains(&image.digest()), "{route}, {when:?}: {listed}");
+    for bytes in [&image.manifest, &image.config, &image.layer] {
+        assert!(ctr(&["content", "get", &digest_of(bytes)]) == **bytes, "{route}, {when:?}");
+    }
+}

@@ -1,0 +1,112 @@
+//! Which client is run by which route, and what each of them has to do. `docs/clients.md` holds this table; a test compares them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::stage::{Image, Stage};
+
+/// A client by one route.
+pub(crate) struct Row {
+    pub(crate) client: &'static str,
+    /// How the upstream is named; also the name of the image, so that no two rows share a byte.
+    pub(crate) route: &'static str,
+    /// What is written or typed for it.
+    pub(crate) how: &'static str,
+}
+
+const fn row(client: &'static str, route: &'static str, how: &'static str) -> Row {
+    Row { client, route, how }
+}
+
+/// Every row is run cold, warm, and with the upstream gone.
+pub(crate) const ROWS: &[Row] = &[
+    row("oras", "default", "`oras pull localhost:5000/samples/app:v1`"),
+    row("oras", "prefix", "`oras pull localhost:5000/myacr.azurecr.io/samples/app:v1`"),
+    row("oras", "alias", "`oras pull localhost:5000/acr/samples/app:v1`"),
+    row("oras 1.1", "default", "`oras pull localhost:5000/samples/app:v1`"),
+    row("oras 1.1", "prefix", "`oras pull localhost:5000/myacr.azurecr.io/samples/app:v1`"),
+    row("helm", "default", "`helm pull oci://localhost:5000/charts/mychart --version 0.1.0 --plain-http`"),
+    row(
+        "helm",
+        "prefix",
+        "`helm pull oci://localhost:5000/myacr.azurecr.io/charts/mychart --version 0.1.0 --plain-http`",
+    ),
+    row("helm", "alias", "`helm pull oci://localhost:5000/acr/charts/mychart --version 0.1.0 --plain-http`"),
+    row("crane", "default", "`crane pull localhost:5000/samples/app:v1 image.tar`"),
+    row("crane", "prefix", "`crane pull localhost:5000/myacr.azurecr.io/samples/app:v1 image.tar`"),
+    row("crane", "alias", "`crane pull localhost:5000/acr/samples/app:v1 image.tar`"),
+    row("cosign", "default", "`cosign verify --key cosign.pub localhost:5000/samples/app@sha256:…`"),
+    row("cosign", "prefix", "`cosign verify --key cosign.pub localhost:5000/myacr.azurecr.io/samples/app@sha256:…`"),
+    row("regctl", "prefix", "`regctl image export localhost:5000/myacr.azurecr.io/samples/app:v1`"),
+    row("regctl", "mirror", "`regctl registry set myacr.azurecr.io --mirror localhost:5000`: `ns`"),
+    row("skopeo", "default", "`skopeo copy --src-tls-verify=false docker://localhost:5000/samples/app:v1 dir:app`"),
+    row(
+        "skopeo",
+        "prefix",
+        "`skopeo copy --src-tls-verify=false docker://localhost:5000/myacr.azurecr.io/samples/app:v1 dir:app`",
+    ),
+    row("skopeo", "mirror", "`registries.conf.d/larder.conf`"),
+    row("podman", "default", "`podman pull --tls-verify=false localhost:5000/samples/app:v1`"),
+    row("podman", "alias", "`podman pull --tls-verify=false localhost:5000/acr/samples/app:v1`"),
+    row("podman", "mirror", "`registries.conf.d/larder.conf`"),
+    row("podman", "exclusive", "`registries.conf.d/larder.conf` of `--sealed`"),
+    row("buildah", "default", "`buildah pull --tls-verify=false localhost:5000/samples/app:v1`"),
+    row("buildah", "prefix", "`buildah pull --tls-verify=false localhost:5000/myacr.azurecr.io/samples/app:v1`"),
+    row("buildah", "mirror", "`registries.conf.d/larder.conf`"),
+    row("containerd", "default", "`ctr images pull --plain-http localhost:5000/samples/app:v1`"),
+    row("containerd", "hosts.toml", "`certs.d/myacr.azurecr.io/hosts.toml`: path and `ns`"),
+    row("containerd", "ns", "`certs.d/plain.lan_5000_/hosts.toml`: `ns` alone"),
+    row("containerd", "exclusive", "`certs.d/myacr.azurecr.io/hosts.toml` of `--sealed`"),
+    row("docker", "default", "`docker pull localhost:5000/samples/app:v1`"),
+    row("docker", "prefix", "`docker pull localhost:5000/myacr.azurecr.io/samples/app:v1`"),
+    row("docker", "alias", "`docker pull localhost:5000/acr/samples/app:v1`"),
+    row("docker", "registry-mirrors", "`registry-mirrors` in `daemon.json`, with `docker.io` as the default upstream"),
+];
+
+/// When something is pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    Cold,
+    Warm,
+    Gone,
+}
+
+/// Runs every row of a client in front of an upstream of that name: cold, warm, and with the upstream gone.
+///
+/// `pull` gets what it is to name, and panics unless the client ends up with the image.
+pub(crate) fn run(client: &str, stage: &Stage, routes: &[&'static str], pull: impl Fn(&str, &Image, When)) {
+    for when in [When::Cold, When::Warm, When::Gone] {
+        if when == When::Gone {
+            stage.lose_upstream();
+        }
+        for route in routes {
+            let before = stage.larder.blobs_fetched();
+            pull(route, &Image::of(route), when);
+            let fetched = stage.larder.blobs_fetched() - before;
+            assert_eq!(
+                fetched > 0,
+                when == When::Cold,
+                "{client} by {route}, {when:?}: {fetched} blobs came from upstream"
+            );
+        }
+    }
+    assert_eq!(stage.simulator().violations(), Vec::<String>::new(), "what ACR would have refused");
+    assert_eq!(stage.larder.metric("larder_digest_failures_total", ""), 0);
+    for route in routes {
+        fs::write(passed(client, route), "").unwrap();
+    }
+}
+
+/// The routes of a client's rows.
+pub(crate) fn routes(client: &str) -> Vec<&'static str> {
+    let routes: Vec<_> = ROWS.iter().filter(|row| row.client == client).map(|row| row.route).collect();
+    assert!(!routes.is_empty(), "no row is for {client}");
+    routes
+}
+
+/// Where a run leaves word that it succeeded, for the page.
+pub(crate) fn passed(client: &str, route: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients");
+    fs::create_dir_all(&folder).unwrap();
+    folder.join(format!("{client} by {route}"))
+}
