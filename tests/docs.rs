@@ -136,6 +136,19 @@ fn queries_name_metrics_that_exist() {
     assert!(seen > known.len());
 }
 
+/// The clients that are replayed are named with the test that does it.
+#[test]
+fn the_page_of_clients_names_tests_that_exist() {
+    let (page, tests) = (read("docs/clients.md"), read("tests/pull/replayed.rs"));
+    let functions: BTreeSet<&str> =
+        tests.lines().filter_map(|line| line.strip_prefix("async fn ")?.strip_suffix("() {")).collect();
+    let (_, replayed) = page.split_once("## What is replayed").unwrap();
+    let (replayed, _) = replayed.split_once("## What is not run").unwrap();
+    let named: BTreeSet<&str> =
+        replayed.lines().filter_map(|line| line.split('`').nth(1).filter(|_| line.starts_with("| "))).collect();
+    assert_eq!(named, functions);
+}
+
 /// The directives of the unit's `[Service]`.
 fn service() -> Vec<(String, String)> {
     let text = read("systemd/larder.service");

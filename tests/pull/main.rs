@@ -19,6 +19,7 @@ mod lists;
 mod membership;
 mod naming;
 mod registries;
+mod replayed;
 mod strange;
 mod traps;
 
