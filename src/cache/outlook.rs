@@ -144,15 +144,12 @@ impl Outlook {
 
     /// Draws the conclusions of a push, of which none is about who may pull.
     pub(super) fn told(&self, error: Option<&UpstreamError>) {
-        match error {
-            Some(error) => {
-                self.reach.failed(false, error);
-                self.failed(None, error);
-            }
-            None => {
-                self.reach.answered(false);
-                self.answered();
-            }
+        if let Some(error) = error {
+            self.reach.failed(false, error);
+            self.failed(None, error);
+        } else {
+            self.reach.answered(false);
+            self.answered();
         }
     }
 

@@ -17,7 +17,9 @@ impl Inner {
     pub(super) async fn relist_tags(&self, repository: &Repository, set: &[Tag], gone: &[Tag]) {
         let change = |names: &mut Vec<String>| {
             names.retain(|name| gone.iter().all(|tag| tag.as_str() != name));
-            set.iter().for_each(|tag| insert(names, tag.as_str()));
+            for tag in set {
+                insert(names, tag.as_str());
+            }
         };
         self.relist(&ListKey::Tags(repository.clone()), change).await;
     }
@@ -48,12 +50,11 @@ impl Inner {
     }
 
     async fn names(&self, key: &ListKey) -> Option<Vec<String>> {
-        let entries = match self.lists.get(key) {
-            Some(state) => state.entries?,
-            None => {
-                let stored = heard("read a list of", key.registry(), self.store.list(key).await)??;
-                Arc::new(serde_json::from_slice(&stored.content).ok()?)
-            }
+        let entries = if let Some(state) = self.lists.get(key) {
+            state.entries?
+        } else {
+            let stored = heard("read a list of", key.registry(), self.store.list(key).await)??;
+            Arc::new(serde_json::from_slice(&stored.content).ok()?)
         };
         match &*entries {
             Entries::Names(names) => Some(names.clone()),

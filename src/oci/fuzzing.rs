@@ -2,35 +2,56 @@
 
 #![allow(clippy::missing_panics_doc, reason = "that is how a target says that a property does not hold")]
 
-use super::{Accept, Digest, Manifest, MediaType, Name, RangeRequest, Reference, Tag};
+use super::{
+    Accept, Digest, MAX_RANGES, Manifest, MediaType, Name, RangeRequest, Ranges, Reference, Tag, resolve_many,
+};
 
-/// A `Range` header behind eight bytes of length.
+/// `Range`, a line each, behind eight bytes of length.
 pub fn range(input: &[u8]) {
-    let Some((length, header)) = input.split_first_chunk::<8>() else { return };
-    let Ok(header) = std::str::from_utf8(header) else { return };
-    let Some(request) = RangeRequest::parse(header) else { return };
-    let again = match request {
-        RangeRequest::From(first, u64::MAX) => format!("bytes={first}-"),
-        RangeRequest::From(first, last) => format!("bytes={first}-{last}"),
-        RangeRequest::Suffix(count) => format!("bytes=-{count}"),
+    let Some((length, lines)) = input.split_first_chunk::<8>() else { return };
+    let Ok(lines) = std::str::from_utf8(lines) else { return };
+    let Ok(Some(asked)) = Ranges::parse(lines.split('\n')) else { return };
+    let several = match &asked {
+        Ranges::One(range) => std::slice::from_ref(range),
+        Ranges::Many(several) => several,
     };
-    assert_eq!(RangeRequest::parse(&again), Some(request), "{again}");
-    // Any length, and one near the range's ends.
+    assert!(!several.is_empty() && several.len() <= MAX_RANGES);
+    let written: Vec<String> = several.iter().map(|range| written(*range)).collect();
+    let again = format!("bytes={}", written.join(","));
+    assert_eq!(Ranges::parse([again.as_str()]).as_ref(), Ok(&Some(asked.clone())), "{again}");
     let length = u64::from_le_bytes(*length);
-    let near = match request {
-        RangeRequest::From(first, _) => first.saturating_add(length % 3),
-        RangeRequest::Suffix(count) => count.saturating_sub(length % 3),
-    };
-    for length in [length, near] {
-        let Ok(range) = request.resolve(length) else { continue };
-        assert!(range.start < range.end && range.end <= length, "{range:?} of {length}");
-        assert_eq!(range.content_range(length), format!("bytes {}-{}/{length}", range.start, range.end - 1));
-        match request {
-            RangeRequest::From(first, last) => {
-                assert!(range.start == first && (range.end == length || range.end - 1 == last));
-            }
-            RangeRequest::Suffix(count) => assert!(range.end == length && range.len() == count.min(length)),
+    for request in several {
+        // Any length, and one near the range's ends.
+        let near = match *request {
+            RangeRequest::From(first, _) => first.saturating_add(length % 3),
+            RangeRequest::Suffix(count) => count.saturating_sub(length % 3),
+        };
+        check(*request, length);
+        check(*request, near);
+    }
+    if let Some(parts) = resolve_many(several, length) {
+        let total: u128 = parts.iter().map(|part| u128::from(part.len())).sum();
+        assert!(!parts.is_empty() && total <= u128::from(length) && parts.iter().all(|part| part.end <= length));
+    }
+}
+
+fn written(request: RangeRequest) -> String {
+    match request {
+        RangeRequest::From(first, u64::MAX) => format!("{first}-"),
+        RangeRequest::From(first, last) => format!("{first}-{last}"),
+        RangeRequest::Suffix(count) => format!("-{count}"),
+    }
+}
+
+fn check(request: RangeRequest, length: u64) {
+    let Ok(range) = request.resolve(length) else { return };
+    assert!(range.start < range.end && range.end <= length, "{range:?} of {length}");
+    assert_eq!(range.content_range(length), format!("bytes {}-{}/{length}", range.start, range.end - 1));
+    match request {
+        RangeRequest::From(first, last) => {
+            assert!(range.start == first && (range.end == length || range.end - 1 == last));
         }
+        RangeRequest::Suffix(count) => assert!(range.end == length && range.len() == count.min(length)),
     }
 }
 

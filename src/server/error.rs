@@ -126,7 +126,6 @@ impl Problem {
             CacheError::BodyLost(BodyLost::Stalled(_)) => {
                 Self::new(StatusCode::REQUEST_TIMEOUT, Code::BlobUploadInvalid, &error)
             }
-            CacheError::BodyLost(BodyLost::Copy(_)) => Self::new(StatusCode::BAD_GATEWAY, Code::Unknown, &error),
             CacheError::Absent { code, message } => {
                 Self { code, ..Self::new(StatusCode::NOT_FOUND, Code::Unknown, &message) }
             }
@@ -141,7 +140,8 @@ impl Problem {
             CacheError::Busy { retry, .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, &error).after(retry)
             }
-            CacheError::TooMany { .. }
+            CacheError::BodyLost(BodyLost::Copy(_))
+            | CacheError::TooMany { .. }
             | CacheError::Mismatch { .. }
             | CacheError::Unreadable { .. }
             | CacheError::Aborted => Self::new(StatusCode::BAD_GATEWAY, Code::Unknown, &error),

@@ -3,7 +3,7 @@
 #![allow(clippy::missing_panics_doc, reason = "that is how a target says that a property does not hold")]
 
 use super::request::{AcrResource, Resolved};
-use super::request::{Routes, Target, range, without_port};
+use super::request::{Routes, Target, ranges, without_port};
 use crate::oci::Registry;
 use http::HeaderMap;
 
@@ -25,7 +25,7 @@ pub fn request(input: &[u8]) {
     if let Some(value) = lines.next().and_then(|line| http::HeaderValue::from_str(line).ok()) {
         let mut headers = HeaderMap::new();
         headers.append(http::header::RANGE, value);
-        let _ = range(&headers);
+        let _ = ranges(&headers);
     }
     if let Some(host) = host {
         assert!(host.starts_with(without_port(host)));
@@ -43,7 +43,7 @@ pub fn request(input: &[u8]) {
 fn named(resolved: &Resolved) -> Option<String> {
     let naming = &resolved.naming;
     Some(match &resolved.target {
-        Target::Catalogue(_) => naming.path("_catalog"),
+        Target::Catalogue(_) | Target::Catalogues => naming.path("_catalog"),
         Target::Manifest(repository, reference) => naming.path(&format!("{}/manifests/{reference}", repository.name)),
         Target::Blob(repository, digest) => naming.path(&format!("{}/blobs/{digest}", repository.name)),
         Target::Tags(repository) => naming.path(&format!("{}/tags/list", repository.name)),

@@ -193,7 +193,7 @@ impl Pool {
             }
             Some(permits)
         };
-        let wait = if share != Share::Small { self.wait * DOWNLOAD_PATIENCE } else { self.wait };
+        let wait = if share == Share::Small { self.wait } else { self.wait * DOWNLOAD_PATIENCE };
         match tokio::time::timeout(wait, wanted).await {
             Ok(Some(permits)) => Ok(permits),
             Ok(None) | Err(_) => Err(Failure::new(
