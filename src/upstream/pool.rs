@@ -193,7 +193,7 @@ impl Pool {
             }
             Some(permits)
         };
-        let wait = if share == Share::Small { self.wait } else { self.wait * DOWNLOAD_PATIENCE };
+        let wait = if share == Share::Download { self.wait * DOWNLOAD_PATIENCE } else { self.wait };
         match tokio::time::timeout(wait, wanted).await {
             Ok(Some(permits)) => Ok(permits),
             Ok(None) | Err(_) => Err(Failure::new(
