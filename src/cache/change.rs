@@ -170,6 +170,10 @@ impl Inner {
                 let gone = heard("forget", digest, self.forget_manifest(repository, digest, &tags).await);
                 let gone = gone.unwrap_or_default();
                 self.relist_tags(repository, &[], &gone).await;
+                if tags.len() == gone.len() {
+                    // A repository without tags may be one no more.
+                    self.relist_catalogue(repository, |_| ()).await;
+                }
                 gone.iter().for_each(no_tag);
                 no_manifest(digest);
             }
@@ -179,8 +183,7 @@ impl Inner {
             }
             Removal::Repository(_) => {
                 let name = repository.name.as_str();
-                let catalogue = ListKey::Catalogue(repository.registry.clone());
-                self.relist(&catalogue, |names| names.retain(|known| known != name)).await;
+                self.relist_catalogue(repository, |names| names.retain(|known| known != name)).await;
                 if let Some(links) = heard("forget", repository, self.forget_repository(repository).await) {
                     links.tags.iter().for_each(|(tag, _)| no_tag(tag));
                     links.manifests.iter().for_each(no_manifest);
@@ -204,7 +207,9 @@ impl Inner {
         };
         self.doubt_tags(repository, outlook, &tags).await;
         self.relist_tags(repository, &[], &[]).await;
-        self.relist(&ListKey::Catalogue(repository.registry.clone()), |_| ()).await;
+        if let Removal::Repository(_) = what {
+            self.relist_catalogue(repository, |_| ()).await;
+        }
     }
 
     async fn tags_of(&self, repository: &Repository) -> Vec<(Tag, Digest)> {

@@ -1,8 +1,8 @@
 //! What a write through larder does to answers that are under way: whoever asks after the write's answer never gets what was so
 //! before it.
 //!
-//! Each repository, and each upstream's catalogue, has a generation. A write raises it before it is forwarded and once more when its
-//! answer is being applied. Work on an answer (a flight, a fill) knows the generation that it began under: nobody of a later one joins
+//! Each repository has a generation. A write raises it before it is forwarded and once more when its answer has been applied. So has each
+//! upstream's catalogue, which is raised when a repository comes or goes. Work on an answer (a flight, a fill) knows the generation that it began under: nobody of a later one joins
 //! it, and what it brings is kept only while that generation is still the current one.
 //!
 //! Keeping is shared, applying a write is exclusive: an answer that is being kept when a write begins is on disk before the write's
@@ -132,6 +132,15 @@ impl Generations {
         Some(self.catalogues.get(registry)?.look().await)
     }
 
+    /// The upstream's list of repositories is about to be changed: what was begun before is kept no more, and nothing is kept until the
+    /// result is dropped. To be asked for after a repository's write is settled, never before.
+    pub(super) async fn change_catalogue(&self, registry: &Registry) -> Option<OwnedRwLockWriteGuard<()>> {
+        let stripe = self.catalogues.get(registry)?;
+        let exclusive = Arc::clone(&stripe.keeping).write_owned().await;
+        stripe.raise();
+        Some(exclusive)
+    }
+
     /// A write is about to be forwarded.
     pub(super) fn begin(self: &Arc<Self>, repository: &Repository, touch: Touch) -> Write {
         let flying = Arc::new(Flying { touch, disturbed: AtomicBool::new(false) });
@@ -160,22 +169,12 @@ pub(super) struct Write {
 impl Write {
     /// Upstream has answered. Until the result is dropped nobody keeps anything of the repository.
     pub(super) async fn settle(self) -> Settling {
-        let locks = self.stripes().map(|stripe| Arc::clone(&stripe.keeping));
-        let mut exclusive = Vec::new();
-        for keeping in locks.into_iter().collect::<Vec<_>>() {
-            exclusive.push(keeping.write_owned().await);
-        }
+        let exclusive = Arc::clone(&self.generations.stripe(&self.repository).keeping).write_owned().await;
         Settling { write: self, _exclusive: exclusive }
     }
 
-    /// The repository's counter first, then the catalogue's: always in this order.
-    fn stripes(&self) -> impl Iterator<Item = &Stripe> {
-        let catalogue = self.generations.catalogues.get(&self.repository.registry);
-        std::iter::once(self.generations.stripe(&self.repository)).chain(catalogue)
-    }
-
     fn raise(&self) {
-        self.stripes().for_each(Stripe::raise);
+        self.generations.stripe(&self.repository).raise();
     }
 }
 
@@ -197,7 +196,7 @@ impl Drop for Write {
 #[derive(Debug)]
 pub(super) struct Settling {
     write: Write,
-    _exclusive: Vec<OwnedRwLockWriteGuard<()>>,
+    _exclusive: OwnedRwLockWriteGuard<()>,
 }
 
 impl Settling {
@@ -244,11 +243,22 @@ mod tests {
         let (generations, it) = generations();
         let write = generations.begin(&it, Touch::Everything);
         let during = generations.current(&it);
-        let catalogue = generations.current_catalogue(&it.registry);
         drop(write);
         assert!(generations.keep(&it, during).await.is_none());
-        assert!(generations.keep_catalogue(&it.registry, catalogue).await.is_none());
         assert!(lock(&generations.under_way).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_catalogue_changes_by_itself_and_holds_up_no_repository() {
+        let (generations, it) = generations();
+        let before = generations.current_catalogue(&it.registry);
+        drop(generations.begin(&it, Touch::Everything).settle().await);
+        assert!(generations.keep_catalogue(&it.registry, before).await.is_some(), "most writes do not change it");
+        let changing = generations.change_catalogue(&it.registry).await;
+        assert!(timeout(MOMENT, generations.look_catalogue(&it.registry)).await.is_err());
+        assert!(timeout(MOMENT, generations.look(&it)).await.is_ok());
+        drop(changing);
+        assert!(generations.keep_catalogue(&it.registry, before).await.is_none());
     }
 
     #[tokio::test(start_paused = true)]

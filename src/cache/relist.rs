@@ -31,11 +31,17 @@ impl Inner {
         let known = self.lists.get(&key).and_then(|state| state.entries);
         let is_in = matches!(known.as_deref(), Some(Entries::Names(names)) if names.iter().any(|known| known == name));
         if !is_in {
-            self.relist(&key, |names| insert(names, name)).await;
+            self.relist_catalogue(repository, |names| insert(names, name)).await;
         }
     }
 
-    pub(super) async fn relist(&self, key: &ListKey, change: impl FnOnce(&mut Vec<String>)) {
+    pub(super) async fn relist_catalogue(&self, repository: &Repository, change: impl FnOnce(&mut Vec<String>)) {
+        let registry = &repository.registry;
+        let _changing = self.generations.change_catalogue(registry).await;
+        self.relist(&ListKey::Catalogue(registry.clone()), change).await;
+    }
+
+    async fn relist(&self, key: &ListKey, change: impl FnOnce(&mut Vec<String>)) {
         let Some(mut names) = self.names(key).await.filter(|names| names.len() <= LONGEST) else {
             heard("forget a list of", key.registry(), self.forget_list(key).await);
             return;
