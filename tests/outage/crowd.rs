@@ -50,8 +50,8 @@ async fn a_farm_that_wants_200_blobs_at_once_gets_them_all_and_keeps_no_tag_wait
     for number in 0..10 {
         acr.push_artifact("a/b", &format!("v{number}"), &[("x", "text/plain", Bytes::from_static(b"x"))]);
     }
-    // 25 MiB through a line of 4 MiB/s, over 14 connections for blobs: the last ones wait for six seconds.
-    acr.knobs().turn(|knobs| knobs.total_rate = Some(4 << 20));
+    // 25 MiB through a line of 3 MiB/s, over 14 connections for blobs: the last ones wait for eight seconds.
+    acr.knobs().turn(|knobs| knobs.total_rate = Some(3 << 20));
     let larder =
         Arc::new(Setup::of(&acr).with(|settings| settings.server.limits.upstream_connections = 16).start().await);
     let farm = tokio::spawn({
@@ -61,15 +61,14 @@ async fn a_farm_that_wants_200_blobs_at_once_gets_them_all_and_keeps_no_tag_wait
     tokio::time::sleep(Duration::from_millis(200)).await;
     let mut slowest = Duration::ZERO;
     for number in 0..10 {
-        let full = !farm.is_finished();
-        assert!(full || number > 0, "the line is full while tags are asked for");
+        assert!(number > 0 || !farm.is_finished(), "the line is full while tags are asked for");
         let begun = Instant::now();
         let method = if number % 2 == 0 { "GET" } else { "HEAD" };
         let answer = larder.call(method, &format!("/v2/a/b/manifests/v{number}")).send().await;
         assert_eq!(answer.status, 200);
         slowest = slowest.max(begun.elapsed());
     }
-    assert!(slowest < Duration::from_secs(2), "a tag waited {slowest:?} for blobs");
+    assert!(slowest < Duration::from_secs(5), "a tag waited {slowest:?} for blobs");
     assert_eq!(farm.await.unwrap(), [(200, 200)]);
     assert_eq!(acr.downloads(), 200);
 }

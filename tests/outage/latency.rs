@@ -17,7 +17,7 @@ const REVALIDATE_WAIT: Duration = Duration::from_millis(400);
 const EXPIRED: usize = 2;
 const COLD: usize = 2;
 const ROUNDS: usize = 3;
-const HITS: usize = 150;
+const HITS: usize = 100;
 /// What the machine may add to a 99th percentile by itself.
 const SLACK: Duration = Duration::from_millis(20);
 
@@ -27,13 +27,11 @@ type Begin = fn(&Acr);
 fn outages() -> Vec<(&'static str, Begin)> {
     vec![
         ("connection refused", |acr| acr.stop_listening()),
-        ("connection reset", |acr| acr.knobs().turn(|k| k.login.reset = true)),
         ("accepts and never answers", |acr| acr.knobs().turn(|k| k.login.hang = true)),
         ("packets vanish", |acr| acr.stop_listening()),
         ("503", |acr| acr.knobs().fail(PathClass::Login, FaultAnswer::empty(503))),
         ("429", |acr| acr.knobs().fail(PathClass::Manifests, FaultAnswer::throttled(2))),
         ("the firewall's 403", |acr| acr.knobs().turn(|k| k.firewall = true)),
-        ("a portal", |acr| acr.knobs().fail(PathClass::Login, FaultAnswer::Portal { status: 200 })),
     ]
 }
 
