@@ -18,6 +18,7 @@ mod damage;
 mod disk;
 mod kept;
 mod multirange;
+mod pressure;
 mod ranges;
 mod resume;
 mod sources;

@@ -10,6 +10,7 @@ mod ingests;
 mod links;
 mod opening;
 mod pieces;
+mod pressure;
 mod scrub;
 mod space;
 mod trouble;

@@ -1,0 +1,89 @@
+//! Making room while everything goes on. `docs/testing.md` says how to run these at full size.
+
+use crate::common::{Bench, content, sha256, until_async, walked};
+use larder::oci::Digest;
+use larder::store::{IngestError, Refusal};
+use std::time::{Duration, Instant};
+
+const SMALL: usize = 1024;
+
+/// The longest that 99 of 100 took.
+fn p99(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[(times.len() * 99).div_ceil(100) - 1]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_hit_waits_for_an_eviction() {
+    let count: usize = std::env::var("LARDER_TEST_EVICT").map_or(3000, |count| count.parse().unwrap());
+    let digests: Vec<Digest> = (0..count).map(|seed| sha256(&content(seed as u64, SMALL))).collect();
+    let mut bench = Bench::new().await;
+    let limit = (count * SMALL + 2_000_000) as u64;
+    bench.set(|settings| settings.max_size = Some(limit));
+    bench
+        .reopen(|folder| {
+            for (seed, digest) in digests.iter().enumerate() {
+                let path = folder.join("blobs/sha256").join(digest.hex());
+                std::fs::write(path, content(seed as u64, SMALL)).unwrap();
+            }
+        })
+        .await;
+    while !bench.store.usage().exact {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let hot = &digests[..50];
+    let hit = async |number: usize| {
+        let begun = Instant::now();
+        let blob = bench.store.blob(&hot[number % hot.len()]).await.unwrap().unwrap();
+        assert_eq!(blob.file().read(0, SMALL).await.unwrap().len(), SMALL);
+        begun.elapsed()
+    };
+    let mut alone = Vec::new();
+    for number in 0..2000 {
+        alone.push(hit(number).await);
+    }
+
+    let (store, begun) = (bench.store.clone(), Instant::now());
+    let large = (limit / 10) * 8;
+    let eviction = tokio::spawn(async move { store.ingest(&sha256(b"large"), Some(large)).await.map(drop) });
+    let mut beside = Vec::new();
+    while !eviction.is_finished() {
+        beside.push(hit(beside.len()).await);
+    }
+    eviction.await.unwrap().unwrap();
+    let took = begun.elapsed();
+    let evicted = bench.metrics.store_evictions.with_label_values(&["space"]).get();
+    println!("{evicted} evictions in {took:?}; {} hits beside", beside.len());
+    assert!(evicted as usize >= count * 7 / 10, "{evicted} of {count}");
+    assert!(beside.len() > 20, "{} hits in {took:?}", beside.len());
+    let (alone, beside) = (p99(alone), p99(beside));
+    println!("p99 of a hit: {alone:?} alone, {beside:?} beside");
+    // Below some milliseconds the machine's scheduler is measured.
+    assert!(beside <= (alone * 2).max(Duration::from_millis(5)), "{beside:?}, alone {alone:?}");
+    for digest in hot {
+        assert!(bench.store.blob(digest).await.unwrap().is_some(), "what was just used stays");
+    }
+}
+
+#[tokio::test]
+async fn ingests_that_nobody_goes_on_with_make_room_at_once_and_running_ones_never() {
+    const PART: usize = 1_000_000;
+    let bench = Bench::with(|settings| settings.max_size = Some(5 * PART as u64)).await;
+    walked(&bench.store).await;
+    let begin =
+        async |name: &str, length: usize| bench.store.ingest(&sha256(name.as_bytes()), Some(length as u64)).await;
+    let file = |name: &str| bench.path(format!("ingest/sha256/{}", sha256(name.as_bytes()).hex()));
+    let mut running = begin("running", 2 * PART).await.unwrap();
+    running.write(content(1, PART)).await.unwrap();
+    for left in ["left", "left too"] {
+        begin(left, PART).await.unwrap().write(content(2, PART / 2)).await.unwrap();
+    }
+    let refused = begin("large", 4 * PART).await;
+    assert!(matches!(refused, Err(IngestError::Refused(Refusal::Full { .. }))), "what runs keeps its room");
+    assert!(file("running").exists());
+    // Dropped a moment ago, or refused: their last job may still hold them.
+    until_async("those that were left make room", async || begin("other", 2 * PART).await.is_ok()).await;
+    assert!(!file("left").exists() && !file("left too").exists());
+    running.write(content(3, PART)).await.unwrap();
+    assert_eq!(running.received(), 2 * PART as u64);
+}
