@@ -8,6 +8,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod bounds;
 mod catalogue;
 mod clients;
 mod content;

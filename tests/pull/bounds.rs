@@ -1,0 +1,66 @@
+//! Going over the bounds of what is remembered changes no answer: what memory has no room for is read from the files or asked again.
+
+use super::harness::simulator::{Artifact, Options};
+use super::harness::{Acr, Setup};
+use bytes::Bytes;
+use std::time::Duration;
+
+const REPOSITORY: &str = "samples/many";
+const MANY: usize = 60;
+
+fn target(tag: &str) -> String {
+    format!("/v2/{REPOSITORY}/manifests/{tag}")
+}
+
+fn push(acr: &Acr) -> Vec<(String, Artifact)> {
+    let push = |number| {
+        let (tag, content) = (format!("v{number}"), Bytes::from(format!("content {number}")));
+        let artifact = acr.push_artifact(REPOSITORY, &tag, &[("a.txt", "text/plain", content)]);
+        (tag, artifact)
+    };
+    (0..MANY).map(push).collect()
+}
+
+#[tokio::test]
+async fn more_tags_and_manifests_than_memory_holds_are_hits_from_the_files() {
+    let acr = Acr::start(Options::public()).await;
+    let artifacts = push(&acr);
+    let setup = Setup::of(&acr).tag_ttl(Duration::from_secs(3600)).with(|settings| {
+        settings.server.limits.tag_entries = 4;
+        settings.server.limits.manifest_memory = 4096;
+    });
+    let larder = setup.start().await;
+    for (tag, artifact) in &artifacts {
+        assert!(larder.get(&target(tag)).await.body == artifact.manifest);
+    }
+    acr.clear_log();
+    for (tag, artifact) in &artifacts {
+        for reference in [tag, &artifact.digest] {
+            let answer = larder.get(&target(reference)).await;
+            assert!(answer.body == artifact.manifest && answer.cache_status().starts_with("larder; hit"), "{answer:?}");
+        }
+    }
+    assert_eq!(acr.log().len(), 0, "nothing was asked again");
+}
+
+#[tokio::test]
+async fn more_absences_than_are_remembered_are_asked_about_again() {
+    let acr = Acr::start(Options::public()).await;
+    push(&acr);
+    let asked = async |entries: usize| {
+        let setup = Setup::of(&acr).upstream(|upstream| upstream.freshness.negative_ttl = Duration::from_secs(3600));
+        let larder = setup.with(|settings| settings.server.limits.negative_entries = entries).start().await;
+        for _ in 0..2 {
+            for number in 0..MANY {
+                let (status, code, _) = larder.get(&target(&format!("absent{number}"))).await.error();
+                assert_eq!((status, code.as_str()), (404, "MANIFEST_UNKNOWN"));
+            }
+        }
+        let asked = acr.manifest_requests("GET");
+        acr.clear_log();
+        asked
+    };
+    assert_eq!(asked(10 * MANY).await, MANY, "all of them are remembered");
+    let few = asked(4).await;
+    assert!(few > MANY * 3 / 2, "{few}: a few of them are");
+}
