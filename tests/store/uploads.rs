@@ -1,6 +1,6 @@
 use crate::common::{Bench, content, fill, open, read, settings, sha256, until};
 use larder::oci::{Algorithm, Digest};
-use larder::store::disk::sim::SimDisk;
+use larder::store::disk::sim::{Fault, SimDisk};
 use larder::store::{Refusal, StoreError, Upload, VerifyError};
 use std::fs;
 use std::path::Path;
@@ -113,9 +113,9 @@ async fn a_full_disk_fails_the_write_and_nothing_else() {
     let (store, _) = open(&settings(Path::new("store")), Arc::new(disk.clone())).await;
     let mut upload = store.upload().await.unwrap();
     upload.write(content(5, 100_000)).await.unwrap();
-    disk.set_full(true);
+    disk.set_fault(Some(Fault::Full));
     assert!(upload.write(content(6, 100_000)).await.is_err());
-    disk.set_full(false);
+    disk.set_fault(None);
     upload.discard().await;
     fill(&store, &content(7, 1000)).await;
 }
