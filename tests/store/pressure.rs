@@ -3,7 +3,8 @@
 use crate::common::{Bench, content, sha256, until_async, walked};
 use larder::oci::Digest;
 use larder::store::{IngestError, Refusal};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const SMALL: usize = 1024;
 
@@ -54,7 +55,7 @@ async fn no_hit_waits_for_an_eviction() {
     let took = begun.elapsed();
     let evicted = bench.metrics.store_evictions.with_label_values(&["space"]).get();
     println!("{evicted} evictions in {took:?}; {} hits beside", beside.len());
-    assert!(evicted as usize >= count * 7 / 10, "{evicted} of {count}");
+    assert!(evicted >= (count as u64) * 7 / 10, "{evicted} of {count}");
     assert!(beside.len() > 20, "{} hits in {took:?}", beside.len());
     let (alone, beside) = (p99(alone), p99(beside));
     println!("p99 of a hit: {alone:?} alone, {beside:?} beside");
