@@ -210,6 +210,8 @@ fn each_rule_within_an_upstream_has_its_own_error() {
         ("url = \"https://myacr.azurecr.io/v2\"", "write https://myacr.azurecr.io"),
         ("connect_timeout = \"0s\"", "time limit of zero"),
         ("token_realms = [\"https://x\"]", "is not a host"),
+        ("mirrors = [\"mirror.lan\"]", "'mirror.lan' is not a url"),
+        ("mirrors = [\"https://mirror.lan/v2\"]", "has a path"),
         ("ca_file = \"none.pem\"", "none.pem"),
         ("credential = { kind = \"password\", password_file = \"larder.toml\" }", "needs a username"),
         ("credential = { kind = \"password\", username = \"a:b\", password_file = \"larder.toml\" }", "no colon"),

@@ -184,6 +184,8 @@ pub struct UpstreamSettings {
     pub default: bool,
     /// Scheme and authority, `https://myacr.azurecr.io`; no path, no trailing slash.
     pub url: http::Uri,
+    /// Further addresses of the same content, asked in this order when `url` does not answer; never written to.
+    pub mirrors: Vec<http::Uri>,
     /// PEM file of roots besides the system's.
     pub ca_file: Option<PathBuf>,
     /// Hosts (`host` or `host:port`) besides the upstream's own that may be sent the credential.
@@ -215,6 +217,7 @@ impl UpstreamSettings {
             aliases: Vec::new(),
             default: false,
             url,
+            mirrors: Vec::new(),
             ca_file: None,
             token_realms: Vec::new(),
             credential: CredentialSettings::Anonymous,

@@ -90,6 +90,7 @@ fn check_defaults(reader: &mut Reader, upstreams: &[UpstreamSettings], origins: 
 fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Option<UpstreamSettings> {
     let name = read_name(&mut section);
     let url = read_url(&mut section, name.as_deref());
+    let mirrors = read_mirrors(&mut section);
     let aliases = each(&mut section, "aliases", parse_alias);
     let default = section.or("default", only);
     let ca_file = read_file(&mut section, "ca_file", "the system's certificate authorities alone", places);
@@ -114,6 +115,7 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
         aliases,
         default,
         url: url?,
+        mirrors,
         ca_file,
         token_realms,
         credential,
@@ -166,6 +168,12 @@ fn read_url(section: &mut Section<'_>, name: Option<&str>) -> Option<Uri> {
             None
         }
     }
+}
+
+/// Addresses that are asked when the upstream's own does not answer.
+fn read_mirrors(section: &mut Section<'_>) -> Vec<Uri> {
+    let texts = each(section, "mirrors", |text| parse_url(text).map(|url| show_url(&url)));
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -26,6 +26,7 @@ mod jwt;
 mod link;
 mod list;
 mod listening;
+mod mirrors;
 mod op;
 mod origin;
 mod payload;

@@ -16,7 +16,7 @@ use super::throttle::Throttle;
 use super::tokens::Tokens;
 use super::wire::{Answer, Wire};
 use crate::config::Environment;
-use crate::config::{Limits, UpstreamSettings};
+use crate::config::{CredentialSettings, Limits, UpstreamSettings};
 use crate::oci::{self, Accept, Digest, Manifest, MediaType, Name, Reference, Registry};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
@@ -39,12 +39,25 @@ pub struct Upstream(Arc<Inner>);
 
 struct Inner {
     name: Registry,
+    /// The name for messages, with the host if it is a mirror's.
+    shown: String,
     url: Uri,
     origin: Origin,
     session: Session,
     rate: Option<Arc<Rate>>,
     sealed: bool,
     metrics: Arc<Metrics>,
+    mirrors: Vec<Upstream>,
+}
+
+/// What the addresses of one upstream are made of.
+struct Parts<'a> {
+    settings: &'a UpstreamSettings,
+    limits: &'a Limits,
+    metrics: Arc<Metrics>,
+    environment: &'a Environment,
+    resolver: &'a Resolver,
+    rate: Option<Arc<Rate>>,
 }
 
 /// What a registry says of a manifest without sending it.
@@ -106,7 +119,7 @@ impl Upstream {
         metrics: Arc<Metrics>,
         environment: &Environment,
     ) -> Result<Self, SetupError> {
-        Self::resolving(settings, limits, metrics, environment, Resolver::of_system())
+        Self::resolving(settings, limits, metrics, environment, &Resolver::of_system())
     }
 
     /// The same, with names looked up in a way of its own.
@@ -115,12 +128,24 @@ impl Upstream {
         limits: &Limits,
         metrics: Arc<Metrics>,
         environment: &Environment,
-        resolver: Resolver,
+        resolver: &Resolver,
     ) -> Result<Self, SetupError> {
+        let rate = settings.max_rate.map(|rate| Arc::new(Rate::new(rate)));
+        let parts = Parts { settings, limits, metrics, environment, resolver, rate };
+        let mirrors = settings.mirrors.iter().map(|url| Self::endpoint(&parts, Some(url), Vec::new()));
+        let mirrors = mirrors.collect::<Result<Vec<_>, _>>()?;
+        Self::endpoint(&parts, None, mirrors)
+    }
+
+    /// One address of an upstream: its own, or a mirror's.
+    fn endpoint(parts: &Parts<'_>, mirror: Option<&Uri>, mirrors: Vec<Self>) -> Result<Self, SetupError> {
+        let Parts { settings, limits, environment, .. } = *parts;
+        let (metrics, resolver) = (Arc::clone(&parts.metrics), parts.resolver.clone());
         let name = settings.name.clone();
-        let Some(origin) = Origin::of(&settings.url) else {
+        let url = mirror.unwrap_or(&settings.url);
+        let Some(origin) = Origin::of(url) else {
             // Without a user's part, which may hold a password.
-            let url = settings.url.to_string();
+            let url = url.to_string();
             let url = url.split_once('@').map_or(url.clone(), |(_, rest)| format!("…@{rest}"));
             return Err(SetupError::Address { upstream: name.to_string(), url });
         };
@@ -130,19 +155,28 @@ impl Upstream {
         let (stall, sealed) = (settings.stall_timeout, settings.sealed);
         let throttle = Throttle::new(settings.tier);
         let wire = Arc::new(Wire::new(name.clone(), pool, Arc::clone(&metrics), stall, throttle, sealed));
+        // A mirror may be anybody's: it gets the login if the operator has named it for that, and not over a weaker scheme.
+        let trusted = mirror.is_none()
+            || Origin::of(&settings.url).is_some_and(|own| own.trusts(&origin, &settings.token_realms));
+        let credential = if trusted { &settings.credential } else { &CredentialSettings::Anonymous };
         let granter = Granter {
             name: name.clone(),
             origin: origin.clone(),
             token_realms: settings.token_realms.clone(),
-            login: Memo::new(credential::source(&settings.credential, name.as_str(), &origin, environment)),
+            login: Memo::new(credential::source(credential, name.as_str(), &origin, environment)),
             wire: Arc::clone(&wire),
             metrics: Arc::clone(&metrics),
             exchanged: Tokens::new(EXCHANGES),
         };
         let session = Session::new(wire, granter, limits.tokens);
-        let url = settings.url.clone();
-        let rate = settings.max_rate.map(|rate| Arc::new(Rate::new(rate)));
-        Ok(Self(Arc::new(Inner { name, url, origin, session, rate, sealed, metrics })))
+        let shown = if mirror.is_some() { format!("{name}'s mirror {origin}") } else { name.to_string() };
+        let (url, rate) = (url.clone(), parts.rate.clone());
+        Ok(Self(Arc::new(Inner { name, shown, url, origin, session, rate, sealed, metrics, mirrors })))
+    }
+
+    /// The addresses that are asked when its own does not answer.
+    pub(super) fn mirrors(&self) -> &[Self] {
+        if self.0.sealed { &[] } else { &self.0.mirrors }
     }
 
     /// Its canonical name.
@@ -174,7 +208,11 @@ impl Upstream {
     }
 
     /// Asks whether a manifest is there, and which one a tag means.
-    pub async fn head_manifest(&self, repository: &Name, reference: &Reference) -> Result<ManifestHead, UpstreamError> {
+    pub(super) async fn head_manifest_here(
+        &self,
+        repository: &Name,
+        reference: &Reference,
+    ) -> Result<ManifestHead, UpstreamError> {
         let ask = self.manifest(Op::ManifestHead, Method::HEAD, repository, reference, MANIFESTS);
         let answer = match ask {
             Ok(ask) => self.0.session.fetch_head(ask).await,
@@ -189,7 +227,7 @@ impl Upstream {
     }
 
     /// Fetches a manifest; without `accept` as whatever type it is stored.
-    pub async fn get_manifest(
+    pub(super) async fn get_manifest_here(
         &self,
         repository: &Name,
         reference: &Reference,
@@ -206,7 +244,11 @@ impl Upstream {
     }
 
     /// Asks whether a blob is there; the answer is its length, if that was said.
-    pub async fn head_blob(&self, repository: &Name, digest: &Digest) -> Result<Option<u64>, UpstreamError> {
+    pub(super) async fn head_blob_here(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+    ) -> Result<Option<u64>, UpstreamError> {
         let length = async {
             let ask = self.blob(Op::BlobHead, Method::HEAD, repository, digest)?;
             let answer = self.0.session.fetch_head(ask).await?;
@@ -219,13 +261,13 @@ impl Upstream {
     }
 
     /// Fetches a blob, or the bytes from a first to a last one, inclusive and perhaps open.
-    pub async fn get_blob(
+    pub(super) async fn get_blob_here(
         &self,
         repository: &Name,
         digest: &Digest,
         range: Option<(u64, Option<u64>)>,
     ) -> Result<FetchedBlob, UpstreamError> {
-        let attempt = format!("fetch blob {digest} of {repository} from {}", self.0.name);
+        let attempt = format!("fetch blob {digest} of {repository} from {}", self.0.shown);
         let fetched = async {
             let mut ask = self.blob(Op::BlobGet, Method::GET, repository, digest)?;
             if let Some((first, last)) = range {
@@ -244,7 +286,7 @@ impl Upstream {
     }
 
     /// Fetches one page of a list.
-    pub async fn get_list(&self, request: list::ListRequest) -> Result<list::FetchedList, UpstreamError> {
+    pub(super) async fn get_list_here(&self, request: list::ListRequest) -> Result<list::FetchedList, UpstreamError> {
         let attempt = request.attempt();
         let fetched = async {
             let ask = request.ask(|path| self.url(path))?;
@@ -312,7 +354,7 @@ impl Upstream {
         outcome: Result<T, Failure>,
         attempt: impl FnOnce() -> String,
     ) -> Result<T, UpstreamError> {
-        self.settled(outcome, || format!("{} from {}", attempt(), self.0.name))
+        self.settled(outcome, || format!("{} from {}", attempt(), self.0.shown))
     }
 
     /// As [`Self::done`], for what is not fetched from there: `attempt` says where.

@@ -13,6 +13,7 @@ mod held;
 mod hosts;
 mod latency;
 mod matrix;
+mod mirrors;
 mod pace;
 mod sealed;
 mod staleness;

@@ -109,10 +109,10 @@ async fn docker_hub() {
     let stale = larder.get("/v2/alpine/manifests/latest").await;
     assert_eq!((stale.status.as_u16(), stale.text()), (200, DOCUMENT));
     assert!(stale.header("warning").is_some(), "{stale:?}");
-    let refused = larder.get("/v2/busybox/manifests/latest").await;
-    let (status, code, message) = refused.error();
+    let answer = larder.get("/v2/busybox/manifests/latest").await;
+    let (status, code, message) = answer.error();
     assert_eq!((status, &*code), (429, "TOOMANYREQUESTS"), "{message}");
-    assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
+    assert!(answer.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
 }
 
 /// ghcr.io: an anonymous token from its own host, no catalogue.

@@ -33,7 +33,7 @@ async fn named() -> (Server, Upstream, Arc<AtomicU8>, mpsc::Sender<()>) {
         settings(&format!("http://registry.invalid:{}", server.address.port()), CredentialSettings::Anonymous);
     settings.connect_timeout = Duration::from_millis(300);
     let metrics = Arc::new(Metrics::new());
-    let made = Upstream::resolving(&settings, &Limits::default(), metrics, &environment(), resolver);
+    let made = Upstream::resolving(&settings, &Limits::default(), metrics, &environment(), &resolver);
     (server, made.unwrap(), state, release)
 }
 

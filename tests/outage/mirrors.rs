@@ -1,0 +1,123 @@
+//! Several addresses of one upstream: its own is believed in everything, a mirror in what it has.
+
+use crate::harness::scripted::{Scripted, answer};
+use crate::harness::simulator::{Options, Seen, samples};
+use crate::harness::{Acr, Setup, sha256, until};
+use bytes::Bytes;
+use http::Uri;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const MIB: usize = 1 << 20;
+
+/// Two registries with the same content, as geo-replicas are.
+async fn pair(size: usize) -> (Acr, Acr, Setup, Bytes, String) {
+    let (acr, mirror) = (Acr::start(Options::public()).await, Acr::start(Options::public()).await);
+    let content = samples::incompressible(7, size);
+    let digest = acr.push_blob("app", content.clone());
+    assert_eq!(mirror.push_blob("app", content.clone()), digest);
+    for registry in [&acr, &mirror] {
+        registry.push_artifact("app", "v1", &[("x", "text/plain", Bytes::from_static(b"x"))]);
+    }
+    let url: Uri = mirror.url().parse().unwrap();
+    let setup = Setup::of(&acr).upstream(|upstream| upstream.mirrors = vec![url]);
+    (acr, mirror, setup, content, digest)
+}
+
+#[tokio::test]
+async fn a_cold_pull_while_its_own_address_is_away_comes_from_the_mirror() {
+    let (acr, mirror, setup, content, digest) = pair(MIB).await;
+    acr.stop_listening();
+    let larder = setup.start().await;
+    let manifest = larder.get("/v2/app/manifests/v1").await;
+    assert_eq!((manifest.status.as_u16(), manifest.header("warning")), (200, None), "{manifest:?}");
+    let blob = larder.get(&format!("/v2/app/blobs/{digest}")).await;
+    assert!(blob.status == 200 && blob.body == content);
+    assert_eq!(larder.get("/v2/app/tags/list").await.json()["tags"], serde_json::json!(["v1"]));
+    assert_eq!(mirror.downloads(), 1);
+}
+
+#[tokio::test]
+async fn an_upstream_that_answers_is_the_only_one_that_is_asked() {
+    let (acr, mirror, setup, _, digest) = pair(MIB).await;
+    let only_there = mirror.push_blob("app", Bytes::from_static(b"only the mirror has this"));
+    let larder = setup.start().await;
+    assert_eq!(larder.get("/v2/app/manifests/v1").await.status, 200);
+    assert_eq!(larder.get(&format!("/v2/app/blobs/{digest}")).await.status, 200);
+    assert_eq!(larder.get(&format!("/v2/app/blobs/{only_there}")).await.status, 404, "its 404 is believed");
+    assert_eq!(larder.get("/v2/app/manifests/v9").await.status, 404);
+    assert!(acr.log().len() > 4 && mirror.log().is_empty(), "{:?}", mirror.log());
+}
+
+/// A mirror may lag: what it does not have may be there all the same.
+#[tokio::test]
+async fn a_mirrors_404_is_an_outage_not_an_absence() {
+    let (acr, mirror, setup, _, _) = pair(MIB).await;
+    let second = Acr::start(Options::public()).await;
+    let only_there = second.push_blob("app", Bytes::from_static(b"the second mirror has this"));
+    let lacking = sha256(b"nobody has this");
+    let more: Uri = second.url().parse().unwrap();
+    acr.stop_listening();
+    let larder = setup.upstream(|upstream| upstream.mirrors.push(more)).start().await;
+    let (status, _, message) = larder.get(&format!("/v2/app/blobs/{lacking}")).await.error();
+    assert_eq!(status, 504, "{message}");
+    assert_eq!(larder.get(&format!("/v2/app/blobs/{only_there}")).await.status, 200, "each is asked in its turn");
+    assert!(!mirror.log().is_empty() && !second.log().is_empty());
+    acr.resume_listening();
+    crate::harness::until_async("its own word counts again", async || {
+        larder.get(&format!("/v2/app/blobs/{lacking}")).await.status == 404
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_download_that_loses_its_address_goes_on_at_the_mirror_where_it_was() {
+    let (acr, mirror, setup, content, digest) = pair(8 * MIB).await;
+    acr.knobs().turn(|knobs| knobs.total_rate = Some(4 * MIB as u64));
+    let larder = setup.start().await;
+    let mut reader = larder.call("GET", &format!("/v2/app/blobs/{digest}")).open().await;
+    reader.at_least(MIB).await;
+    acr.stop_listening();
+    let answer = reader.rest().await.unwrap();
+    assert!(answer.body == content, "{} bytes", answer.body.len());
+    let resumed: Vec<_> = mirror.log().into_iter().filter(Seen::is_blob_body).collect();
+    let from = resumed.last().unwrap().range.clone().unwrap();
+    let offset: usize = from.strip_prefix("bytes=").unwrap().trim_end_matches('-').parse().unwrap();
+    assert!((MIB..8 * MIB).contains(&offset), "{from}");
+    until("the blob is stored", || larder.stores(&digest)).await;
+}
+
+/// A mirror may be anybody's.
+#[tokio::test]
+async fn a_mirror_is_sent_the_login_only_if_it_is_named_for_that() {
+    for named in [false, true] {
+        let heads = Arc::<Mutex<Vec<String>>>::default();
+        let log = Arc::clone(&heads);
+        let mirror = Scripted::start_with_heads(move |head| {
+            log.lock().unwrap().push(head.to_ascii_lowercase());
+            let line = "Www-Authenticate: Basic realm=\"mirror\"";
+            let api = "Docker-Distribution-Api-Version: registry/2.0";
+            answer(
+                "401 Unauthorized",
+                &[api, line, "Content-Type: application/json"],
+                "{\"errors\":[{\"code\":\"UNAUTHORIZED\"}]}",
+            )
+        })
+        .await;
+        let acr = Acr::start(Options::private("ci", "hunter2")).await;
+        acr.stop_listening();
+        let (url, host): (Uri, _) = (mirror.url().parse().unwrap(), mirror.address.to_string());
+        let setup = Setup::of(&acr).password("ci", "hunter2").upstream(|upstream| {
+            upstream.mirrors = vec![url];
+            upstream.connect_timeout = Duration::from_secs(2);
+            if named {
+                upstream.token_realms = vec![host];
+            }
+        });
+        let larder = setup.start().await;
+        assert_eq!(larder.get("/v2/app/manifests/v1").await.status, 504);
+        let heads = heads.lock().unwrap().clone();
+        assert!(!heads.is_empty());
+        assert_eq!(heads.iter().any(|head| head.contains("authorization:")), named, "{heads:?}");
+    }
+}
