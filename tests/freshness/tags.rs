@@ -1,8 +1,9 @@
-use super::harness::UPSTREAM;
-use super::harness::simulator::OCI_MANIFEST;
+use super::harness::simulator::{OCI_MANIFEST, Options};
+use super::harness::{Acr, Setup, UPSTREAM};
 use super::{LONG, NEVER, Scene, TAG, digest, push};
 use larder::config::FreshnessRule;
 use larder::oci::RepositoryPattern;
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_tag_is_served_for_its_time_without_asking() {
@@ -167,4 +168,41 @@ async fn tags_beside_an_image_are_asked_about_soon_whatever_is_set() {
     let signed = push(&scene.acr, &beside, "two");
     tokio::time::sleep(std::time::Duration::from_secs(10)).await;
     assert_eq!(digest(&scene.larder.get(&target).await), signed.digest);
+}
+
+/// Seconds of HEADs: a minute by hand, `LARDER_HEADS_SECONDS=60 cargo test --release --test freshness heads -- --nocapture`.
+fn heads_seconds() -> u64 {
+    std::env::var("LARDER_HEADS_SECONDS").ok().map_or(3, |text| text.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_many_heads_as_there_may_be_cost_one_upstream_request_per_ttl() {
+    let (rate, ttl) = (1000, Duration::from_secs(1));
+    let acr = Acr::start(Options::public()).await;
+    let artifact = acr.push_artifact("app", "v1", &[("a.json", "application/json", bytes::Bytes::from_static(b"{}"))]);
+    let larder = Setup::of(&acr).tag_ttl(ttl).start().await;
+    let began = tokio::time::Instant::now();
+    let end = began + Duration::from_secs(heads_seconds());
+    let client = larder.client();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let digest = artifact.digest.clone();
+        tasks.spawn(async move {
+            let mut sent = 0;
+            let mut pace = tokio::time::interval(Duration::from_secs(10) / rate);
+            while tokio::time::Instant::now() < end {
+                pace.tick().await;
+                let answer = client.call("HEAD", "/v2/app/manifests/v1").send().await;
+                assert_eq!((answer.status.as_u16(), answer.header("docker-content-digest")), (200, Some(&*digest)));
+                sent += 1;
+            }
+            sent
+        });
+    }
+    let sent: usize = tasks.join_all().await.iter().sum();
+    let asked = acr.manifest_requests("HEAD") + acr.manifest_requests("GET");
+    println!("{sent} HEADs in {:?} cost {asked} upstream requests", began.elapsed());
+    // The first one asks twice: what the tag names, and that manifest.
+    let due = usize::try_from(began.elapsed().as_secs() / ttl.as_secs()).unwrap() + 2;
+    assert!(asked <= due && sent > 10 * asked, "{sent} HEADs cost {asked} upstream requests, {due} at most were due");
 }
