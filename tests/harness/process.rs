@@ -25,7 +25,9 @@ impl Process {
 
     /// The same, with a last word on the command.
     pub async fn start_with(setup: &Setup, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
-        let (address, admin) = (free_address(), free_address());
+        let address = free_address();
+        // A port that was given back can be given out again at once.
+        let admin = std::iter::repeat_with(free_address).find(|admin| *admin != address).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", setup.folder.path());
         command.env("LARDER_LOG_FORMAT", "json");
