@@ -1,13 +1,14 @@
 //! Answers to requests for blobs: from the store, from a fill under way, or from upstream.
 
 use super::answer::{BlobAnswer, Content, Provenance};
-use super::download::{Download, Source};
+use super::download::Download;
 use super::error::CacheError;
 use super::fill::{End, Fill, Follower, HELD_BACK, Opened};
 use super::generations::Generation;
 use super::negative::Object;
 use super::outlook::Outlook;
 use super::parts::{FOLLOW_WAIT, OWN_REQUESTS, Parts};
+use super::sources::Source;
 use super::transfer::Transfer;
 use super::want::{Want, Wanted, begins_sound, from_file, resolve};
 use super::{Cache, Inner, heard, lock};

@@ -2,112 +2,21 @@
 
 use super::error::CacheError;
 use super::fill::Progress;
-use super::generations::Generation;
-use super::lock;
-use super::outlook::Outlook;
-use crate::oci::{ByteRange, Digest, Repository};
+use super::patience::Patience;
+use super::sources::{Source, Sources};
+use crate::oci::{ByteRange, Digest};
 use crate::upstream::{ErrorKind, FetchedBlob, UpstreamBody, UpstreamError, in_background};
 use bytes::{Buf, Bytes};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-/// Attempts in a row that bring no byte before a download is given up.
-const ATTEMPTS: u32 = 6;
-/// Pause before the second attempt without progress; it doubles from there (3 s in all).
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// The longest pause that is granted to a source that throttles: what clients bear in the middle of a body.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A body that ends early without an error says that its source has no more. That often, in a row, is believed.
+const EARLY_ENDS: u32 = 6;
 /// How long a body that has brought everything may take to say that it ends. What it then still says is of no use: the digest
 /// decides.
 const END_WAIT: Duration = Duration::from_millis(500);
-
-/// A way to a content through which an allowed reader came.
-#[derive(Clone, Debug)]
-pub(super) struct Source {
-    pub(super) outlook: Arc<Outlook>,
-    pub(super) repository: Repository,
-    /// Whether a link of the repository vouches for the content.
-    pub(super) member: bool,
-    /// When that was found out: what upstream says is good for those who ask since then.
-    pub(super) generation: Generation,
-}
-
-/// The sources of one content, shared by its readers and its download.
-#[derive(Debug, Default)]
-pub(super) struct Sources(Mutex<Ways>);
-
-#[derive(Debug, Default)]
-struct Ways {
-    open: Vec<Source>,
-    /// Repositories whose upstream has answered with the content.
-    proven: Vec<(Repository, Generation)>,
-    /// Repositories whose upstream would not give it, with what it said.
-    closed: Vec<(Repository, Generation, UpstreamError)>,
-}
-
-impl Sources {
-    pub(super) fn of(source: Source) -> Self {
-        let sources = Self::default();
-        sources.add(source);
-        sources
-    }
-
-    /// Adds a source, unless it is known.
-    pub(super) fn add(&self, source: Source) {
-        let mut ways = self.lock();
-        match ways.open.iter_mut().find(|known| known.repository == source.repository) {
-            // What upstream said before the last write proves nothing to those who came after it.
-            Some(known) if known.generation != source.generation => *known = source,
-            Some(_) => {}
-            None => ways.open.push(source),
-        }
-    }
-
-    /// Whether upstream has given the content for `repository`, and nothing was written to it since.
-    pub(super) fn is_proven(&self, repository: &Repository, now: Generation) -> bool {
-        self.lock().proven.iter().any(|(proven, begun)| proven == repository && *begun == now)
-    }
-
-    /// What upstream said when it would not give the content for `repository`, if nothing was written to it since.
-    pub(super) fn refusal(&self, repository: &Repository, now: Generation) -> Option<UpstreamError> {
-        let ways = self.lock();
-        let refusal = ways.closed.iter().find(|(closed, begun, _)| closed == repository && *begun == now);
-        refusal.map(|(_, _, error)| error.clone())
-    }
-
-    /// Repositories for which upstream has given the content, and when it was asked.
-    pub(super) fn proven(&self) -> Vec<(Repository, Generation)> {
-        self.lock().proven.clone()
-    }
-
-    /// The source to try on attempt `attempt`: each in its turn.
-    fn choose(&self, attempt: u32) -> Option<Source> {
-        let ways = self.lock();
-        let count = ways.open.len().max(1);
-        ways.open.get(attempt as usize % count).cloned()
-    }
-
-    fn prove(&self, source: &Source) {
-        let mut ways = self.lock();
-        let proof = (source.repository.clone(), source.generation);
-        if !ways.proven.contains(&proof) {
-            ways.proven.push(proof);
-        }
-    }
-
-    fn close(&self, source: &Source, error: &UpstreamError) {
-        let mut ways = self.lock();
-        ways.open.retain(|open| open.repository != source.repository);
-        ways.closed.push((source.repository.clone(), source.generation, error.clone()));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Ways> {
-        lock(&self.0)
-    }
-}
 
 /// A content, or a part of it, on its way. It does not check the digest; whoever keeps or sends the bytes does.
 #[derive(Debug)]
@@ -122,8 +31,10 @@ pub(super) struct Download {
     body: Option<UpstreamBody>,
     /// Bytes of the body before `offset`: an upstream that ignored the range starts from the beginning.
     skip: u64,
-    /// Attempts since the last byte.
-    attempt: u32,
+    /// How long it may gain nothing.
+    patience: Patience,
+    /// Bodies in a row that ended early without an error and without a byte.
+    early_ends: u32,
     from: Option<Source>,
     /// Where its readers follow it, if it is a fill's.
     readers: Option<watch::Sender<Progress>>,
@@ -140,7 +51,8 @@ impl Download {
             length: None,
             body: None,
             skip: 0,
-            attempt: 0,
+            patience: Patience::default(),
+            early_ends: 0,
             from: None,
             readers: None,
         }
@@ -155,6 +67,11 @@ impl Download {
     pub(super) fn followed(mut self, progress: &watch::Sender<Progress>) -> Self {
         self.readers = Some(progress.clone());
         self
+    }
+
+    /// The same, of a content that upstream gave the beginning of: an outage is waited out from the first request on.
+    pub(super) fn going_on(self, length: u64) -> Self {
+        Self { length: Some(length), ..self }
     }
 
     /// Length of the whole content, once upstream has answered and if it said so.
@@ -224,7 +141,8 @@ impl Download {
             }
             let problem = match self.read().await {
                 Ok(Some(chunk)) => {
-                    self.attempt = 0;
+                    self.patience = Patience::default();
+                    self.early_ends = 0;
                     self.offset += chunk.len() as u64;
                     if self.length.is_some_and(|length| self.offset > length) {
                         return Err(self.mismatch("more bytes than it announced"));
@@ -232,7 +150,10 @@ impl Download {
                     return Ok(Some(chunk));
                 }
                 Ok(None) if self.length.is_none() => return Ok(None),
-                Ok(None) => None,
+                Ok(None) => {
+                    self.early_ends += u32::from(self.body.is_some());
+                    None
+                }
                 Err(error) => Some(error),
             };
             self.body = None;
@@ -273,30 +194,31 @@ impl Download {
     /// Finds a source that gives the rest, after `problem` (`None`: the body ended early without one).
     async fn resume(&mut self, mut problem: Option<UpstreamError>) -> Result<(), CacheError> {
         loop {
-            self.attempt += 1;
-            if self.attempt > ATTEMPTS {
-                return Err(match problem {
-                    Some(error) => error.into(),
-                    None => self.mismatch("the body ends early, each time"),
-                });
+            if self.early_ends >= EARLY_ENDS {
+                return Err(self.mismatch("the body ends early, each time"));
             }
-            let Some(source) = self.sources.choose(self.attempt) else {
+            let Some(source) = self.sources.choose(self.patience.attempts() + 1) else {
                 return Err(problem.map_or_else(|| self.no_source(), CacheError::from));
             };
-            if self.attempt > 1 {
-                let asked = problem.as_ref().and_then(pause_asked_for).unwrap_or_default();
-                sleep(asked.max(PAUSE * 2u32.pow(self.attempt - 2))).await;
-            }
+            let waited_for = self.readers.as_ref().is_none_or(|readers| readers.receiver_count() > 0);
+            let asked = problem.as_ref().and_then(pause_asked_for);
+            let limit = source.outlook.resume_timeout;
+            let Some(pause) = self.patience.next(limit, waited_for, self.sources.count(), asked) else {
+                return Err(problem.map_or_else(|| self.mismatch("the body ends early, each time"), CacheError::from));
+            };
+            sleep(pause).await;
             let labels = [source.repository.registry.as_str()];
             let metrics = &source.outlook.metrics;
             metrics.upstream_retries.with_label_values(&[labels[0], "resume"]).inc();
-            tracing::info!(
-                blob.digest = %self.digest, repo.name = %source.repository, offset_bytes = self.offset, attempt = self.attempt,
-                error = problem.as_ref().map(tracing::field::display), "a transfer was cut and goes on"
-            );
-            let unread = self.readers.as_ref().is_some_and(|readers| readers.receiver_count() == 0);
+            let attempt = self.patience.attempts();
+            if attempt.is_power_of_two() {
+                tracing::info!(
+                    blob.digest = %self.digest, repo.name = %source.repository, offset_bytes = self.offset, attempt,
+                    error = problem.as_ref().map(tracing::field::display), "a transfer was cut and goes on"
+                );
+            }
             let request = self.request(&source);
-            let requested = if unread { Box::pin(in_background(request)).await } else { request.await };
+            let requested = if !waited_for { Box::pin(in_background(request)).await } else { request.await };
             match requested {
                 Ok(()) => {
                     if self.skip == 0 {
@@ -337,15 +259,14 @@ impl Download {
     }
 
     fn no_source(&self) -> CacheError {
-        let ways = self.sources.lock();
-        ways.closed.last().map_or(CacheError::Aborted, |(_, _, error)| error.clone().into())
+        self.sources.last_refusal().map_or(CacheError::Aborted, CacheError::from)
     }
 }
 
 /// A source that throttles is not asked before its time: nothing would be sent.
 fn pause_asked_for(error: &UpstreamError) -> Option<Duration> {
     match error.kind() {
-        ErrorKind::Throttled { retry_after } => retry_after.map(|after| after.min(LONGEST_PAUSE)),
+        ErrorKind::Throttled { retry_after } => *retry_after,
         _ => None,
     }
 }

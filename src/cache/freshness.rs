@@ -246,6 +246,25 @@ mod tests {
         assert_eq!(rules.other.ttl, three);
     }
 
+    /// Whatever wrote the time, and whatever the clock says now: never fresh for longer than the TTL, and no panic.
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_jumps_makes_nothing_fresh_for_ever() {
+        const TTL: Duration = Duration::from_secs(60);
+        let year = Duration::from_secs(365 * 24 * 3600);
+        let now = SystemTime::now();
+        let times = [now + 100 * year, now + year, now + TTL * 2, now - TTL, now - year, SystemTime::UNIX_EPOCH];
+        for seen in times {
+            let age = Age::since(seen);
+            assert!(!age.is_fresh(TTL), "{seen:?}");
+            assert!(age.exceeds(TTL / 2) && age.ttl(TTL) <= 0 && !age.words().is_empty(), "{seen:?}");
+        }
+        let age = Age::since(now);
+        assert!(age.is_fresh(TTL));
+        // From here on the process's own clock counts.
+        tokio::time::advance(TTL).await;
+        assert!(!age.is_fresh(TTL));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_tag_is_fresh_for_its_ttl_and_a_clock_set_back_makes_it_old() {
         let freshness = Freshness::new(&FreshnessSettings {

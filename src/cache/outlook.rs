@@ -24,6 +24,8 @@ pub(super) struct Outlook {
     pub(super) sealed: bool,
     /// How long its tags are good.
     pub(super) freshness: FreshnessRules,
+    /// How long a download that was cut may gain nothing.
+    pub(super) resume_timeout: Duration,
     /// Whether it has lately kept a request waiting in vain: then nobody waits until it answers again.
     slow: AtomicBool,
     /// Why the last request to it failed, if that says nothing about content.
@@ -43,6 +45,7 @@ impl Outlook {
             metrics,
             sealed: settings.sealed,
             freshness: FreshnessRules::new(&settings.freshness),
+            resume_timeout: settings.resume_timeout,
             slow: AtomicBool::new(false),
             trouble: Mutex::default(),
             withdrawn: Mutex::default(),

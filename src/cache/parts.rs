@@ -1,9 +1,10 @@
 //! Several parts of one blob, in the order that the reader asked for them: each comes from the best source at its turn.
 
 use super::answer::Content;
-use super::download::{Download, Sources};
+use super::download::Download;
 use super::error::CacheError;
 use super::fill::{End, Fill, Follower, Opened};
+use super::sources::Sources;
 use super::transfer::Transfer;
 use crate::oci::{ByteRange, Digest};
 use crate::store::BlobFile;

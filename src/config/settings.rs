@@ -206,6 +206,8 @@ pub struct UpstreamSettings {
     pub first_byte_timeout: Duration,
     /// Time without a byte after which a body is given up.
     pub stall_timeout: Duration,
+    /// Time without a byte after which a download that was cut is given up although it is waited for.
+    pub resume_timeout: Duration,
 }
 
 impl UpstreamSettings {
@@ -228,6 +230,7 @@ impl UpstreamSettings {
             connect_timeout: Duration::from_secs(10),
             first_byte_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
+            resume_timeout: Duration::from_secs(60),
         }
     }
 }

@@ -98,6 +98,7 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
     let connect_timeout = positive(&mut section, "connect_timeout", Duration::from_secs(10));
     let first_byte_timeout = positive(&mut section, "first_byte_timeout", Duration::from_secs(30));
     let stall_timeout = positive(&mut section, "stall_timeout", Duration::from_secs(30));
+    let resume_timeout = positive(&mut section, "resume_timeout", Duration::from_secs(60));
     let sealed = section.or("sealed", false);
     let max_rate = section.or("max_rate", Rate(None)).0;
     let tier = section.or("tier", Tier::Unknown);
@@ -126,6 +127,7 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
         connect_timeout,
         first_byte_timeout,
         stall_timeout,
+        resume_timeout,
     })
 }
 

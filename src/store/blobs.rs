@@ -87,7 +87,7 @@ impl Inner {
         let len = file.len().map_err(StoreError::io("read", &path))?;
         let entry = match known {
             Some(entry) if entry.len == len => entry,
-            _ => self.found(*digest, len, SystemTime::now()),
+            _ => self.found(*digest, len, super::clock::now()),
         };
         let mut pieces = None;
         if !entry.checked.is_all() && len > PIECE {
@@ -173,7 +173,7 @@ impl Inner {
         let path = layout::blob(&digest);
         let _guard = self.digest_locks.lock(&digest);
         self.files.disk.rename(from, &path).map_err(StoreError::io("rename to its place", &path))?;
-        let entry = Arc::new(Entry::written(len, SystemTime::now(), manifest));
+        let entry = Arc::new(Entry::written(len, super::clock::now(), manifest));
         if let Some(old) = self.catalogue.insert(digest, Arc::clone(&entry)) {
             self.space.sub(old.len);
         }

@@ -51,7 +51,7 @@ impl Entry {
 
     /// A blob that lies on disk.
     pub(super) fn found(len: u64, last_use: SystemTime, manifest: bool, suspect: bool) -> Self {
-        let since = last_use.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = super::clock::not_after_now(last_use).duration_since(UNIX_EPOCH).unwrap_or_default();
         let first_use = u64::try_from(since.as_millis()).unwrap_or_default();
         Self {
             len,
@@ -69,7 +69,7 @@ impl Entry {
     }
 
     pub(super) fn touch(&self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = super::clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.touch_at(u64::try_from(now.as_millis()).unwrap_or_default());
     }
 

@@ -18,6 +18,7 @@ mod blobs;
 mod carrier;
 mod catalogue;
 mod check;
+mod clock;
 pub mod disk;
 mod error;
 mod evict;

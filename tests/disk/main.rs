@@ -13,6 +13,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+#[cfg(unix)]
+mod damage;
 mod failing;
 #[cfg(target_os = "linux")]
 mod mounts;

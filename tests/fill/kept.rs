@@ -75,6 +75,36 @@ async fn a_damaged_part_is_never_served() {
     assert_eq!(scene.bodies().last().unwrap().range, None);
 }
 
+/// Killed at nine tenths: at most 11 % of it is fetched again. `LARDER_TEST_RESUME_MIB=5120` is the same with 5 GiB.
+#[tokio::test]
+async fn a_download_killed_at_nine_tenths_fetches_a_tenth_again() {
+    let mib = std::env::var("LARDER_TEST_RESUME_MIB").map_or(64, |mib| mib.parse().expect("a number of MiB"));
+    let size = mib * MIB;
+    let acr = Acr::start(Options::public()).await;
+    let digest = acr.push_blob("app", samples::incompressible(3, size));
+    let target = format!("/v2/app/blobs/{digest}");
+    let setup = Setup::of(&acr);
+    let limit = format!("{}MiB", mib + 1024);
+    let arguments = ["--upstream", &acr.url(), "--login", "anonymous", "--max-size", &limit];
+    acr.knobs().turn(|knobs| knobs.total_rate = Some((size / 4) as u64));
+    let mut larder = Process::start(&setup, &arguments).await;
+    let mut reader = larder.client().call("GET", &target).open().await;
+    reader.at_least(1).await;
+    let partial = setup.store().join("ingest/sha256").join(&digest["sha256:".len()..]);
+    let written = || fs::metadata(&partial).map_or(0, |metadata| metadata.len());
+    until("nine tenths are written", || written() >= size as u64 / 10 * 9).await;
+    larder.kill();
+    acr.knobs().turn(|knobs| knobs.total_rate = None);
+    let before = acr.log().iter().filter(|seen| seen.is_blob_body()).count();
+
+    let larder = Process::start(&setup, &arguments).await;
+    let (count, got, end) = larder.client().call("GET", &target).open().await.hashed().await;
+    assert_eq!((count, got, end), (size as u64, digest, Ok(())));
+    let again: u64 = acr.log().iter().filter(|seen| seen.is_blob_body()).skip(before).map(|seen| seen.sent).sum();
+    println!("{again} of {size} bytes were fetched again");
+    assert!(again * 100 <= size as u64 * 11, "{again} of {size} bytes were fetched again");
+}
+
 /// Twenty readers that stand still cost no memory: measured at the real program.
 #[cfg(target_os = "linux")]
 #[tokio::test]

@@ -123,7 +123,7 @@ async fn login_server_errors_in_the_middle_are_waited_out() {
     assert!(reader.rest().await.unwrap().body == scene.content);
 }
 
-/// No byte in six attempts: the body breaks, what came is kept, and a later request goes on with it.
+/// No byte for `resume_timeout`: the body breaks, what came is kept, and a later request goes on with it.
 #[tokio::test]
 async fn a_transfer_that_gains_nothing_is_given_up_and_gone_on_with_later() {
     let scene = Scene::of(4 * MIB).await;
@@ -152,4 +152,58 @@ async fn a_short_outage_in_the_middle_is_not_seen() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     scene.acr.resume_listening();
     assert!(reader.rest().await.unwrap().body == scene.content);
+}
+
+fn patient(setup: Setup) -> Setup {
+    setup.upstream(|upstream| upstream.resume_timeout = Duration::from_secs(30))
+}
+
+/// Longer than any number of quick attempts: the client waits, sees no error, and nothing is fetched twice.
+#[tokio::test]
+async fn a_longer_outage_in_the_middle_is_waited_out() {
+    for redirect in [Redirect::Sas, Redirect::Direct] {
+        let scene = Scene::with(4 * MIB, redirect, patient).await;
+        scene.rate(Some(4 * MIB));
+        let mut reader = scene.larder.call("GET", &scene.target).open().await;
+        reader.at_least(MIB).await;
+        scene.acr.stop_listening();
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        scene.acr.resume_listening();
+        assert!(reader.rest().await.unwrap().body == scene.content);
+        scene.stored().await;
+        let offsets = offsets(&scene);
+        assert!(offsets.len() == 2 && offsets[1] >= MIB as u64 / 2, "{offsets:?}");
+    }
+}
+
+/// Storage alone is away, behind a registry that goes on redirecting to it.
+#[tokio::test]
+async fn a_storage_outage_in_the_middle_is_waited_out() {
+    let scene = Scene::with(4 * MIB, Redirect::Sas, patient).await;
+    scene.rate(Some(4 * MIB));
+    scene.acr.knobs().damage(Damage::once(DamageKind::Cut, 2 * MIB as u64));
+    let mut reader = scene.larder.call("GET", &scene.target).open().await;
+    reader.at_least(1).await;
+    scene.acr.knobs().turn(|knobs| knobs.faults.push(Fault::always(PathClass::Storage, FaultAnswer::empty(503))));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    scene.heal();
+    assert!(reader.rest().await.unwrap().body == scene.content);
+}
+
+/// Nobody waits any more: the download has more time, comes to its end, and is kept.
+#[tokio::test]
+async fn a_download_that_nobody_waits_for_waits_longer() {
+    let scene = Scene::with(4 * MIB, Redirect::Sas, |setup| {
+        setup.upstream(|upstream| upstream.resume_timeout = Duration::from_secs(2))
+    })
+    .await;
+    scene.rate(Some(2 * MIB));
+    let mut reader = scene.larder.call("GET", &scene.target).open().await;
+    reader.at_least(MIB / 2).await;
+    drop(reader);
+    scene.acr.stop_listening();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    scene.acr.resume_listening();
+    scene.stored().await;
+    assert!(offsets(&scene).last().unwrap() > &0);
 }

@@ -138,6 +138,7 @@ fn upstream(name: &str, alias: &str, url: &str, default: bool) -> UpstreamSettin
         connect_timeout: Duration::from_secs(5),
         first_byte_timeout: Duration::from_secs(10),
         stall_timeout: Duration::from_secs(10),
+        resume_timeout: Duration::from_secs(3),
         ..UpstreamSettings::new(Registry::new(name), url.parse().unwrap())
     }
 }

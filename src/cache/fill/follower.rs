@@ -86,8 +86,7 @@ impl Follower {
             tracing::warn!(blob.digest = %digest, %error, "a reader is cut off: what it has of a failed download cannot be read again");
             CacheError::Aborted
         })?;
-        let mut download = Download::new(digest, Arc::clone(&self.fill.sources), self.position);
-        download.open().await?;
+        let download = Download::new(digest, Arc::clone(&self.fill.sources), self.position).going_on(self.length);
         self.position = self.range.end;
         Ok(Step::Rest(Box::new(Transfer::going_on(download, digest, beginning, lacking))))
     }

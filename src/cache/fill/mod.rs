@@ -10,8 +10,9 @@ mod run;
 
 pub use follower::{Follower, Step};
 
-use super::download::{Download, Source, Sources};
+use super::download::Download;
 use super::error::CacheError;
+use super::sources::{Source, Sources};
 use super::{Inner, lock};
 use crate::oci::Digest;
 use crate::store::BlobFile;

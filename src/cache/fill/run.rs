@@ -126,7 +126,7 @@ async fn open(inner: &Inner, fill: &Fill) -> Result<(Download, Option<Ingest>), 
         open.discard().await;
         // What was kept is gone: a reader must begin with the first byte.
         if kept > 0 {
-            download = Download::new(fill.digest, Arc::clone(&fill.sources), 0);
+            download = Download::new(fill.digest, Arc::clone(&fill.sources), 0).followed(&fill.progress);
             download.open().await?;
         }
         return Ok((download, None));

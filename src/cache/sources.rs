@@ -1,0 +1,105 @@
+//! The ways to one content: every repository through which somebody who may have it came.
+
+use super::generations::Generation;
+use super::lock;
+use super::outlook::Outlook;
+use crate::oci::Repository;
+use crate::upstream::UpstreamError;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// A way to a content through which an allowed reader came.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) outlook: Arc<Outlook>,
+    pub(super) repository: Repository,
+    /// Whether a link of the repository vouches for the content.
+    pub(super) member: bool,
+    /// When that was found out: what upstream says is good for those who ask since then.
+    pub(super) generation: Generation,
+}
+
+/// The sources of one content, shared by its readers and its download.
+#[derive(Debug, Default)]
+pub(super) struct Sources(Mutex<Ways>);
+
+#[derive(Debug, Default)]
+struct Ways {
+    open: Vec<Source>,
+    /// Repositories whose upstream has answered with the content.
+    proven: Vec<(Repository, Generation)>,
+    /// Repositories whose upstream would not give it, with what it said.
+    closed: Vec<(Repository, Generation, UpstreamError)>,
+}
+
+impl Sources {
+    pub(super) fn of(source: Source) -> Self {
+        let sources = Self::default();
+        sources.add(source);
+        sources
+    }
+
+    /// Adds a source, unless it is known.
+    pub(super) fn add(&self, source: Source) {
+        let mut ways = self.lock();
+        match ways.open.iter_mut().find(|known| known.repository == source.repository) {
+            // What upstream said before the last write proves nothing to those who came after it.
+            Some(known) if known.generation != source.generation => *known = source,
+            Some(_) => {}
+            None => ways.open.push(source),
+        }
+    }
+
+    /// Whether upstream has given the content for `repository`, and nothing was written to it since.
+    pub(super) fn is_proven(&self, repository: &Repository, now: Generation) -> bool {
+        self.lock().proven.iter().any(|(proven, begun)| proven == repository && *begun == now)
+    }
+
+    /// What upstream said when it would not give the content for `repository`, if nothing was written to it since.
+    pub(super) fn refusal(&self, repository: &Repository, now: Generation) -> Option<UpstreamError> {
+        let ways = self.lock();
+        let refusal = ways.closed.iter().find(|(closed, begun, _)| closed == repository && *begun == now);
+        refusal.map(|(_, _, error)| error.clone())
+    }
+
+    /// Repositories for which upstream has given the content, and when it was asked.
+    pub(super) fn proven(&self) -> Vec<(Repository, Generation)> {
+        self.lock().proven.clone()
+    }
+
+    /// The source to try on attempt `attempt`: each in its turn.
+    pub(super) fn choose(&self, attempt: u32) -> Option<Source> {
+        let ways = self.lock();
+        let count = ways.open.len().max(1);
+        ways.open.get(attempt as usize % count).cloned()
+    }
+
+    /// Upstream has answered with the content.
+    pub(super) fn prove(&self, source: &Source) {
+        let mut ways = self.lock();
+        let proof = (source.repository.clone(), source.generation);
+        if !ways.proven.contains(&proof) {
+            ways.proven.push(proof);
+        }
+    }
+
+    /// Upstream would not give the content.
+    pub(super) fn close(&self, source: &Source, error: &UpstreamError) {
+        let mut ways = self.lock();
+        ways.open.retain(|open| open.repository != source.repository);
+        ways.closed.push((source.repository.clone(), source.generation, error.clone()));
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.lock().open.len()
+    }
+
+    /// What the last one said that would not give the content.
+    pub(super) fn last_refusal(&self) -> Option<UpstreamError> {
+        self.lock().closed.last().map(|(_, _, error)| error.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ways> {
+        lock(&self.0)
+    }
+}
