@@ -42,7 +42,7 @@ struct Arguments {
     #[arg(long, value_name = "BYTES/s")]
     rate: Option<u64>,
     /// Turns knobs from the start, as POST /_sim/knobs does
-    #[arg(long, value_name = "JSON")]
+    #[arg(long, value_name = "JSON", value_parser = parse_json)]
     knobs: Option<serde_json::Value>,
     /// Puts in the sample artifacts, one of them with a layer of 64 MiB
     #[arg(long)]
@@ -66,6 +66,11 @@ enum Style {
     Sas,
     Data,
     Direct,
+}
+
+/// Left alone, the text itself would be the value: a JSON string.
+fn parse_json(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 fn parse_user(text: &str) -> Result<User, String> {
