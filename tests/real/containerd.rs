@@ -9,13 +9,13 @@ use crate::process::{command, program, run, wait_for};
 use crate::stage::{Image, NAME, NAME_WITH_PORT, Stage};
 
 /// A daemon with nothing in it but what a pull needs.
-struct Containerd {
+pub(crate) struct Containerd {
     daemon: std::process::Child,
     socket: String,
 }
 
 impl Containerd {
-    fn start(home: &Path) -> Self {
+    pub(crate) fn start(home: &Path) -> Self {
         let socket = home.join("containerd.sock").display().to_string();
         let config = home.join("config.toml");
         let text = format!(
@@ -33,6 +33,12 @@ impl Containerd {
         let made = Self { daemon, socket };
         wait_for("containerd's socket", || std::os::unix::net::UnixStream::connect(&made.socket).is_ok());
         made
+    }
+
+    pub(crate) fn ctr(&self, home: &Path, arguments: &[&str]) -> Vec<u8> {
+        let mut command = command(&program("ctr"), home);
+        command.args(["--address", &self.socket]).args(arguments);
+        run(command, home).ok()
     }
 }
 
@@ -54,11 +60,7 @@ fn matrix_containerd() {
 fn pulls(stage: &Stage, route: &str, image: &Image, when: When) {
     let home = stage.folder.sub(&format!("{route}-{when:?}"));
     let containerd = Containerd::start(&home);
-    let ctr = |arguments: &[&str]| {
-        let mut command = command(&program("ctr"), &home);
-        command.args(["--address", &containerd.socket]).args(arguments);
-        run(command, &home).ok()
-    };
+    let ctr = |arguments: &[&str]| containerd.ctr(&home, arguments);
     let sealed: &[&str] = if route == "exclusive" { &["--sealed"] } else { &[] };
     let root = stage.client_config(&[&["containerd"], sealed].concat());
     let hosts = root.join("etc/containerd/certs.d").display().to_string();

@@ -7,7 +7,7 @@ use crate::matrix::{self, When};
 use crate::process::{command, program, run, wait_for};
 use crate::stage::{Image, NAME, Stage};
 
-struct Docker {
+pub(crate) struct Docker {
     daemon: std::process::Child,
     home: PathBuf,
     socket: String,
@@ -15,7 +15,7 @@ struct Docker {
 
 impl Docker {
     /// `daemon.json` is that of `larder client-config`, if the route has one, and what a test needs of a daemon.
-    fn start(home: &Path, from_larder: Option<&Path>) -> Self {
+    pub(crate) fn start(home: &Path, from_larder: Option<&Path>) -> Self {
         let socket = format!("unix://{}", home.join("docker.sock").display());
         let mut settings: serde_json::Map<String, serde_json::Value> = from_larder
             .map_or_else(serde_json::Map::new, |file| serde_json::from_slice(&fs::read(file).unwrap()).unwrap());
@@ -50,7 +50,7 @@ impl Docker {
         run(command, &self.home)
     }
 
-    fn ok(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         String::from_utf8(self.attempt(arguments).ok()).unwrap()
     }
 

@@ -10,15 +10,15 @@ use crate::process::{command, program, run};
 use crate::stage::{Image, NAME, Stage};
 
 /// A client with the files of `larder client-config` for the route.
-struct Tool<'a> {
+pub(crate) struct Tool<'a> {
     name: &'static str,
     stage: &'a Stage,
-    home: PathBuf,
+    pub(crate) home: PathBuf,
 }
 
 impl<'a> Tool<'a> {
     /// `place` tells apart what is not to share a store.
-    fn new(name: &'static str, stage: &'a Stage, place: &str) -> Self {
+    pub(crate) fn new(name: &'static str, stage: &'a Stage, place: &str) -> Self {
         let home = stage.folder.sub(&format!("{name}/{place}"));
         fs::write(home.join("policy.json"), r#"{"default": [{"type": "insecureAcceptAnything"}]}"#).unwrap();
         fs::write(home.join("storage.conf"), storage(&home)).unwrap();
@@ -45,7 +45,7 @@ impl<'a> Tool<'a> {
         command
     }
 
-    fn ok(&self, route: &str, arguments: &[&str]) -> String {
+    pub(crate) fn ok(&self, route: &str, arguments: &[&str]) -> String {
         let mut command = self.command(route);
         command.args(arguments);
         String::from_utf8(run(command, &self.home).ok()).unwrap()

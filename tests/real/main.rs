@@ -23,6 +23,7 @@ mod oras;
 mod page;
 mod process;
 mod pushes;
+mod pushing;
 mod skopeo;
 mod stage;
 mod upstream;

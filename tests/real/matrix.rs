@@ -63,6 +63,20 @@ pub(crate) const ROWS: &[Row] = &[
     row("docker", "registry-mirrors", "`registry-mirrors` in `daemon.json`, with `docker.io` as the default upstream"),
 ];
 
+/// What pushes through larder, and how; larder runs with `--allow push,delete`.
+pub(crate) const PUSHES: &[(&str, &str)] = &[
+    ("oras", "`oras push`, `attach`, `tag`, `manifest delete`, `cp` within an upstream and to another one"),
+    ("helm", "`helm push mychart-0.1.0.tgz oci://localhost:5000/charts --plain-http`"),
+    ("crane", "`crane push`, `delete`, `copy` within an upstream and to another one"),
+    ("cosign", "`cosign sign --key cosign.key localhost:5000/myacr.azurecr.io/samples/app@sha256:…`"),
+    ("regctl", "`regctl image copy ocidir://app:v1 localhost:5000/acr/samples/app:v1`"),
+    ("skopeo", "`skopeo copy --dest-tls-verify=false oci:app:v1 docker://localhost:5000/samples/app:v1`"),
+    ("podman", "`podman push --tls-verify=false`, also to another upstream"),
+    ("buildah", "`buildah push --tls-verify=false`, also to another upstream"),
+    ("containerd", "`ctr images push --plain-http localhost:5000/myacr.azurecr.io/samples/app:v1`"),
+    ("docker", "`docker push localhost:5000/myacr.azurecr.io/samples/app:v1`, also to another upstream"),
+];
+
 /// When something is pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::matrix::{ROWS, passed};
+use crate::matrix::{PUSHES, ROWS, passed};
 use crate::process::program;
 
 const BEGIN: &str = "<!-- the matrix, by scripts/clients -->\n";
@@ -50,6 +50,10 @@ fn table(version: impl Fn(&str) -> String) -> String {
         let (client, version) = (row.client, version(row.client));
         writeln!(text, "| {client} | {version} | {} | yes | yes | yes | {} |", row.route, row.how).unwrap();
     }
+    text.push_str("\n| client | version | pushed by |\n|---|---|---|\n");
+    for (client, how) in PUSHES {
+        writeln!(text, "| {client} | {} | {how} |", version(client)).unwrap();
+    }
     text
 }
 
@@ -67,9 +71,9 @@ fn clients_page_holds_the_rows_that_are_run() {
     let (head, rest) = page.split_once(BEGIN).unwrap();
     let (old, tail) = rest.split_once(END).unwrap();
     if std::env::var_os("LARDER_TEST_BLESS").is_some() {
-        for row in ROWS {
-            let passed = passed(row.client, row.route);
-            assert!(passed.is_file(), "{} by {} has not passed here: run scripts/clients", row.client, row.route);
+        let pulls = ROWS.iter().map(|row| (row.client, row.route));
+        for (client, route) in pulls.chain(PUSHES.iter().map(|(client, _)| (*client, "push"))) {
+            assert!(passed(client, route).is_file(), "{client} by {route} has not passed here: run scripts/clients");
         }
         fs::write(&path, format!("{head}{BEGIN}{}{END}{tail}", table(version))).unwrap();
         return;

@@ -22,6 +22,9 @@ pub(crate) const ALIAS: &str = "acr";
 /// The same registry under a name with a port and no alias: no path can name it, `ns` can.
 pub(crate) const NAME_WITH_PORT: &str = "plain.lan:5000";
 
+/// The same registry as another upstream: for larder nothing in it is in the first one.
+pub(crate) const OTHER: &str = "other.azurecr.io";
+
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
@@ -96,6 +99,11 @@ pub(crate) struct Stage {
 impl Stage {
     /// A stage whose default upstream has the name, with an image for each of the routes.
     pub(crate) fn new(name: &str, routes: &[&str]) -> Self {
+        Self::with(name, routes, &[])
+    }
+
+    /// The same, with more arguments for larder.
+    pub(crate) fn with(name: &str, routes: &[&str], arguments: &[&str]) -> Self {
         let folder = Folder::new();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let simulator = runtime.block_on(Simulator::start(Options::private(USER, PASSWORD)));
@@ -104,7 +112,8 @@ impl Stage {
         }
         let config = folder.sub("larder").join("larder.toml");
         fs::write(&config, larder_toml(name, &simulator.url(), &secret_file(&folder, PASSWORD))).unwrap();
-        let larder = Larder::start(&folder, &["--config".to_owned(), config.to_str().unwrap().to_owned()]);
+        let arguments = [&["--config", config.to_str().unwrap()], arguments].concat();
+        let larder = Larder::start(&folder, &arguments.into_iter().map(str::to_owned).collect::<Vec<_>>());
         Self { larder, simulator, config, folder, _runtime: runtime }
     }
 
@@ -169,6 +178,7 @@ fn larder_toml(name: &str, url: &str, password_file: &str) -> String {
     let freshness = "[upstream.freshness]\ntag_ttl = \"1ms\"\nrevalidate_wait = \"2s\"\n";
     format!(
         "[[upstream]]\nname = \"{name}\"\naliases = [\"{ALIAS}\"]\nurl = \"{url}\"\ndefault = true\n{credential}{freshness}\n\
-         [[upstream]]\nname = \"{NAME_WITH_PORT}\"\nurl = \"{url}\"\n{credential}{freshness}"
+         [[upstream]]\nname = \"{NAME_WITH_PORT}\"\nurl = \"{url}\"\n{credential}{freshness}\n\
+         [[upstream]]\nname = \"{OTHER}\"\nurl = \"{url}\"\n{credential}{freshness}"
     )
 }
