@@ -28,7 +28,6 @@ impl Blob {
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "a list")]
 pub async fn run(registry: &Registry, algorithm: &str, report: &mut Report) {
     let small = |seed| Blob::of(algorithm, seed, 512);
     // Three chunks, the last one not whole.
