@@ -218,7 +218,7 @@ impl Download {
                 );
             }
             let request = self.request(&source);
-            let requested = if !waited_for { Box::pin(in_background(request)).await } else { request.await };
+            let requested = if waited_for { request.await } else { Box::pin(in_background(request)).await };
             match requested {
                 Ok(()) => {
                     if self.skip == 0 {

@@ -139,9 +139,12 @@ async fn a_part_that_is_sound_is_served_beside_one_that_is_not() {
     assert!(!scene.asks(&larder, &scene.large, Some((LARGE - 10, LARGE))).await);
 }
 
+/// What is done to a stored file.
+type Damage = fn(&Path);
+
 #[tokio::test]
 async fn files_that_are_cut_replaced_or_gone_heal_by_themselves() {
-    let damages: [(&str, fn(&Path)); 6] = [
+    let damages: [(&str, Damage); 6] = [
         ("cut", |path| change(path, |bytes| bytes.truncate(bytes.len() / 2))),
         ("empty", |path| change(path, Vec::clear)),
         ("longer", |path| change(path, |bytes| bytes.push(0))),
@@ -219,7 +222,9 @@ async fn links_that_are_torn_or_empty_are_fetched_again() {
         let mut all = Vec::new();
         links(&scene.setup.store().join("repositories"), &mut all);
         assert!(all.len() >= 2, "{all:?}");
-        all.iter().for_each(|path| change(path, damage));
+        for path in &all {
+            change(path, damage);
+        }
         let larder = scene.setup.start().await;
         scene.pull(&larder).await;
         let setup = larder.stop().await;

@@ -7,7 +7,8 @@ use super::harness::{Acr, Larder, Setup, sha256};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const LIMIT: u64 = 16 * MIB as u64;
 const BLOBS: usize = 64;
