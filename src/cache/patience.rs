@@ -42,8 +42,11 @@ impl Patience {
         }
         self.alone = !waited_for;
         let gone = now - *self.since.get_or_insert(now);
-        let asked = asked.unwrap_or_default().min(LONGEST_ASKED);
-        self.asked = Some(self.asked.map_or(asked, |least| least.min(asked)));
+        // What ended the transfer itself, before the first attempt, has asked for nothing.
+        if self.attempts > 0 {
+            let asked = asked.unwrap_or_default().min(LONGEST_ASKED);
+            self.asked = Some(self.asked.map_or(asked, |least| least.min(asked)));
+        }
         let sources = u32::try_from(sources).unwrap_or(u32::MAX).max(1);
         let pause = match self.attempts {
             0 => Duration::ZERO,
@@ -108,7 +111,7 @@ mod tests {
         let mut patience = Patience::default();
         let asked = [None, Some(Duration::from_secs(30)), Some(Duration::from_secs(4)), Some(Duration::from_secs(9))];
         let pauses = asked.map(|asked| patience.next(LIMIT, true, 2, asked).unwrap().as_millis());
-        assert_eq!(pauses, [0, 0, 100, 0]);
+        assert_eq!(pauses, [0, 0, 4000, 0], "what cut the transfer is no answer to an attempt");
         let mut patience = Patience::default();
         let asked = [30, 30, 4, 9, 7].map(|seconds| Some(Duration::from_secs(seconds)));
         let pauses = asked.map(|asked| patience.next(LIMIT, true, 2, asked).unwrap().as_secs());

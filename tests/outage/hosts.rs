@@ -70,7 +70,8 @@ async fn a_download_that_is_cut_while_its_registry_throttles_waits_and_ends_well
     let acr = Acr::start(Options::public()).await;
     let content = Bytes::from(vec![42; 1 << 20]);
     let digest = acr.push_blob("a/b", content.clone());
-    let larder = Setup::of(&acr).start().await;
+    let patient = Setup::of(&acr).upstream(|upstream| upstream.resume_timeout = Duration::from_secs(30));
+    let larder = patient.start().await;
     acr.knobs().damage(Damage::once(DamageKind::Cut, 300_000));
     acr.knobs().turn(|knobs| knobs.connection_rate = Some(512 << 10));
     let answer = larder.call("GET", &format!("/v2/a/b/blobs/{digest}")).open().await;

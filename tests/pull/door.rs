@@ -139,13 +139,13 @@ async fn trap_23_large_headers_are_borne_and_larger_ones_refused_without_harm() 
     let (artifact, content) = seed(&acr);
     let larder = Setup::of(&acr).start().await;
     let target = crate::blob(REPOSITORY, &artifact.layers[0]);
-    // containers/image asks for up to 1024 ranges at once; the whole content is an answer that it takes, 416 is not.
+    // containers/image asks for up to 1024 ranges at once; what there is of them is the answer, 416 is none that it takes.
     let ranges: Vec<String> =
         (0..1024_u64).map(|number| format!("{}-{}", number * 1_000_000_000, number * 1_000_000_000 + 9)).collect();
     let ranges = format!("bytes={}", ranges.join(","));
     assert!(ranges.len() > 18_000, "{}", ranges.len());
     let answer = larder.call("GET", &target).range(&ranges).send().await;
-    assert_eq!((answer.status.as_u16(), answer.body), (200, content.clone()));
+    assert_eq!((answer.status.as_u16(), answer.body), (206, content.slice(..10)));
     let answer = larder.call("GET", &target).line("Cookie", &"c".repeat(40 << 10)).send().await;
     assert_eq!(answer.status, 200, "a cookie jar's worth");
     let (ninety, many) = ((0..90).fold(larder.call("GET", &target), |call, n| call.line(&format!("x-{n}"), "y")), 120);

@@ -149,10 +149,12 @@ async fn trap_13_several_ranges_at_once_are_never_416() {
     let (digest, content) = large(&acr, REPOSITORY, 100_000);
     let larder = Setup::of(&acr).start().await;
     for when in ["cold", "warm"] {
-        for range in ["bytes=0-1,5-6", "bytes=0-1,999999-1000000", "bytes=999999-1000000,1999999-2000000"] {
+        for (range, status) in
+            [("bytes=0-1,5-6", 206), ("bytes=0-1,999999-1000000", 206), ("bytes=999999-1000000,1999999-2000000", 200)]
+        {
             let answer = larder.call("GET", &blob(REPOSITORY, &digest)).range(range).send().await;
-            assert_eq!(answer.status, 200, "{when} {range}");
-            assert!(answer.body == content, "{when} {range}: the whole is an allowed answer");
+            assert_eq!(answer.status, status, "{when} {range}");
+            assert!(status == 206 || answer.body == content, "{when} {range}: the whole is an allowed answer");
         }
     }
 }
