@@ -15,6 +15,9 @@ const NEARLY_FULL_PERCENT: u64 = 80;
 /// Above this part of it, removal begins without a download that needs the room.
 const HIGH_WATERMARK_PERCENT: u64 = 95;
 
+/// What a small index may grow by before it is measured again, unless the limit is so low that this would be much of it.
+const INDEX_GROWTH: u64 = 64 << 10;
+
 pub(super) struct Space {
     pub(super) limit: u64,
     min_free: u64,
@@ -32,8 +35,11 @@ struct Counts {
 }
 
 impl Counts {
-    fn total(&self) -> u64 {
-        self.used + self.index + self.reserved
+    /// What counts against the limit. The index grows by itself, and is measured every two seconds: it is counted with what it
+    /// may grow by until then.
+    fn total(&self, limit: u64) -> u64 {
+        let growth = if self.index == 0 { 0 } else { (self.index / 8).max(INDEX_GROWTH.min(limit / 256)) };
+        self.used + self.index + growth + self.reserved
     }
 }
 
@@ -78,7 +84,7 @@ impl Space {
     /// Reserves `needed` bytes, of which the file system has `free`.
     pub(super) fn reserve(self: &Arc<Self>, needed: u64, free: u64) -> Result<Reservation, Shortage> {
         let mut counts = lock(&self.counts);
-        let after = counts.total().saturating_add(needed);
+        let after = counts.total(self.limit).saturating_add(needed);
         let over = after.saturating_sub(self.limit);
         let free = free.saturating_sub(counts.promised);
         let missing = needed.saturating_add(self.min_free).saturating_sub(free);
@@ -101,12 +107,12 @@ impl Space {
 
     /// Whether room may soon have to be made.
     pub(super) fn is_nearly_full(&self) -> bool {
-        lock(&self.counts).total() > self.limit / 100 * NEARLY_FULL_PERCENT
+        lock(&self.counts).total(self.limit) > self.limit / 100 * NEARLY_FULL_PERCENT
     }
 
     /// What to remove to get from above the high watermark to the low one.
     pub(super) fn over_high(&self) -> Option<Shortage> {
-        let (total, limit) = (lock(&self.counts).total(), self.limit);
+        let (total, limit) = (lock(&self.counts).total(self.limit), self.limit);
         let goal = total.saturating_sub(limit / 100 * LOW_WATERMARK_PERCENT);
         let refusal = Refusal::Full { needed: 0, limit };
         (total > limit / 100 * HIGH_WATERMARK_PERCENT).then_some(Shortage { must: 0, goal, refusal })
