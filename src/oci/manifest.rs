@@ -1,5 +1,8 @@
 use super::{Digest, MediaType};
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use std::fmt;
 
 /// What a descriptor says of other content, as far as a cache needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,21 +29,55 @@ pub struct Manifest {
     pub media_type: Option<MediaType>,
 }
 
-#[derive(Deserialize)]
+/// The fields that are read. One that is there twice counts as it is there last, as it does to the registries and clients (Go's
+/// `encoding/json`): a derived reader would refuse the whole document.
+#[derive(Default)]
 struct Document {
-    #[serde(rename = "mediaType")]
-    media_type: Option<serde_json::Value>,
-    config: Option<serde_json::Value>,
-    #[serde(default)]
-    layers: Option<serde_json::Value>,
-    #[serde(default)]
-    blobs: Option<serde_json::Value>,
-    #[serde(default)]
-    manifests: Option<serde_json::Value>,
-    subject: Option<serde_json::Value>,
+    media_type: Value,
+    config: Value,
+    layers: Value,
+    blobs: Value,
+    manifests: Value,
+    subject: Value,
     /// Docker schema 1, whose layers have no size.
-    #[serde(rename = "fsLayers")]
-    fs_layers: Option<serde_json::Value>,
+    fs_layers: Value,
+}
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Document;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a manifest")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
+        let mut document = Document::default();
+        while let Some(name) = map.next_key::<String>()? {
+            let field = match name.as_str() {
+                "mediaType" => &mut document.media_type,
+                "config" => &mut document.config,
+                "layers" => &mut document.layers,
+                "blobs" => &mut document.blobs,
+                "manifests" => &mut document.manifests,
+                "subject" => &mut document.subject,
+                "fsLayers" => &mut document.fs_layers,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            *field = map.next_value()?;
+        }
+        Ok(document)
+    }
 }
 
 impl Manifest {
@@ -48,23 +85,21 @@ impl Manifest {
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let document: Document = serde_json::from_slice(bytes).ok()?;
-        let one = |value: &Option<serde_json::Value>| value.as_ref().and_then(descriptor);
-        let many = |value: &Option<serde_json::Value>| -> Vec<Descriptor> {
-            let list = value.as_ref().and_then(|v| v.as_array());
-            list.into_iter().flatten().filter_map(descriptor).collect()
+        let many = |value: &Value| -> Vec<Descriptor> {
+            value.as_array().into_iter().flatten().filter_map(descriptor).collect()
         };
         let mut blobs = many(&document.layers);
-        blobs.extend(one(&document.config));
+        blobs.extend(descriptor(&document.config));
         blobs.extend(many(&document.blobs));
-        if let Some(layers) = document.fs_layers.as_ref().and_then(|v| v.as_array()) {
+        if let Some(layers) = document.fs_layers.as_array() {
             let digests = layers.iter().filter_map(|layer| layer.get("blobSum")?.as_str()?.parse().ok());
             blobs.extend(digests.map(|digest| Descriptor { digest, size: None }));
         }
         Some(Self {
             blobs,
             manifests: many(&document.manifests),
-            subject: one(&document.subject).map(|d| d.digest),
-            media_type: document.media_type.as_ref().and_then(|v| v.as_str()?.parse().ok()),
+            subject: descriptor(&document.subject).map(|d| d.digest),
+            media_type: document.media_type.as_str().and_then(|text| text.parse().ok()),
         })
     }
 
@@ -74,10 +109,10 @@ impl Manifest {
     }
 }
 
-fn descriptor(value: &serde_json::Value) -> Option<Descriptor> {
+fn descriptor(value: &Value) -> Option<Descriptor> {
     Some(Descriptor {
         digest: value.get("digest")?.as_str()?.parse().ok()?,
-        size: value.get("size").and_then(serde_json::Value::as_u64),
+        size: value.get("size").and_then(Value::as_u64),
     })
 }
 
@@ -112,6 +147,19 @@ mod tests {
 
         let old = format!(r#"{{"fsLayers":[{{"blobSum":"{}"}}]}}"#, digest('e'));
         assert_eq!(Manifest::parse(old.as_bytes()).unwrap().blobs.len(), 1);
+    }
+
+    #[test]
+    fn of_a_field_that_is_there_twice_the_last_one_counts() {
+        let (first, last) = (digest('a'), digest('b'));
+        let twice = format!(
+            r#"{{"mediaType":"a/b","layers":[{{"digest":"{first}"}}],"subject":null,"x":1,
+                "x":2,"layers":[{{"digest":"{last}"}}],"subject":{{"digest":"{last}"}},"mediaType":"c\/d"}}"#
+        );
+        let twice = Manifest::parse(twice.as_bytes()).unwrap();
+        assert_eq!(twice.blobs.iter().map(|blob| blob.digest.to_string()).collect::<Vec<_>>(), [&*last]);
+        assert_eq!(twice.subject.unwrap().to_string(), last);
+        assert_eq!(twice.media_type.unwrap().as_str(), "c/d");
     }
 
     #[test]
