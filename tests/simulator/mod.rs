@@ -246,6 +246,11 @@ impl Simulator {
         self.content().blob(repository, digest)
     }
 
+    /// A manifest's type and bytes, by tag or digest.
+    pub fn manifest(&self, repository: &str, reference: &str) -> Option<(String, Bytes)> {
+        self.content().manifest(repository, reference).map(|(_, manifest)| (manifest.media_type, manifest.content))
+    }
+
     /// Uploads that have been begun, and neither finished nor cancelled.
     pub fn open_uploads(&self) -> usize {
         self.state.uploads.open()

@@ -18,6 +18,8 @@ mod acr;
 mod again;
 mod common;
 mod deletes;
+mod documents;
+mod exact;
 mod kept;
 mod lost;
 mod manifests;
