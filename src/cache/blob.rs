@@ -129,7 +129,8 @@ impl Cache {
     }
 
     async fn head(&self, asked: &Asked<'_>) -> Result<BlobAnswer, CacheError> {
-        let opened = self.0.fills.running(asked.digest).and_then(|fill| fill.progress.borrow().opened.clone());
+        let opened =
+            self.0.fills.running(asked.digest).and_then(|fill| fill.progress.now(|progress| progress.opened.clone()));
         let (length, status) = match opened {
             Some(opened) if asked.member => (Some(opened.length), CacheStatus::Coalesced),
             _ => (self.upstream_head(asked).await?, CacheStatus::Miss),
@@ -150,7 +151,7 @@ impl Cache {
         if asked.member && !first {
             fill.sources.add(source());
         }
-        let progress = fill.opened().await;
+        let (opened, end) = fill.opened().await;
         // The upstream's answer to the fill is its answer to this repository, if it was asked for it.
         if !asked.member && !fill.sources.is_proven(asked.repository, generation) {
             if let Some(refusal) = fill.sources.refusal(asked.repository, generation) {
@@ -162,7 +163,7 @@ impl Cache {
         }
         let status = if first { CacheStatus::Miss } else { CacheStatus::Coalesced };
         let provenance = Provenance::new(status);
-        match (progress.opened, progress.end) {
+        match (opened, end) {
             (opened, Some(end)) => self.ended(asked, &fill, opened, end, provenance).await,
             (Some(opened), None) => self.follow(asked, &fill, opened, provenance).await,
             (None, None) => Err(CacheError::Aborted),

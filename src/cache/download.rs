@@ -1,7 +1,7 @@
 //! One content being read from upstream: in order, from any offset, over as many connections and sources as it takes.
 
 use super::error::CacheError;
-use super::fill::Progress;
+use super::fill::Watermark;
 use super::patience::Patience;
 use super::sources::{Source, Sources};
 use crate::oci::{ByteRange, Digest};
@@ -9,7 +9,6 @@ use crate::upstream::{ErrorKind, FetchedBlob, UpstreamBody, UpstreamError, in_ba
 use bytes::{Buf, Bytes};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 /// A body that ends early without an error says that its source has no more. That often, in a row, is believed.
@@ -37,7 +36,7 @@ pub(super) struct Download {
     early_ends: u32,
     from: Option<Source>,
     /// Where its readers follow it, if it is a fill's.
-    readers: Option<watch::Sender<Progress>>,
+    readers: Option<Watermark>,
 }
 
 impl Download {
@@ -64,9 +63,15 @@ impl Download {
     }
 
     /// What is read for whoever follows `progress`: while nobody does, it comes after everybody else's requests.
-    pub(super) fn followed(mut self, progress: &watch::Sender<Progress>) -> Self {
+    pub(super) fn followed(mut self, progress: &Watermark) -> Self {
         self.readers = Some(progress.clone());
         self
+    }
+
+    /// A download that is left to one reader, who waits for it. It lets go of the fill, whose end it becomes a part of: held by what
+    /// it holds, it and its connection would never be dropped if nobody takes it.
+    pub(super) fn left_to_a_reader(self) -> Self {
+        Self { readers: None, ..self }
     }
 
     /// The same, of a content that upstream gave the beginning of: an outage is waited out from the first request on.
@@ -200,7 +205,7 @@ impl Download {
             let Some(source) = self.sources.choose(self.patience.attempts() + 1) else {
                 return Err(problem.map_or_else(|| self.no_source(), CacheError::from));
             };
-            let waited_for = self.readers.as_ref().is_none_or(|readers| readers.receiver_count() > 0);
+            let waited_for = self.readers.as_ref().is_none_or(|readers| readers.readers() > 0);
             let asked = problem.as_ref().and_then(pause_asked_for);
             let limit = source.outlook.resume_timeout;
             let Some(pause) = self.patience.next(limit, waited_for, self.sources.count(), asked) else {

@@ -97,7 +97,7 @@ impl Parts {
 /// By the same rule as for one range, with a bound on the requests of its own: behind that, a part waits for the fill.
 async fn of_fill(fill: &Arc<Fill>, opened: &Opened, range: ByteRange, own: &mut usize) -> Result<Content, CacheError> {
     let reached = timeout(FOLLOW_WAIT, fill.reaches(range.start)).await.is_ok();
-    let end = fill.progress.borrow().end.clone();
+    let end = fill.progress.now(|progress| progress.end.clone());
     match end {
         Some(End::Verified) => return Ok(Content::File(opened.file.clone(), range)),
         Some(End::Failed(error)) => return Err(error),

@@ -1,13 +1,12 @@
 use super::super::download::Download;
 use super::super::error::CacheError;
 use super::super::transfer::Transfer;
-use super::{End, Fill, HELD_BACK, Opened, Progress};
+use super::{End, Fill, Opened, Progress, Reader};
 use crate::oci::{ByteRange, Hasher};
 use crate::store::BlobFile;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// Bytes that are read again at once.
 const PIECE: usize = 1 << 20;
@@ -25,7 +24,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Follower {
     fill: Arc<Fill>,
-    progress: watch::Receiver<Progress>,
+    progress: Reader,
     file: BlobFile,
     length: u64,
     range: ByteRange,
@@ -59,12 +58,12 @@ impl Follower {
         if self.position >= self.range.end {
             return Ok(None);
         }
-        let (length, position) = (self.length, self.position);
-        let ready = |progress: &Progress| progress.end.is_some() || released(progress, length) > position;
-        let (end, released) = match self.progress.wait_for(|progress| ready(progress)).await {
-            Ok(progress) => (progress.end.clone(), released(&progress, length)),
-            Err(_) => (Some(End::Failed(CacheError::Aborted)), 0),
+        let position = self.position;
+        let ready = |progress: &Progress| {
+            let released = progress.released();
+            (released > position || progress.end.is_some()).then(|| (released, progress.end.clone()))
         };
+        let (released, end) = self.progress.wait(ready).await;
         let until = released.min(self.range.end);
         if until > self.position {
             let part = self.position..until;
@@ -104,26 +103,19 @@ impl Follower {
     }
 }
 
-/// How far the file may be read: up to its mark, but for the last bytes, which wait for the digest.
-fn released(progress: &Progress, length: u64) -> u64 {
-    match progress.end {
-        Some(End::Verified) => length,
-        _ => progress.written.min(length.saturating_sub(HELD_BACK)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::{HELD_BACK, before_digest};
     use super::*;
 
     #[test]
     fn the_tail_waits_for_the_digest() {
         let length = 10 * HELD_BACK;
-        let at = |written, end| released(&Progress { opened: None, written, end }, length);
-        assert_eq!(at(7, None), 7);
-        assert_eq!(at(length, None), length - HELD_BACK);
-        assert_eq!(at(length, Some(End::Failed(CacheError::Aborted))), length - HELD_BACK);
-        assert_eq!(at(length, Some(End::Verified)), length);
-        assert_eq!(released(&Progress { opened: None, written: 5, end: None }, 5), 0, "a small blob waits whole");
+        let at =
+            |written, length, end| Progress { opened: None, written, limit: before_digest(length), end }.released();
+        assert_eq!(at(7, length, None), 7);
+        assert_eq!(at(length, length, None), length - HELD_BACK);
+        assert_eq!(at(length, length, Some(End::Failed(CacheError::Aborted))), length - HELD_BACK);
+        assert_eq!(at(5, 5, None), 0, "a small blob waits whole");
     }
 }

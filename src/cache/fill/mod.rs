@@ -1,12 +1,20 @@
 //! Fills: one download from upstream into the store, and any number of readers that follow the growing file.
 //!
 //! There is at most one fill per digest in the process, whatever repository or tag led to it. It runs on a task of its own: no
-//! reader, the first included, can slow it down or end it. Readers learn of its progress through a watch channel and read the
+//! reader, the first included, can slow it down or end it. Readers learn of its progress from its watermark and read the
 //! fill's own open file, below the mark of what is written. The last bytes of the content are released only when the digest of
 //! the whole holds; until then an answer cannot end cleanly.
 
 mod follower;
+#[cfg(test)]
+mod modelled;
 mod run;
+mod watermark;
+
+/// What the watermark is made of; in `modelled`, a model checker's take their place.
+mod sync {
+    pub(super) use std::sync::{Arc, Mutex, MutexGuard};
+}
 
 pub use follower::{Follower, Step};
 
@@ -19,7 +27,7 @@ use crate::store::BlobFile;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 /// Bytes at the end of a content that nobody gets before the digest of the whole holds. A blob no longer than this is verified
 /// before its answer begins, so that a mismatch is a clean error.
@@ -28,16 +36,11 @@ pub(super) const HELD_BACK: u64 = 64 << 10;
 /// Ranged requests of readers' own that may run beside one fill.
 const RANGES_BESIDE: usize = 8;
 
-/// What a reader can see of a fill.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Progress {
-    /// Set once upstream has answered and the store has made room.
-    pub(super) opened: Option<Opened>,
-    /// Bytes of the file that are written and never change any more.
-    pub(super) written: u64,
-    /// Set once, at the end.
-    pub(super) end: Option<End>,
-}
+/// How far a fill is, as its readers see it.
+pub(super) type Watermark = watermark::Watermark<Opened, End>;
+type Progress = watermark::Progress<Opened, End>;
+type Reader = watermark::Reader<Opened, End>;
+type Writer = watermark::Writer<Opened, End>;
 
 /// The file that readers follow.
 #[derive(Clone, Debug)]
@@ -63,32 +66,32 @@ pub(super) enum End {
 pub(super) struct Fill {
     pub(super) digest: Digest,
     pub(super) sources: Arc<Sources>,
-    pub(super) progress: watch::Sender<Progress>,
+    pub(super) progress: Watermark,
     /// Bounds the ranged requests beside the fill.
     pub(super) beside: Arc<Semaphore>,
 }
 
 impl Fill {
-    /// Waits until the fill is open or has ended.
-    pub(super) async fn opened(&self) -> Progress {
-        let mut progress = self.progress.subscribe();
-        let ready = progress.wait_for(|p| p.opened.is_some() || p.end.is_some()).await.map(|p| p.clone());
-        ready.unwrap_or(Progress { end: Some(End::Failed(CacheError::Aborted)), ..Progress::default() })
+    /// Waits until the fill is open or has ended, and says both.
+    pub(super) async fn opened(&self) -> (Option<Opened>, Option<End>) {
+        let ready = |p: &Progress| (p.opened.is_some() || p.end.is_some()).then(|| (p.opened.clone(), p.end.clone()));
+        self.progress.subscribe().wait(ready).await
     }
 
     /// Waits until the content is verified or the fill has failed otherwise.
     pub(super) async fn ended(&self) -> End {
-        let mut progress = self.progress.subscribe();
-        let end = progress.wait_for(|p| p.end.is_some()).await.ok().and_then(|p| p.end.clone());
-        end.unwrap_or(End::Failed(CacheError::Aborted))
+        self.progress.subscribe().wait(|p| p.end.clone()).await
     }
 
     /// Waits until `position` lies below the mark.
     pub(super) async fn reaches(&self, position: u64) {
-        let mut progress = self.progress.subscribe();
-        // An error means that the fill is gone, and its end is to be seen in `progress`.
-        let _ = progress.wait_for(|p| p.written > position || p.end.is_some()).await;
+        self.progress.subscribe().wait(|p| (p.written > position || p.end.is_some()).then_some(())).await;
     }
+}
+
+/// How much of a content of `length` bytes may be read before its digest holds.
+fn before_digest(length: u64) -> u64 {
+    length.saturating_sub(HELD_BACK)
 }
 
 /// The fills under way.
@@ -122,17 +125,19 @@ impl Fills {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             return Err(CacheError::Busy { what: "downloads", retry: Duration::from_secs(5) });
         };
+        // A task that is cut short drops its writer, and its readers are let go.
+        let (writer, progress) = Watermark::new(End::Failed(CacheError::Aborted));
         let fill = Arc::new(Fill {
             digest: *digest,
             sources: Arc::new(Sources::of(source())),
-            progress: watch::Sender::new(Progress::default()),
+            progress,
             beside: Arc::new(Semaphore::new(RANGES_BESIDE)),
         });
         running.insert(*digest, Arc::clone(&fill));
         drop(running);
         let (task_inner, task_fill) = (Arc::clone(inner), Arc::clone(&fill));
         inner.tasks.spawn(async move {
-            run::run(&task_inner, &task_fill).await;
+            run::run(&task_inner, &task_fill, writer).await;
             drop(permit);
         });
         Ok((fill, true))

@@ -2,7 +2,7 @@ use super::super::Inner;
 use super::super::batch::next_batch;
 use super::super::download::Download;
 use super::super::error::CacheError;
-use super::{End, Fill, Opened};
+use super::{End, Fill, Opened, Writer, before_digest};
 use crate::store::{Ingest, IngestError, StoreError, VerifyError};
 use crate::upstream::ErrorKind;
 use std::sync::{Arc, Mutex};
@@ -24,29 +24,31 @@ impl From<CacheError> for Problem {
     }
 }
 
-/// Runs `fill` to its end and takes it off the list.
-pub(super) async fn run(inner: &Arc<Inner>, fill: &Arc<Fill>) {
+/// Runs `fill` to its end, which `writer` tells, and takes it off the list.
+pub(super) async fn run(inner: &Arc<Inner>, fill: &Arc<Fill>, mut writer: Writer) {
     let leave = Leave { inner, fill };
     let inflight = inner.metrics.fills_inflight.with_label_values(&[] as &[&str]);
     inflight.inc();
-    let (result, end) = match fill_up(inner, fill).await {
+    let (result, end) = match fill_up(inner, fill, &mut writer).await {
         Ok(()) => ("stored", None),
         Err(Problem::Upstream(error)) => {
             let result = if matches!(error, CacheError::Mismatch { .. }) { "mismatch" } else { "failed" };
             tracing::warn!(blob.digest = %fill.digest, %error, "a download ended without its blob");
             (result, Some(End::Failed(error)))
         }
-        Err(Problem::Store(download)) => {
-            ("bypassed", Some(End::Bypassed(Arc::new(Mutex::new(download.map(|download| *download))))))
-        }
+        Err(Problem::Store(download)) => ("bypassed", Some(bypassed(download))),
     };
     inner.metrics.fills.with_label_values(&[result]).inc();
     inflight.dec();
     // Off the list before the end is told: who hears of a failure and tries again must not meet this fill.
     drop(leave);
     if let Some(end) = end {
-        fill.progress.send_modify(|progress| progress.end = Some(end));
+        writer.end(end);
     }
+}
+
+fn bypassed(download: Option<Box<Download>>) -> End {
+    End::Bypassed(Arc::new(Mutex::new(download.map(|download| download.left_to_a_reader()))))
 }
 
 /// Takes a fill off the list, also when its task is cut short.
@@ -61,10 +63,10 @@ impl Drop for Leave<'_> {
     }
 }
 
-async fn fill_up(inner: &Inner, fill: &Fill) -> Result<(), Problem> {
-    let (mut download, ingest) = open(inner, fill).await?;
+async fn fill_up(inner: &Inner, fill: &Fill, writer: &mut Writer) -> Result<(), Problem> {
+    let (mut download, ingest) = open(inner, fill, writer).await?;
     let Some(mut ingest) = ingest else { return Err(Problem::Store(Some(Box::new(download)))) };
-    if let Err(problem) = copy(fill, &mut download, &mut ingest).await {
+    if let Err(problem) = copy(fill, writer, &mut download, &mut ingest).await {
         if let Problem::Upstream(CacheError::Mismatch { .. }) = problem {
             inner.metrics.digest_failures.with_label_values(&["fill"]).inc();
             ingest.discard().await;
@@ -77,12 +79,8 @@ async fn fill_up(inner: &Inner, fill: &Fill) -> Result<(), Problem> {
         Err(VerifyError::Store(error)) => return Err(store_failed(fill, &error)),
         Err(error) => return Err(download.mismatch(&error.to_string()).into()),
     };
-    fill.progress.send_modify(|progress| {
-        // A content whose length upstream did not announce is opened only now that all of it is there.
-        progress.opened.get_or_insert_with(|| Opened { file: verified.file(), length });
-        progress.written = length;
-        progress.end = Some(End::Verified);
-    });
+    // A content whose length upstream did not announce is opened only now that all of it is there.
+    writer.complete(|| Opened { file: verified.file(), length }, length, End::Verified);
     match verified.commit().await {
         Ok(_) => {
             for (repository, asked) in fill.sources.proven() {
@@ -96,7 +94,7 @@ async fn fill_up(inner: &Inner, fill: &Fill) -> Result<(), Problem> {
 }
 
 /// Opens the download where a kept part of it ends, and the ingest. No ingest: the store has no room.
-async fn open(inner: &Inner, fill: &Fill) -> Result<(Download, Option<Ingest>), Problem> {
+async fn open(inner: &Inner, fill: &Fill, writer: &Writer) -> Result<(Download, Option<Ingest>), Problem> {
     let mut ingest = begin(inner, fill).await;
     let mut kept = ingest.as_ref().map_or(0, Ingest::received);
     let mut download = Download::new(fill.digest, Arc::clone(&fill.sources), kept).followed(&fill.progress);
@@ -131,11 +129,7 @@ async fn open(inner: &Inner, fill: &Fill) -> Result<(Download, Option<Ingest>), 
         }
         return Ok((download, None));
     }
-    let opened = Opened { file: open.file(), length };
-    fill.progress.send_modify(|progress| {
-        progress.opened = Some(opened);
-        progress.written = kept;
-    });
+    writer.open(Opened { file: open.file(), length }, kept, before_digest(length));
     Ok((download, Some(open)))
 }
 
@@ -153,7 +147,7 @@ fn no_room(fill: &Fill, error: &IngestError) {
 
 /// Reads the download into the ingest: the next chunks arrive while the last ones are hashed and written. What has arrived and is
 /// not written is bounded by the channel, so upstream is read no faster than the disk takes.
-async fn copy(fill: &Fill, download: &mut Download, ingest: &mut Ingest) -> Result<(), Problem> {
+async fn copy(fill: &Fill, writer: &Writer, download: &mut Download, ingest: &mut Ingest) -> Result<(), Problem> {
     let (sender, mut receiver) = mpsc::channel(CHUNKS);
     let read = async move {
         while let Some(chunk) = download.chunk().await? {
@@ -166,7 +160,7 @@ async fn copy(fill: &Fill, download: &mut Download, ingest: &mut Ingest) -> Resu
     let write = async {
         while let Some(batch) = next_batch(&mut receiver).await {
             let written = ingest.write(batch).await.map_err(|error| store_failed(fill, &error))?;
-            fill.progress.send_modify(|progress| progress.written = written);
+            writer.advance(written);
         }
         Ok::<_, Problem>(())
     };
@@ -177,4 +171,24 @@ async fn copy(fill: &Fill, download: &mut Download, ingest: &mut Ingest) -> Resu
 fn store_failed(fill: &Fill, error: &StoreError) -> Problem {
     tracing::error!(blob.digest = %fill.digest, %error, "the store failed in the middle of a download: it goes on without being kept");
     Problem::Store(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Watermark;
+    use super::*;
+    use crate::cache::sources::Sources;
+    use crate::oci::{Algorithm, Hasher};
+
+    #[test]
+    fn a_download_that_nobody_takes_is_dropped_with_its_fill() {
+        let sources = Arc::new(Sources::default());
+        let digest = Hasher::new(Algorithm::Sha256).finish();
+        let (mut writer, mark) = Watermark::new(End::Failed(CacheError::Aborted));
+        let download = Download::new(digest, Arc::clone(&sources), 0).followed(&mark);
+        writer.end(bypassed(Some(Box::new(download))));
+        assert_eq!(Arc::strong_count(&sources), 2);
+        drop((writer, mark));
+        assert_eq!(Arc::strong_count(&sources), 1, "the download holds the fill that holds it");
+    }
 }
