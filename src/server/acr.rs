@@ -39,10 +39,6 @@ impl Inner {
         let hides = body.as_ref().is_some_and(|(_, content)| hides(content));
         let removal = if method == AcrMethod::Delete || hides { removal(resource) } else { None };
         let path = path(resource);
-        let registry = match resource {
-            AcrResource::Catalogue(registry) => registry,
-            _ => &resource.repository().map_or_else(|| Registry::new(""), |it| it.registry.clone()),
-        };
         let request = AcrRequest {
             method,
             repository: resource.repository().map(|repository| repository.name.clone()),
@@ -50,7 +46,7 @@ impl Inner {
             query: without_ns(asked.query),
             body,
         };
-        let answer = self.cache.acr(registry, request, removal).await;
+        let answer = self.cache.acr(resource.registry(), request, removal).await;
         let answer = answer.map_err(|error| Problem::from(error).of_write())?;
         let content = match resource {
             AcrResource::Catalogue(registry) => self.visible_to(asked, registry, &answer.content)?,

@@ -45,6 +45,19 @@ pub enum AcrResource {
 }
 
 impl AcrResource {
+    /// The upstream that it is of.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        match self {
+            Self::Catalogue(registry) => registry,
+            Self::Repository(repository)
+            | Self::Tags(repository)
+            | Self::Tag(repository, _)
+            | Self::Manifests(repository)
+            | Self::Manifest(repository, _) => &repository.registry,
+        }
+    }
+
     /// The repository that it is in; the catalogue is in none.
     #[must_use]
     pub fn repository(&self) -> Option<&Repository> {
@@ -110,7 +123,8 @@ impl Target {
     #[must_use]
     pub fn registry(&self) -> Option<&Registry> {
         match self {
-            Self::Catalogue(registry) | Self::Acr(AcrResource::Catalogue(registry)) => Some(registry),
+            Self::Catalogue(registry) => Some(registry),
+            Self::Acr(resource) => Some(resource.registry()),
             _ => self.repository().map(|repository| &repository.registry),
         }
     }
