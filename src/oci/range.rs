@@ -89,7 +89,7 @@ impl Ranges {
 #[must_use]
 pub fn resolve_many(asked: &[RangeRequest], length: u64) -> Option<Vec<ByteRange>> {
     let parts: Vec<ByteRange> = asked.iter().filter_map(|range| range.resolve(length).ok()).collect();
-    let total = parts.iter().fold(0u64, |total, part| total.saturating_add(part.len()));
+    let total = parts.iter().try_fold(0_u64, |total, part| total.checked_add(part.len()))?;
     (!parts.is_empty() && total <= length).then_some(parts)
 }
 
