@@ -41,8 +41,11 @@ impl Admin {
         let usage = self.store.usage();
         let none: &[&str] = &[];
         let trouble = self.store.trouble().map(|trouble| {
-            let since = trouble.since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            json!({ "kind": trouble.kind.as_str(), "since_timestamp": since, "problem": trouble.problem })
+            json!({
+                "kind": trouble.kind.as_str(),
+                "since_timestamp": seconds(trouble.since),
+                "problem": trouble.problem,
+            })
         });
         let upstreams = self.routes.registries().iter().map(|registry| self.upstream(registry));
         json!({

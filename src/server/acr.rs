@@ -8,8 +8,7 @@ use super::registry::{Asked, Inner};
 use super::reply::{Reply, value};
 use super::request::AcrResource;
 use crate::cache::{CacheError, Provenance, Removal};
-use crate::config::Right;
-use crate::oci::{Registry, Repository};
+use crate::oci::Registry;
 use crate::telemetry::CacheStatus;
 use crate::upstream::{AcrAnswer, AcrMethod, AcrRequest};
 use bytes::Bytes;
@@ -60,11 +59,6 @@ impl Inner {
         if !self.access.restricts_pulls() {
             return Ok(page.clone());
         }
-        let may_pull = |name: &serde_json::Value| {
-            let name = name.as_str().and_then(|name| name.parse().ok());
-            let repository = name.map(|name| Repository { registry: registry.clone(), name });
-            repository.is_some_and(|it| self.access.permit(asked.caller, Right::Pull, &it).is_ok())
-        };
         let read = serde_json::from_slice::<serde_json::Value>(page).map_err(|error| CacheError::Unreadable {
             upstream: registry.to_string(),
             what: "list",
@@ -72,7 +66,7 @@ impl Inner {
         });
         let mut page = read?;
         if let Some(names) = page.get_mut("repositories").and_then(serde_json::Value::as_array_mut) {
-            names.retain(may_pull);
+            names.retain(|name| name.as_str().is_some_and(|name| self.may_pull(asked, registry, name)));
         }
         Ok(page.to_string().into())
     }

@@ -65,12 +65,14 @@ impl Inner {
         if !self.access.restricts_pulls() {
             return None;
         }
-        let may_pull = |name: &&String| {
-            let name = name.parse().ok();
-            let repository = name.map(|name| Repository { registry: registry.clone(), name });
-            repository.is_some_and(|it| self.access.permit(asked.caller, Right::Pull, &it).is_ok())
-        };
-        Some(Entries::Names(names.iter().filter(may_pull).cloned().collect()))
+        let visible = names.iter().filter(|name| self.may_pull(asked, registry, name));
+        Some(Entries::Names(visible.cloned().collect()))
+    }
+
+    /// Whether the caller may pull from the repository of this name, as a list has it.
+    pub(super) fn may_pull(&self, asked: &Asked<'_>, registry: &Registry, name: &str) -> bool {
+        let repository = name.parse().ok().map(|name| Repository { registry: registry.clone(), name });
+        repository.is_some_and(|it| self.access.permit(asked.caller, Right::Pull, &it).is_ok())
     }
 
     pub(super) async fn manifest(

@@ -47,11 +47,15 @@ impl Inner {
     pub(super) fn set_tag(&self, repository: &Repository, tag: &Tag, link: TagLink) -> Result<(), StoreError> {
         let record = Record::new().with_repository(repository).with("name", tag);
         let record = record.with("digest", &link.digest).with_time("seen", link.seen);
+        let pinned = self.pins.has_tag(repository, tag);
+        let before = if pinned { self.tag(repository, tag)? } else { None };
         if self.replace(&layout::tag(repository, tag), &record.to_bytes(TAG))? == Replaced::Nothing {
             self.tags.inc();
         }
-        if self.pins.moved_tag(repository, tag) {
+        // Most tags that are set have only been confirmed.
+        if pinned && before.is_none_or(|before| before.digest != link.digest) {
             self.pin_manifest(repository, link.digest);
+            self.pins.outdate();
         }
         Ok(())
     }
@@ -59,7 +63,7 @@ impl Inner {
     pub(super) fn remove_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), StoreError> {
         if self.files.remove(&layout::tag(repository, tag))? {
             self.tags.dec();
-            self.pins.forgot();
+            self.pins.outdate();
         }
         Ok(())
     }
@@ -112,7 +116,7 @@ impl Inner {
         self.members.forget(repository);
         let removed = self.files.remove(&layout::manifest(repository, digest));
         self.members.forget(repository);
-        self.pins.forgot();
+        self.pins.outdate();
         if removed? {
             self.manifests.dec();
         }

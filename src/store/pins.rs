@@ -146,18 +146,14 @@ impl Pins {
         }
     }
 
-    /// Whether a tag is pinned; what it named before may then be pinned no more.
-    pub(super) fn moved_tag(&self, repository: &Repository, tag: &Tag) -> bool {
+    /// Whether a tag is pinned by its name.
+    pub(super) fn has_tag(&self, repository: &Repository, tag: &Tag) -> bool {
         let named = |pin: &Pin| matches!(pin, Pin::Tag(theirs, it) if it == tag && theirs == repository);
-        let pinned = lock(&self.state).asked.iter().any(named);
-        if pinned {
-            self.stale.store(true, Ordering::Release);
-        }
-        pinned
+        lock(&self.state).asked.iter().any(named)
     }
 
-    /// Something of a repository has been forgotten.
-    pub(super) fn forgot(&self) {
+    /// A tag has moved, or a link has gone: something that was pinned may be pinned no more.
+    pub(super) fn outdate(&self) {
         if !lock(&self.state).digests.is_empty() {
             self.stale.store(true, Ordering::Release);
         }

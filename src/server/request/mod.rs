@@ -43,9 +43,7 @@ impl Naming {
     /// The path under which the client finds `tail` (which begins with no slash), as it would name it.
     #[must_use]
     pub fn path(&self, tail: &str) -> String {
-        let tail = self.short(tail);
-        let part = |part: &Option<String>| part.as_ref().map_or_else(String::new, |part| format!("/{part}"));
-        format!("{}/v2{}/{tail}", part(&self.prefix), part(&self.component))
+        self.under("v2", self.short(tail))
     }
 
     /// As [`Self::path`], where a client may go on without saying more: with `ns`, if it named the upstream so.
@@ -68,8 +66,12 @@ impl Naming {
     /// As [`Self::path`], under ACR's own API.
     #[must_use]
     pub fn acr_path(&self, tail: &str) -> String {
+        self.under("acr/v1", tail)
+    }
+
+    fn under(&self, api: &str, tail: &str) -> String {
         let part = |part: &Option<String>| part.as_ref().map_or_else(String::new, |part| format!("/{part}"));
-        format!("{}/acr/v1{}/{tail}", part(&self.prefix), part(&self.component))
+        format!("{}/{api}{}/{tail}", part(&self.prefix), part(&self.component))
     }
 
     /// A repository's name as the client would write it.
