@@ -279,3 +279,30 @@ async fn verify_asks_the_running_daemon_which_repairs_without_a_pause() {
     pull(&process, "samples/config", "v1").await;
     assert!(larder(&setup, &["verify"]).status.success(), "healed by the next pull");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pin_follows_its_tag() {
+    let acr = Acr::start(Options::public()).await;
+    let push = |repository: &str, tag: &str, seed| {
+        let file = ("a.bin", "application/octet-stream", samples::incompressible(seed, 300_000));
+        acr.push_artifact(repository, tag, &[file]);
+    };
+    push("base/a", "v1", 2);
+    let setup = Setup::of(&acr);
+    let url = acr.url();
+    let process = Process::start(&setup, &["--upstream", &url, "--login", "anonymous", "--max-size", "1MiB"]).await;
+    assert!(larder(&setup, &["pin", "base/a:v1"]).status.success());
+    pull(&process, "base/a", "v1").await;
+    push("base/a", "v1", 4);
+    let path = "/v2/base/a/manifests/v1";
+    let moved = process.client().call("GET", path).line("accept", "*/*").line("cache-control", "no-cache").send().await;
+    assert_eq!(moved.status, 200);
+    pull(&process, "base/a", "v1").await;
+    for number in 0..6 {
+        push("other/b", &format!("v{number}"), 100 + 2 * number);
+        pull(&process, "other/b", &format!("v{number}")).await;
+    }
+    let pinned = json(&larder(&setup, &["list", "--json", "--pinned"]));
+    assert_eq!(pinned[0]["digest"], moved.header("docker-content-digest").unwrap(), "{pinned}");
+    assert!(pinned[0]["bytes"].as_u64().unwrap() > 300_000, "its new layer is still here: {pinned}");
+}
