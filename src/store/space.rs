@@ -15,8 +15,10 @@ const NEARLY_FULL_PERCENT: u64 = 80;
 /// Above this part of it, removal begins without a download that needs the room.
 const HIGH_WATERMARK_PERCENT: u64 = 95;
 
-/// What a small index may grow by before it is measured again, unless the limit is so low that this would be much of it.
-const INDEX_GROWTH: u64 = 64 << 10;
+/// What a small index may grow by, unless the limit is so low that this would be much of it.
+const INDEX_GROWTH: u64 = 4 << 20;
+/// The most of the limit that is set aside for a small index.
+const INDEX_SHARE: u64 = 64;
 
 pub(super) struct Space {
     pub(super) limit: u64,
@@ -35,10 +37,10 @@ struct Counts {
 }
 
 impl Counts {
-    /// What counts against the limit. The index grows by itself, and is measured every two seconds: it is counted with what it
-    /// may grow by until then.
+    /// What counts against the limit. The index is a log that grows with every change, measured every two seconds, and goes on
+    /// growing when nothing may be removed: it is counted with room to double.
     fn total(&self, limit: u64) -> u64 {
-        let growth = if self.index == 0 { 0 } else { (self.index / 8).max(INDEX_GROWTH.min(limit / 256)) };
+        let growth = if self.index == 0 { 0 } else { self.index.max(INDEX_GROWTH.min(limit / INDEX_SHARE)) };
         self.used + self.index + growth + self.reserved
     }
 }
@@ -200,6 +202,17 @@ mod tests {
         assert_eq!(full.refusal, Refusal::Full { needed: 1, limit: 100 });
         let large = space.reserve(101, 1000).err().unwrap();
         assert_eq!(large.refusal, Refusal::TooLarge { needed: 101, limit: 100 });
+    }
+
+    #[test]
+    fn an_index_may_double_without_passing_the_limit() {
+        let space = space(64 << 10, 0);
+        space.set_index(100);
+        assert!(space.reserve((63 << 10) - 100, u64::MAX).is_ok());
+        assert_eq!(space.reserve((63 << 10) - 99, u64::MAX).err().unwrap().must, 1);
+        space.set_index(20 << 10);
+        assert!(space.reserve(24 << 10, u64::MAX).is_ok());
+        assert_eq!(space.reserve((24 << 10) + 1, u64::MAX).err().unwrap().must, 1);
     }
 
     #[test]
