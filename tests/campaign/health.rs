@@ -1,10 +1,9 @@
 //! What the process holds, and what its store takes.
 
 use super::Round;
-use super::harness::{Client, Process};
-use rustix::process::{Pid, Signal, kill_process};
+use super::harness::{Client, Process, footprint};
+use rustix::process::Pid;
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -76,47 +75,18 @@ pub fn value(metrics: &str, series: &str) -> u64 {
     line.and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
-/// Looks again and again at what the store takes, until the round's faults are over. The process stands still meanwhile: else what
-/// goes and what comes while files are counted would both be in it.
+/// Looks again and again at what the store takes, until the round's faults are over.
 pub async fn watch_size(round: Arc<Round>, store: std::path::PathBuf, limit: u64, process: Pid) {
     let mut most = 0;
     while !round.is_over() {
         let store = store.clone();
-        let look = move || {
-            let _ = kill_process(process, Signal::STOP);
-            // A stopped process may be in the middle of a system call; it is through with that soon.
-            std::thread::sleep(Duration::from_millis(10));
-            let size = size_of(&store);
-            let _ = kill_process(process, Signal::CONT);
-            size
-        };
-        let size = tokio::task::spawn_blocking(look).await.unwrap_or(0);
+        let parts = tokio::task::spawn_blocking(move || footprint(process, &store)).await.unwrap_or_default();
+        let size = parts.values().sum();
         most = most.max(size);
         if size > limit {
-            round.accuse(format!("the store takes {size} bytes, and may take {limit}"));
+            round.accuse(format!("the store takes {size} bytes, and may take {limit}: {parts:?}"));
         }
         sleep(Duration::from_millis(200)).await;
     }
     round.say(&format!("store: {most} of {limit} bytes at most"));
-}
-
-/// The bytes of all files. Ingests come last: one that becomes a blob meanwhile is not seen twice.
-fn size_of(store: &Path) -> u64 {
-    let mut size = 0;
-    let Ok(entries) = fs::read_dir(store) else { return 0 };
-    let mut entries: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    entries.sort_by_key(|path| path.ends_with("ingest"));
-    for path in entries {
-        walk(&path, &mut |path| size += fs::metadata(path).map_or(0, |metadata| metadata.len()));
-    }
-    size
-}
-
-/// Every file below `path`, or itself; what goes away meanwhile is not there.
-pub fn walk(path: &Path, visit: &mut dyn FnMut(&Path)) {
-    match fs::read_dir(path) {
-        Ok(entries) => entries.flatten().for_each(|entry| walk(&entry.path(), visit)),
-        Err(_) if path.is_file() => visit(path),
-        Err(_) => {}
-    }
 }

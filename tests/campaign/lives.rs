@@ -1,8 +1,7 @@
 //! The process is ended, by `kill -9` or SIGTERM, its files are damaged, and it is started again.
 
 use super::Round;
-use super::harness::{Dice, Process};
-use super::health::walk;
+use super::harness::{Dice, Process, walk};
 use super::kinds::Kind;
 use super::site::Site;
 use std::collections::BTreeSet;

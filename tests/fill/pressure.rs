@@ -3,8 +3,9 @@
 
 use super::MIB;
 use super::harness::simulator::{Options, samples};
-use super::harness::{Acr, Larder, Setup, sha256};
-use std::path::Path;
+use super::harness::{Acr, Process, Setup, config_of, footprint, sha256};
+use rustix::process::Pid;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,25 +16,14 @@ const BLOBS: usize = 64;
 const SIZE: usize = MIB / 2;
 const CLIENTS: usize = 6;
 
-/// Bytes of all files below `folder`; a file that goes meanwhile counts for nothing.
-fn bytes_below(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let bytes = entries.map(|entry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
-        Ok(metadata) => metadata.len(),
-        Err(_) => 0,
-    });
-    bytes.sum()
-}
-
 /// The most that the store has held, looked at again and again.
-fn watch(larder: &Larder, done: &Arc<AtomicBool>) -> std::thread::JoinHandle<u64> {
-    let (folder, done) = (larder.setup.store().to_owned(), Arc::clone(done));
+fn watch(larder: &Process, store: PathBuf, done: &Arc<AtomicBool>) -> std::thread::JoinHandle<u64> {
+    let (process, done) = (Pid::from_child(&larder.child), Arc::clone(done));
     std::thread::spawn(move || {
         let mut most = 0;
         while !done.load(Ordering::Relaxed) {
-            most = most.max(bytes_below(&folder));
-            std::thread::sleep(Duration::from_millis(20));
+            most = most.max(footprint(process, &store).values().sum());
+            std::thread::sleep(Duration::from_millis(50));
         }
         most
     })
@@ -45,9 +35,12 @@ async fn a_working_set_twice_the_limit_never_exceeds_it_and_breaks_no_pull() {
     let acr = Acr::start(Options::public()).await;
     let blobs: Vec<String> =
         (0..BLOBS).map(|seed| acr.push_blob("app", samples::incompressible(2 * seed as u64, SIZE))).collect();
-    let larder = Setup::of(&acr).with(|settings| settings.store.max_size = Some(LIMIT)).start().await;
+    let setup = Setup::of(&acr);
+    let config = setup.file("larder.toml", &config_of(&acr.url()));
+    let larder =
+        Process::start(&setup, &["--config", config.to_str().unwrap(), "--max-size", &format!("{LIMIT}B")]).await;
     let (blobs, pulls, done) = (Arc::new(blobs), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-    let most = watch(&larder, &done);
+    let most = watch(&larder, setup.store().to_owned(), &done);
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut clients = tokio::task::JoinSet::new();
     for client in 0..CLIENTS {

@@ -70,6 +70,13 @@ impl Process {
         Client::new(self.address)
     }
 
+    /// The value of one metric, its labels written as in `/metrics`; 0 if it is not there.
+    pub async fn metric(&self, series: &str) -> u64 {
+        let answer = Client::new(self.admin).call("GET", "/metrics").send().await;
+        let value = answer.text().lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
     /// What it has said so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
