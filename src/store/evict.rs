@@ -163,11 +163,6 @@ impl Inner {
         let mut freed = 0;
         for entry in self.files.disk.list(folder).unwrap_or_default() {
             let path = folder.join(&entry.name);
-            if entry.is_dir {
-                // An index that was set aside, which is in nobody's account.
-                let _ = self.files.disk.remove_tree(&path);
-                continue;
-            }
             let Ok(metadata) = self.files.disk.metadata(&path) else { continue };
             if self.files.disk.remove(&path).is_ok() {
                 freed += metadata.len;

@@ -78,7 +78,7 @@ pub(super) fn open(
         members: Members::default(),
         pins,
         origins: Origins::default(),
-        index: Index::start(disk, metrics),
+        index: Index::start(disk, metrics, limit),
         tags: kind("tag"),
         manifests: kind("manifest"),
         metrics: Arc::clone(metrics),

@@ -90,7 +90,7 @@ metrics! {
     store_evicted_bytes: IntCounterVec = "larder_store_evicted_bytes_total" [];
     /// Blobs removed, by reason: `space`, `purge`.
     store_evictions: IntCounterVec = "larder_store_evictions_total" ["reason"];
-    /// Times the index was found damaged and set aside, to be rebuilt from the files.
+    /// Times the index was found damaged or too large and removed, to be rebuilt from the files.
     store_index_rebuilds: IntCounterVec = "larder_store_index_rebuilds_total" [];
     /// Whether the store's disk takes what it is given (1); 0: pulls go on, what cannot be stored passes through.
     store_writable: IntGaugeVec = "larder_store_writable" [];

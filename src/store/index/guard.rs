@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The engine's and the format's version, as the folder's name: another one is not looked at.
@@ -25,7 +25,13 @@ const RETRY: Duration = Duration::from_secs(60);
 /// Entries to one batch.
 const BATCH: usize = 512;
 /// sled does not shrink: a larger folder is made anew from the files.
-const TOO_LARGE: u64 = 512 << 20;
+const LARGEST: u64 = 512 << 20;
+/// The same in a small store, as a part of its limit, …
+const LARGEST_SHARE: u64 = 8;
+/// … but never less, which is what a small index grows to.
+const LEAST: u64 = 4 << 20;
+/// How often it is measured.
+const MEASURE: Duration = Duration::from_secs(1);
 /// How long closing waits for the flush.
 const CLOSING: Duration = Duration::from_secs(10);
 
@@ -44,6 +50,7 @@ struct Guard {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     metrics: Arc<Metrics>,
+    largest: u64,
     runner: Mutex<Runner>,
 }
 
@@ -68,11 +75,13 @@ struct Health {
 }
 
 impl Index {
-    pub(in crate::store) fn start(disk: &Arc<dyn Disk>, metrics: &Arc<Metrics>) -> Self {
+    /// The index of a store that may take `limit` bytes.
+    pub(in crate::store) fn start(disk: &Arc<dyn Disk>, metrics: &Arc<Metrics>, limit: u64) -> Self {
         let Some(path) = disk.real_path(&folder()) else { return Self(None) };
         let (disk, metrics) = (Arc::clone(disk), Arc::clone(metrics));
-        let runner = Mutex::new(Runner::start(&disk, &path, &metrics));
-        Self(Some(Guard { disk, path, metrics, runner }))
+        let largest = (limit / LARGEST_SHARE).clamp(LEAST, LARGEST);
+        let runner = Mutex::new(Runner::start(&disk, &path, &metrics, largest));
+        Self(Some(Guard { disk, path, metrics, largest, runner }))
     }
 
     /// A manifest that may name the blob.
@@ -124,8 +133,8 @@ impl Index {
             return;
         }
         runner.health.abandoned.store(true, Ordering::Release);
-        set_aside(&*guard.disk, &guard.metrics, "it does not answer");
-        *runner = Runner::start(&guard.disk, &guard.path, &guard.metrics);
+        discard(&*guard.disk, &guard.metrics, "it does not answer");
+        *runner = Runner::start(&guard.disk, &guard.path, &guard.metrics, guard.largest);
     }
 
     /// Flushes and closes it, waiting no longer than a bound.
@@ -174,7 +183,7 @@ fn batches<'a>(
 }
 
 impl Runner {
-    fn start(disk: &Arc<dyn Disk>, path: &Path, metrics: &Arc<Metrics>) -> Self {
+    fn start(disk: &Arc<dyn Disk>, path: &Path, metrics: &Arc<Metrics>, largest: u64) -> Self {
         let (commands, queue) = mpsc::sync_channel(QUEUE);
         let health = Arc::new(Health {
             started: Instant::now(),
@@ -188,7 +197,7 @@ impl Runner {
         let (disk, path, metrics) = (Arc::clone(disk), path.to_owned(), Arc::clone(metrics));
         let theirs = Arc::clone(&health);
         let spawned = std::thread::Builder::new().name("larder-index".into()).spawn(move || {
-            run(&*disk, &path, &metrics, &theirs, &queue);
+            run(&*disk, &path, &metrics, &theirs, &queue, largest);
             theirs.ended.store(true, Ordering::Release);
         });
         if let Err(error) = spawned {
@@ -198,12 +207,19 @@ impl Runner {
     }
 }
 
-/// Opens the engine and serves commands; a failure sets the folder aside and begins anew.
-fn run(disk: &dyn Disk, path: &Path, metrics: &Metrics, health: &Health, queue: &mpsc::Receiver<Command>) {
+/// Opens the engine and serves commands; after a failure the folder goes, and it begins anew.
+fn run(
+    disk: &dyn Disk,
+    path: &Path,
+    metrics: &Metrics,
+    health: &Health,
+    queue: &mpsc::Receiver<Command>,
+    largest: u64,
+) {
     loop {
         let served = match health.guarded(|| open(path)) {
             Ok(engine) => {
-                let served = serve(&engine, health, queue);
+                let served = serve(&engine, health, queue, largest);
                 health.serving.store(false, Ordering::Release);
                 let _ = health.guarded(move || {
                     drop(engine);
@@ -217,7 +233,7 @@ fn run(disk: &dyn Disk, path: &Path, metrics: &Metrics, health: &Health, queue: 
         if health.abandoned.load(Ordering::Acquire) {
             return;
         }
-        if !set_aside(disk, metrics, &failure) {
+        if !discard(disk, metrics, &failure) {
             return;
         }
     }
@@ -236,59 +252,54 @@ fn open(path: &Path) -> Result<Engine, String> {
 }
 
 /// `Ok`: the store has been closed or dropped.
-fn serve(engine: &Engine, health: &Health, queue: &mpsc::Receiver<Command>) -> Result<(), String> {
+fn serve(engine: &Engine, health: &Health, queue: &mpsc::Receiver<Command>, largest: u64) -> Result<(), String> {
     let complete = health.guarded(|| Ok(engine.get(COMPLETE)?.is_some()))?;
     health.incomplete.store(!complete, Ordering::Release);
     let measure = || {
         let bytes = health.guarded(|| engine.bytes_on_disk())?;
         health.bytes.store(bytes, Ordering::Relaxed);
-        if bytes > TOO_LARGE { Err("it has grown too large".to_owned()) } else { Ok(()) }
+        if bytes > largest { Err("it has grown too large".to_owned()) } else { Ok(Instant::now()) }
     };
-    measure()?;
+    let mut measured = measure()?;
     health.serving.store(true, Ordering::Release);
-    while let Ok(command) = queue.recv() {
-        match command {
-            Command::Get(key, reply) => {
+    loop {
+        match queue.recv_timeout(MEASURE) {
+            Ok(Command::Get(key, reply)) => {
                 let value = health.guarded(|| engine.get(&*key))?;
                 let _ = reply.try_send(value.and_then(|value| decode(&value)));
             }
-            Command::Put(entries) => {
+            Ok(Command::Put(entries)) => {
                 health.guarded(|| engine.put_many(entries.iter().map(|(key, value)| (&key[..], &value[..]))))?;
             }
-            Command::Complete => {
+            Ok(Command::Complete) => {
                 health.guarded(|| {
                     engine.put_many(std::iter::once((COMPLETE, &b"1"[..])))?;
                     engine.flush()
                 })?;
                 health.incomplete.store(false, Ordering::Release);
-                measure()?;
             }
-            Command::Close(reply) => {
+            Ok(Command::Close(reply)) => {
                 let flushed = health.guarded(|| engine.flush());
                 let _ = reply.try_send(());
                 return flushed;
             }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+        if measured.elapsed() >= MEASURE {
+            measured = measure()?;
         }
     }
-    Ok(())
 }
 
-/// Moves the index out of the way for a person to look at; only the latest is kept.
-fn set_aside(disk: &dyn Disk, metrics: &Metrics, reason: &str) -> bool {
-    let quarantine = Path::new(layout::QUARANTINE);
-    for entry in disk.list(quarantine).unwrap_or_default() {
-        if entry.is_dir && entry.name.starts_with(layout::INDEX) {
-            let _ = disk.remove_tree(&quarantine.join(entry.name));
-        }
-    }
-    let number = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let aside = quarantine.join(format!("{}-{number}", layout::INDEX));
-    let moved = disk.rename(&folder(), &aside).or_else(|_| disk.remove_tree(&folder()));
+/// Removes what cannot be used or has grown too large: kept, it would count against the limit and be of use to nobody.
+fn discard(disk: &dyn Disk, metrics: &Metrics, reason: &str) -> bool {
     metrics.store_index_rebuilds.with_label_values(&[] as &[&str]).inc();
-    match moved {
-        Ok(()) => tracing::warn!(reason, "the index was set aside and is made anew from the files; nothing is lost"),
+    // A file in its place is no index either.
+    match disk.remove_tree(&folder()).or_else(|_| disk.remove(&folder())) {
+        Ok(()) => tracing::warn!(reason, "the index was removed and is made anew from the files; nothing is lost"),
         Err(error) => {
-            tracing::warn!(reason, %error, "the index is unusable and cannot be set aside; the store works without it");
+            tracing::warn!(reason, %error, "the index is unusable and cannot be removed; the store works without it");
             return false;
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! It is a hint. Whoever asks looks into the files before believing it, so a lost, stale or wrong entry costs time and nothing
 //! else. The engine may panic, hang or lose keys on damaged files: it lives on a thread of its own, is watched by the upkeep,
-//! and is set aside and filled again from the files, while the store serves without it.
+//! and is removed and filled again from the files, while the store serves without it.
 
 mod engine;
 mod guard;
