@@ -1,9 +1,10 @@
 //! What a write through larder does to answers that are under way: whoever asks after the write's answer never gets what was so
 //! before it.
 //!
-//! Each repository has a generation. A write raises it before it is forwarded and once more when its answer has been applied. So has each
-//! upstream's catalogue, which is raised when a repository comes or goes. Work on an answer (a flight, a fill) knows the generation that it began under: nobody of a later one joins
-//! it, and what it brings is kept only while that generation is still the current one.
+//! Each repository has a generation. A write raises it before it is forwarded and once more when its answer has been applied. So
+//! has each upstream's catalogue, which is raised when a repository comes or goes. Work on an answer (a flight, a fill) knows the
+//! generation that it began under: nobody of a later one joins it, and what it brings is kept only while that generation is still
+//! the current one.
 //!
 //! Keeping is shared, applying a write is exclusive: an answer that is being kept when a write begins is on disk before the write's
 //! own result replaces it. Repositories share a fixed number of counters, so that memory does not grow with their names; two that

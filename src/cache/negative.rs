@@ -5,7 +5,8 @@ use quick_cache::sync::Cache;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long "upstream does not have it" is believed of `sha256-…` tags at most, where signatures and fallback lists of referrers appear moments after an image.
+/// How long "upstream does not have it" is believed of `sha256-…` tags at most, where signatures and fallback lists of referrers
+/// appear moments after an image.
 const BRIEF: Duration = Duration::from_secs(1);
 
 /// What upstream has just said that it does not have.

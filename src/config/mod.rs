@@ -1,8 +1,8 @@
 //! The file that the operator writes, its overrides, and the validated settings that the other rooms are given.
 //!
 //! File, environment and flags become one tree in which each value knows its place (`tree`, `overlay`); the tree is read into
-//! [`Settings`] by `sections`, `access` and `upstreams`, which collect every error instead of stopping at the first (`reader`). The other
-//! rooms see only [`Settings`]: whatever is wrong with them has been said before a room is built.
+//! [`Settings`] by `sections`, `access` and `upstreams`, which collect every error instead of stopping at the first (`reader`).
+//! The other rooms see only [`Settings`]: whatever is wrong with them has been said before a room is built.
 //!
 //! Secrets are never in the settings, only the paths of their files: [`read_secret`] reads one when it is needed.
 

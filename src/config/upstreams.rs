@@ -86,7 +86,8 @@ fn check_defaults(reader: &mut Reader, upstreams: &[UpstreamSettings], origins: 
     }
 }
 
-/// The only upstream is the default one unless it says otherwise. `None` if the upstream has no usable name or address; why has been reported.
+/// The only upstream is the default one unless it says otherwise. `None` if the upstream has no usable name or address; why has
+/// been reported.
 fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Option<UpstreamSettings> {
     let name = read_name(&mut section);
     let url = read_url(&mut section, name.as_deref());

@@ -1,7 +1,8 @@
 //! The room `server`: sockets, connections, bodies; URL to request, answer or error to HTTP.
 //!
 //! A request is read and resolved (`request`), admitted, answered by the cache, and turned into a response that explains itself
-//! (`registry.rs`; `reads.rs`, `uploads.rs`, `writes.rs`; `explain.rs`, `lists.rs`); only `error.rs` knows which error is which status code.
+//! (`registry.rs`; `reads.rs`, `uploads.rs`, `writes.rs`; `explain.rs`, `lists.rs`); only `error.rs` knows which error is which
+//! status code.
 //!
 //! The wire half: [`Server`] binds every listener or says why not, keeps the number of open connections and the patience
 //! with each of them within [`Limits`](crate::config::Limits), hands requests to a [`Handler`], and ends with a [`Drain`] that never

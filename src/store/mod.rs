@@ -7,10 +7,12 @@
 //!
 //! **Does not** know upstreams or HTTP, decide who may read, or judge how fresh a tag is.
 //!
-//! From the outside in: [`Store`] (`handle`) sends each call to the store's threads (`workers`), where `blobs`, `ingest`, `upload`,
-//! `links`, `membership` and `lists` do the work on what `inner` puts together: `files` (atomic replacement), `space` and
-//! `evict` (by the `policy`, sparing the `pins`), `catalogue` (blobs and last use), `pieces` and `check` (checksums, and the check before sending), `index`. `layout` names the paths, `record` is the format of small files,
-//! [`disk`] the seam to the file system, `health` what is done while that fails. `open`, `upkeep` and `scrub` are its start and its housekeeping, `verify` looks at it from outside, `inspect` while it is in use, `inventory` (with `platform`) lists it. `docs/disk.md` describes every
+//! From the outside in: [`Store`] (`handle`) sends each call to the store's threads (`workers`), where `blobs`, `ingest`,
+//! `upload`, `links`, `membership` and `lists` do the work on what `inner` puts together: `files` (atomic replacement), `space`
+//! and `evict` (by the `policy`, sparing the `pins`), `catalogue` (blobs and last use), `pieces` and `check` (checksums, and the
+//! check before sending), `index`. `layout` names the paths, `record` is the format of small files, [`disk`] the seam to the file
+//! system, `health` what is done while that fails. `open`, `upkeep` and `scrub` are its start and its housekeeping, `verify`
+//! looks at it from outside, `inspect` while it is in use, `inventory` (with `platform`) lists it. `docs/disk.md` describes every
 //! file, rename and sync.
 
 mod blob;

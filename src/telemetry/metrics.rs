@@ -66,7 +66,8 @@ metrics! {
     upstream_retries: IntCounterVec = "larder_upstream_retries_total" ["upstream", "reason"];
     /// Answers 429 of an upstream.
     upstream_throttled: IntCounterVec = "larder_upstream_throttled_total" ["upstream"];
-    /// Requests not sent, by reason: `throttled` (it wants to be left alone), `budget` (what its tier allows is used up), `unreachable` (the host does not answer), `sealed`.
+    /// Requests not sent, by reason: `throttled` (it wants to be left alone), `budget` (what its tier allows is used up),
+    /// `unreachable` (the host does not answer), `sealed`.
     upstream_withheld: IntCounterVec = "larder_upstream_withheld_total" ["upstream", "reason"];
     /// Requests that waited for the budget of their limit category.
     upstream_paced: IntCounterVec = "larder_upstream_paced_total" ["upstream"];
@@ -74,7 +75,8 @@ metrics! {
     upstream_resumed_bytes: IntCounterVec = "larder_upstream_resumed_bytes_total" ["upstream"];
     /// Whether the last request to the upstream was answered (1) or it is in an outage (0).
     upstream_up: IntGaugeVec = "larder_upstream_up" ["upstream"];
-    /// Requests to a token service, by grant (`exchange`, `refresh`, `password`, `basic`, `anonymous`) and result (`ok`, `refused`, `error`).
+    /// Requests to a token service, by grant (`exchange`, `refresh`, `password`, `basic`, `anonymous`) and result (`ok`,
+    /// `refused`, `error`).
     token_requests: IntCounterVec = "larder_token_requests_total" ["upstream", "kind", "result"];
     /// When the credential in use expires, in Unix seconds; absent if it does not say.
     token_expiry: IntGaugeVec = "larder_token_expiry_timestamp_seconds" ["upstream"];
@@ -100,7 +102,8 @@ metrics! {
     fills_inflight: IntGaugeVec = "larder_fills_inflight" [];
     /// Downloads into the store that have ended, by result: `stored`, `failed`, `mismatch`, `bypassed`.
     fills: IntCounterVec = "larder_fills_total" ["result"];
-    /// Blobs that an upstream has taken from clients, by what became of them here: `stored`, `present` (it was), `mounted`, `unkept`, `mismatch`; `again` was stored, and upstream had lost it.
+    /// Blobs that an upstream has taken from clients, by what became of them here: `stored`, `present` (it was), `mounted`,
+    /// `unkept`, `mismatch`; `again` was stored, and upstream had lost it.
     uploads: IntCounterVec = "larder_uploads_total" ["upstream", "result"];
     /// Content that did not match its digest, by where it was seen: `fill`, `read`, `scrub`, `push`.
     digest_failures: IntCounterVec = "larder_digest_failures_total" ["where"];

@@ -2,10 +2,10 @@
 //! own time limit.
 //!
 //! Three failures in a row to get any answer (refused, time-out, TLS) open it. From then on one request at a time is let through,
-//! at growing intervals (another one if a try takes longer than the longest of them: where packets vanish, a request that was sent
-//! during the outage may not notice its end); the first answer, whatever its status, closes it. Requests that are still connecting when it opens fail
-//! with it. A breaker belongs to a host that is really dialled, so that a storage account that is away does not keep anybody from
-//! the registry itself.
+//! at growing intervals (another one if a try takes longer than the longest of them: where packets vanish, a request that was
+//! sent during the outage may not notice its end); the first answer, whatever its status, closes it. Requests that are still
+//! connecting when it opens fail with it. A breaker belongs to a host that is really dialled, so that a storage account that is
+//! away does not keep anybody from the registry itself.
 
 use super::error::{ErrorKind, Failure, Withheld};
 use super::locked;
