@@ -178,7 +178,8 @@ impl Session {
         scope.learn(&wanted, &mut locked(&self.learned));
         *locked(&self.scheme) = Some(Scheme::Bearer(service.clone()));
         if let Some(Pass { via: Via::Token { key, token, fresh }, .. }) = &pass {
-            if *fresh && *key == service.key(&wanted) {
+            // A token that is not understood is no verdict on a right: another one may be.
+            if *fresh && *key == service.key(&wanted) && !is_invalid_token(bearer) {
                 return Err(self.refused(op, answer, pass));
             }
             self.tokens.discard(key, token);
@@ -236,6 +237,14 @@ impl Session {
             Via::Token { key, token, .. } => {
                 // Rights may be granted later: the next request asks for a token that knows of them.
                 self.tokens.discard(&key, &token);
+                if challenge::challenges(headers).iter().any(is_invalid_token) {
+                    let reason = format!(
+                        "{origin} does not accept the token that its token service has just given to {}{said}{correlation}; if \
+                         this stays, its clock or its keys are wrong",
+                        token.identity
+                    );
+                    return Failure::foreign(reason);
+                }
                 if let Some(withheld) = &token.withheld {
                     return Failure::credential("anonymous", format!("{origin} wants a login"), withheld);
                 }
@@ -260,6 +269,12 @@ impl Pass {
     pub(super) fn sign(&self, outgoing: &mut Outgoing) {
         outgoing.headers.insert(AUTHORIZATION, self.header.clone());
     }
+}
+
+/// Whether it was the token itself that was refused (RFC 6750, 3.1), and not what was asked with it: a registry that has lost its
+/// keys, whose clock is wrong, or whose replicas do not know each other's tokens yet.
+fn is_invalid_token(challenge: &Challenge) -> bool {
+    challenge.scheme == "bearer" && challenge.get("error") == Some("invalid_token")
 }
 
 /// Whether a failure to get a token may mean that the service is no longer there, or no longer the one to ask.

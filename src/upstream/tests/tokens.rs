@@ -13,6 +13,16 @@ fn guarded(
     life: u64,
     good: impl Fn(usize) -> bool + Send + Sync + 'static,
 ) -> impl Fn(&Asked) -> Reply + Send + Sync + 'static {
+    guarded_saying("", path, life, good)
+}
+
+/// The same, which ends the challenge to a token that it does not take with these words.
+fn guarded_saying(
+    why: &'static str,
+    path: &'static str,
+    life: u64,
+    good: impl Fn(usize) -> bool + Send + Sync + 'static,
+) -> impl Fn(&Asked) -> Reply + Send + Sync + 'static {
     let given = AtomicUsize::new(0);
     move |asked: &Asked| {
         let host = asked.header("host").unwrap();
@@ -30,7 +40,8 @@ fn guarded(
         }
         let repository = asked.target.trim_start_matches("/v2/").split("/manifests").next().unwrap();
         let realm = format!("http://{host}{path}");
-        let challenge = challenge(&realm, Some(&format!("repository:{repository}:pull")));
+        let why = if number.is_some() { why } else { "" };
+        let challenge = challenge(&realm, Some(&format!("repository:{repository}:pull"))) + why;
         reply(401, &[("www-authenticate", &challenge)], errors("UNAUTHORIZED", "authentication required"))
     }
 }
@@ -136,6 +147,35 @@ async fn a_token_refused_early_is_replaced_once() {
     assert_eq!(server.count("/v2/a"), 2, "one re-authentication per request");
     manifest(&upstream, "a").await.unwrap();
     assert_eq!(server.count("/oauth2/token"), 2, "the token that was refused is not used again");
+}
+
+/// A registry that does not understand a token has not judged the login: larder asks for another one, once, and then it is an
+/// outage, in which what is stored is served.
+#[tokio::test]
+async fn a_fresh_token_that_is_called_invalid_is_no_refusal_of_the_repository() {
+    let invalid = ",error=\"invalid_token\"";
+    let server = Server::start(guarded_saying(invalid, "/oauth2/token", 3600, |n| n == 1 || n == 3)).await;
+    let (upstream, _) = upstream(&settings(&server.url(), CredentialSettings::Anonymous));
+    manifest(&upstream, "a").await.unwrap();
+    // The second token is fetched before the question, and the third because it is not taken.
+    manifest(&upstream, "b").await.unwrap();
+    assert_eq!((server.count("/oauth2/token"), server.count("/v2/b")), (3, 2));
+
+    let server = Server::start(guarded_saying(invalid, "/oauth2/token", 3600, |_| false)).await;
+    let (upstream, _) = self::upstream(&settings(&server.url(), CredentialSettings::Anonymous));
+    for _ in 0..2 {
+        let error = manifest(&upstream, "a").await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Foreign), "{error:?}");
+        assert!(error.is_outage());
+        assert!(error.to_string().contains("its clock or its keys are wrong"), "{error}");
+    }
+    assert_eq!(server.count("/v2/a"), 4, "one re-authentication per request");
+
+    let narrow = ",error=\"insufficient_scope\"";
+    let server = Server::start(guarded_saying(narrow, "/oauth2/token", 3600, |_| false)).await;
+    let (upstream, _) = self::upstream(&settings(&server.url(), CredentialSettings::Anonymous));
+    let error = manifest(&upstream, "a").await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::RepositoryRefused { .. }), "{error:?}");
 }
 
 #[tokio::test]
