@@ -81,6 +81,7 @@ impl Round {
     async fn fulfil(&self, wish: &Wish<'_>, dice: &mut Dice) -> Option<Outcome> {
         let life = self.life.load(Ordering::Acquire);
         let address = self.address()?;
+        let was_served = self.is_roomy && wish.registry.has_served(&wish.target);
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.inflight.fetch_add(1, Ordering::AcqRel);
         let method = if wish.digest.is_none() && dice.one_in(3) { "HEAD" } else { "GET" };
@@ -92,20 +93,32 @@ impl Round {
                 self.accuse(format!("{method} {} {:?} {:?}: {error}", wish.target, wish.range, wish.manner));
                 return None;
             }
-            // A body that turns out to be wrong before its head has left takes the head with it.
-            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
-                return None;
-            }
-            // Whoever is killed says nothing more.
+            // A body that turns out to be wrong while its head waits to be sent takes the head with it; and whoever is killed says
+            // nothing more. Nothing else excuses an answer that has no head.
             Err(error) => {
-                if self.life.load(Ordering::Acquire) == life && !self.dying.load(Ordering::Acquire) {
-                    self.accuse(format!("{method} {}: no answer: {error}", wish.target));
+                let cut = matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset);
+                let spoiled = wish.digest.is_some_and(|digest| wish.registry.acr.has_spoiled(digest));
+                if !self.has_died_since(life) && !(cut && spoiled) {
+                    self.accuse(format!("{method} {} {:?}: no answer: {error}", wish.target, wish.range));
                 }
                 sleep(Duration::from_millis(20)).await;
                 return None;
             }
         };
         self.count_refused(&outcome);
+        let broken = !matches!(outcome.status, 200 | 206) || !outcome.complete && !outcome.left;
+        if broken && (was_served || wish.registry.is_well) && !self.has_died_since(life) {
+            let why = if was_served { "it was served before" } else { "its registry is well" };
+            let came = outcome.body.len();
+            let body = String::from_utf8_lossy(&outcome.body[..came.min(300)]);
+            self.accuse(format!(
+                "{method} {} {:?}: {why}, and now {came} bytes: {}{body}",
+                wish.target, wish.range, outcome.head
+            ));
+        }
+        if method == "GET" && outcome.status == 200 && outcome.complete {
+            wish.registry.note_served(&wish.target);
+        }
         if wish.manner != Manner::Greedy && (200..300).contains(&outcome.status) {
             let kind = if outcome.left { Kind::ClientLeft } else { Kind::SlowClient };
             if outcome.left || wish.manner == Manner::Slow {
@@ -113,6 +126,10 @@ impl Round {
             }
         }
         if method == "HEAD" { self.judge_head(wish, &outcome) } else { self.judge_answer(wish, outcome) }
+    }
+
+    fn has_died_since(&self, life: u64) -> bool {
+        self.life.load(Ordering::Acquire) != life || self.dying.load(Ordering::Acquire)
     }
 
     /// An upstream that refuses connections cannot count them; larder says why it answers as it does.

@@ -104,7 +104,7 @@ fn damage_all(round: &Round, store: &Path, dice: &mut Dice) -> Vec<Damage> {
             }
         }
     }
-    if dice.one_in(2) && alter_index(store, dice) {
+    if !dice.one_in(4) && alter_index(store, dice) {
         damages.push(Damage { kind: Kind::DamagedIndex, registry: 0, tag: 0 });
     }
     damages

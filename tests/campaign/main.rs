@@ -57,6 +57,8 @@ pub struct Round {
     pub world: World,
     pub tally: Arc<Tally>,
     number: u64,
+    /// Its store has room for everything and a disk that is well: whatever was served once must be served again.
+    pub is_roomy: bool,
     until: Mutex<Instant>,
     findings: Mutex<Vec<String>>,
     address: RwLock<Option<SocketAddr>>,
@@ -82,28 +84,37 @@ enum Theme {
 }
 
 impl Theme {
-    /// Each in turn, and those before others that have kinds of which there are too few.
-    fn next(number: u64, lacking: &[Kind]) -> Self {
+    /// Each in turn; after that every other round, or each if no other kinds are left, is one for the rarest of the kinds of which
+    /// there are too few.
+    fn next(number: u64, lacking: &[Kind], tally: &Tally) -> Self {
         let turns = [Self::Storm, Self::Lives, Self::Tight, Self::FullDisk];
         let turn = turns[usize::try_from(number).unwrap_or(0) % turns.len()];
-        let of_lives = [
-            Kind::Killed,
-            Kind::Terminated,
-            Kind::FlippedBlob,
-            Kind::DamagedPieces,
-            Kind::DamagedLink,
-            Kind::DamagedIndex,
-            Kind::DeletedFile,
-        ];
-        let only_lives = !lacking.is_empty() && lacking.iter().all(|kind| of_lives.contains(kind));
-        if only_lives && number >= 4 { Self::Lives } else { turn }
+        let Some(rarest) = lacking.iter().min_by_key(|kind| tally.of(**kind)) else { return turn };
+        let only_lives = lacking.iter().all(|kind| Self::of(*kind) == Self::Lives);
+        if number >= 4 && (number % 2 == 0 || only_lives) { Self::of(*rarest) } else { turn }
+    }
+
+    /// The rounds in which this kind happens most.
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Killed
+            | Kind::Terminated
+            | Kind::FlippedBlob
+            | Kind::DamagedPieces
+            | Kind::DamagedLink
+            | Kind::DamagedIndex
+            | Kind::DeletedFile => Self::Lives,
+            Kind::DiskFull => Self::FullDisk,
+            _ => Self::Storm,
+        }
     }
 }
 
 impl Round {
-    fn new(number: u64, world: World, tally: &Arc<Tally>) -> Self {
+    fn new(number: u64, theme: Theme, world: World, tally: &Arc<Tally>) -> Self {
         Self {
             world,
+            is_roomy: theme == Theme::Storm,
             tally: Arc::clone(tally),
             number,
             until: Mutex::new(Instant::now()),
@@ -289,14 +300,15 @@ async fn nothing_wrong_is_served_and_nothing_is_lost_whatever_fails() {
     let (mut requests, mut bytes) = (0, 0);
     for number in 0.. {
         let mut dice = Dice::new(seed ^ (number << 32));
-        let theme = Theme::next(number, &tally.lacking(each));
+        let theme = Theme::next(number, &tally.lacking(each), &tally);
         let long = faults >= 2000;
         let length = Duration::from_secs(match theme {
-            Theme::Lives if long => 60,
+            Theme::Lives if long => 90,
             _ if long => 24,
             _ => 9,
         });
-        let round = Arc::new(Round::new(number, World::new(&mut dice).await, &tally));
+        let well = if theme == Theme::Lives { lives::WELL } else { 0 };
+        let round = Arc::new(Round::new(number, theme, World::new(well, &mut dice).await, &tally));
         round.say(&format!("{theme:?}"));
         let findings = run_round(theme, &round, length, &mut dice).await;
         requests += round.requests.load(Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use super::harness::simulator::{Options, samples};
 use super::harness::{Acr, Dice};
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 pub const REGISTRIES: usize = 6;
@@ -14,7 +14,11 @@ const USER: (&str, &str) = ("ci", "a password");
 pub struct Registry {
     pub acr: Acr,
     pub alias: String,
+    /// Nobody makes it fail in this round: nothing excuses an answer that is broken or refused.
+    pub is_well: bool,
     tags: Mutex<Vec<Tag>>,
+    /// What was given to a client whole.
+    served: Mutex<HashSet<String>>,
 }
 
 /// A tag that moves.
@@ -38,14 +42,21 @@ pub struct World {
 }
 
 impl World {
-    pub async fn new(dice: &mut Dice) -> Self {
+    /// The first `well` registries will not be made to fail.
+    pub async fn new(well: usize, dice: &mut Dice) -> Self {
         let mut registries = Vec::new();
         for number in 0..REGISTRIES {
             let mut options = Options::private(USER.0, USER.1);
             // Tokens expire while the round goes on.
             options.knobs.access_life_s = 4;
             let acr = Acr::start(options).await;
-            registries.push(Registry { acr, alias: format!("r{number}"), tags: Mutex::default() });
+            registries.push(Registry {
+                acr,
+                alias: format!("r{number}"),
+                is_well: number < well,
+                tags: Mutex::default(),
+                served: Mutex::default(),
+            });
         }
         let world = Self { registries, contents: RwLock::default() };
         for registry in 0..REGISTRIES {
@@ -119,6 +130,14 @@ impl Registry {
     /// The tag as it is now.
     pub fn tag(&self, number: usize) -> Tag {
         self.tags()[number].clone()
+    }
+
+    pub fn has_served(&self, target: &str) -> bool {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).contains(target)
+    }
+
+    pub fn note_served(&self, target: &str) {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).insert(target.to_owned());
     }
 
     pub fn target(&self, repository: &str, kind: &str, reference: &str) -> String {
