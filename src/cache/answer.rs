@@ -1,6 +1,7 @@
 use crate::oci::{ByteRange, Digest, MediaType};
 use crate::store::BlobFile;
 use crate::telemetry::CacheStatus;
+use crate::upstream::AcrAnswer;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -103,6 +104,15 @@ pub enum Content {
 pub struct ListAnswer {
     /// The list.
     pub list: List,
+    /// Where it came from.
+    pub provenance: Provenance,
+}
+
+/// The answer to a question to ACR's own API.
+#[derive(Clone, Debug)]
+pub struct MetadataAnswer {
+    /// What upstream said.
+    pub answer: Arc<AcrAnswer>,
     /// Where it came from.
     pub provenance: Provenance,
 }

@@ -1,4 +1,4 @@
-//! What is removed upstream by way of larder, and ACR's own API: forwarded once, and forgotten here with upstream's word.
+//! What is removed or hidden upstream by way of larder: forwarded once, and forgotten here with upstream's word.
 
 use super::freshness::{Age, TagState};
 use super::generations::Touch;
@@ -63,26 +63,24 @@ impl Cache {
         self.0.to_its_end(async move { inner.removed(&removal, &outlook, delete(&outlook)).await }).await
     }
 
-    /// Asks ACR's own API of `registry`. `removal` is what the request removes, or hides.
-    pub async fn acr(
+    /// Changes or deletes something of `repository` by ACR's own API. `removal` is what the request removes, or hides.
+    pub async fn change_acr(
         &self,
-        registry: &Registry,
+        repository: &Repository,
         request: AcrRequest,
         removal: Option<Removal>,
     ) -> Result<AcrAnswer, CacheError> {
-        let outlook = self.0.outlook_of(registry)?;
-        if outlook.sealed {
-            let (what, registry) = (format!("/acr/v1/{}", request.path), registry.clone());
-            return Err(match request.method {
-                AcrMethod::Get => CacheError::Sealed { what, registry, code: Code::NameUnknown },
-                AcrMethod::Patch | AcrMethod::Delete => CacheError::ReadOnly { registry },
-            });
-        }
-        let Some(removal) = removal else {
-            return Ok(outlook.ask(None, outlook.upstream.acr(&request)).await?);
+        let (inner, outlook) = (Arc::clone(&self.0), Arc::clone(self.0.writable(&repository.registry)?));
+        let repository = repository.clone();
+        let work = async move {
+            let answer = async |outlook: &Outlook| outlook.upstream.acr(&request).await;
+            match removal {
+                Some(removal) if request.method == AcrMethod::Delete => {
+                    inner.removed(&removal, &outlook, answer(&outlook)).await
+                }
+                removal => inner.relabelled(&repository, removal.as_ref(), &outlook, answer(&outlook)).await,
+            }
         };
-        let (inner, outlook) = (Arc::clone(&self.0), Arc::clone(outlook));
-        let work = async move { inner.removed(&removal, &outlook, outlook.upstream.acr(&request)).await };
         self.0.to_its_end(work).await
     }
 }
@@ -122,10 +120,33 @@ impl Inner {
         let error = answer.as_ref().err();
         if error.is_none_or(|error| matches!(error.kind(), ErrorKind::NotFound { .. })) {
             self.forget_referrers(repository, subjects).await;
-            self.forget_removed(what, outlook).await;
+            self.forget_removed(what, Some(outlook)).await;
         } else if error.is_some_and(UpstreamError::may_have_happened) {
             self.forget_referrers(repository, subjects).await;
             self.doubt_removed(what, outlook).await;
+        }
+        drop(settling);
+        Ok(answer?)
+    }
+
+    /// Runs a request that changes attributes in `repository`. What they hide is forgotten; what they show again has to be asked for.
+    async fn relabelled<T: Send>(
+        &self,
+        repository: &Repository,
+        hidden: Option<&Removal>,
+        outlook: &Outlook,
+        request: impl Future<Output = Result<T, UpstreamError>> + Send,
+    ) -> Result<T, CacheError> {
+        let write = self.generations.begin(repository, hidden.map_or(Touch::Tags(Vec::new()), Removal::touch));
+        let answer = outlook.ask(None, request).await;
+        let settling = write.settle().await;
+        if answer.as_ref().err().is_none_or(UpstreamError::may_have_happened) {
+            if let Some(hidden) = hidden {
+                self.forget_removed(hidden, None).await;
+            }
+            self.negatives.forget_all(repository);
+            self.relist_tags(repository, &[], &[]).await;
+            self.relist_catalogue(repository, |_| ()).await;
         }
         drop(settling);
         Ok(answer?)
@@ -145,9 +166,11 @@ impl Inner {
         listed.collect()
     }
 
-    async fn forget_removed(&self, what: &Removal, outlook: &Outlook) {
+    /// Forgets what is there no more: by the word of `deleted`, for a while, or, without one, since upstream now decides who may read it.
+    async fn forget_removed(&self, what: &Removal, deleted: Option<&Outlook>) {
         let repository = what.repository();
         let absent = |object: Object, code: Code, name: &str| {
+            let Some(outlook) = deleted else { return };
             let absence = Absence { code: code.as_str().to_owned(), message: format!("{name} has been deleted") };
             self.negatives.remember(repository, object, absence, outlook.freshness.of(repository).negative_ttl);
         };

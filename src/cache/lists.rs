@@ -1,6 +1,7 @@
 //! Lists: tags, catalogue, referrers. Fetched whole, kept with their time, and cut by whoever answers.
 
 use super::answer::{ListAnswer, Provenance};
+use super::current::{Aged, is_final};
 use super::error::CacheError;
 use super::freshness::Age;
 use super::generations::{Generation, Keeping};
@@ -15,7 +16,6 @@ use serde_json::value::RawValue;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::time::timeout;
 
 /// A list as it is answered.
 #[derive(Clone, Debug)]
@@ -62,6 +62,12 @@ pub(super) struct ListState {
     pub(super) age: Age,
 }
 
+impl Aged for ListState {
+    fn age(&self) -> Age {
+        self.age
+    }
+}
+
 #[derive(Deserialize)]
 struct TagsPage {
     tags: Option<Vec<String>>,
@@ -85,33 +91,12 @@ impl Cache {
         let generation = self.0.list_generation(key);
         let withdrawn = repository(key).is_some_and(|repository| outlook.is_withdrawn(repository));
         let state = if withdrawn { None } else { self.0.list_state(key).await };
-        let answer = |state: ListState, status: CacheStatus| {
-            (state.entries, Provenance::new(status).with_ttl(state.age.ttl(ttl)))
-        };
-        let (entries, provenance) = match state {
-            Some(state) if outlook.sealed || state.age.is_fresh(ttl) && !revalidate => answer(state, CacheStatus::Hit),
-            Some(state) => match self.refreshed(key, outlook, &state, generation).await {
-                Ok(Some((fresh, status))) => answer(fresh, status),
-                Err(error) if is_final(&error) => return Err(error),
-                Ok(None) => {
-                    let (entries, provenance) = answer(state, CacheStatus::Stale);
-                    (entries, provenance.with_outage(outlook.outage()))
-                }
-                Err(error) => {
-                    let (entries, provenance) = answer(state, CacheStatus::Stale);
-                    (entries, provenance.with_outage(error.to_string().into()))
-                }
-            },
-            None if outlook.sealed => {
-                let (what, registry) = (in_words(key), key.registry().clone());
-                return Err(CacheError::Sealed { what, registry, code: Code::NameUnknown });
-            }
-            None => {
-                let seat = self.fetch_list(key, generation);
-                let status = if seat.first { CacheStatus::Miss } else { CacheStatus::Coalesced };
-                answer(seat.result().await.ok_or(CacheError::Aborted)??, status)
-            }
-        };
+        if state.is_none() && outlook.sealed {
+            let (what, registry) = (in_words(key), key.registry().clone());
+            return Err(CacheError::Sealed { what, registry, code: Code::NameUnknown });
+        }
+        let ask = || self.fetch_list(key, generation);
+        let (ListState { entries, .. }, provenance) = outlook.current(state, ttl, revalidate, ask).await?;
         if let Some(Entries::Absent { code, message }) = entries.as_deref() {
             return Err(CacheError::Absent { code: code.clone(), message: message.clone() });
         }
@@ -119,26 +104,6 @@ impl Cache {
             Some(entries) => Ok(ListAnswer { list: List::Whole(entries), provenance }),
             None => self.page(key, outlook, query).await,
         }
-    }
-
-    /// News of a list that is out of date. `None`: not in time.
-    async fn refreshed(
-        &self,
-        key: &ListKey,
-        outlook: &Outlook,
-        state: &ListState,
-        generation: Generation,
-    ) -> Result<Option<(ListState, CacheStatus)>, CacheError> {
-        if !state.age.may_ask() {
-            return Ok(None);
-        }
-        let seat = self.fetch_list(key, generation);
-        let status = if seat.first { CacheStatus::Miss } else { CacheStatus::Coalesced };
-        let Ok(result) = timeout(outlook.patience(), seat.result()).await else {
-            outlook.kept_waiting();
-            return Ok(None);
-        };
-        Ok(Some((result.ok_or(CacheError::Aborted)??, status)))
     }
 
     fn fetch_list(&self, key: &ListKey, generation: Generation) -> super::flight::Seat<Result<ListState, CacheError>> {
@@ -306,12 +271,6 @@ fn lacks_referrers(key: &ListKey, error: &CacheError) -> Option<Entries> {
         }
         _ => None,
     }
-}
-
-/// Whether upstream has decided, so that a stored list must not stand in.
-fn is_final(error: &CacheError) -> bool {
-    let CacheError::Upstream(error) = error else { return false };
-    matches!(error.kind(), ErrorKind::NotFound { .. } | ErrorKind::RepositoryRefused { .. })
 }
 
 fn repository(key: &ListKey) -> Option<&crate::oci::Repository> {

@@ -11,6 +11,7 @@ mod answer;
 mod batch;
 mod blob;
 mod change;
+mod current;
 mod download;
 mod error;
 mod fill;
@@ -20,6 +21,7 @@ mod generations;
 mod lists;
 mod manifest;
 mod memory;
+mod metadata;
 mod missing;
 mod negative;
 mod outlook;
@@ -35,7 +37,7 @@ mod transfer;
 mod upload;
 mod want;
 
-pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, Provenance, StoredManifest};
+pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, MetadataAnswer, Provenance, StoredManifest};
 pub use change::Removal;
 pub use error::CacheError;
 pub use fill::{Follower, Step};
@@ -77,6 +79,7 @@ struct Inner {
     memory: memory::ManifestMemory,
     tags: quick_cache::sync::Cache<(Repository, Tag), TagState>,
     lists: quick_cache::sync::Cache<ListKey, lists::ListState>,
+    metadata: metadata::Metadata,
     negatives: negative::Negatives,
     missing: missing::MissingList,
     generations: Arc<Generations>,
@@ -107,6 +110,7 @@ impl Cache {
             memory: memory::ManifestMemory::new(limits.manifest_memory),
             tags: quick_cache::sync::Cache::new(limits.tag_entries),
             lists: quick_cache::sync::Cache::new(LISTS),
+            metadata: metadata::Metadata::new(limits.metadata_memory),
             negatives: negative::Negatives::new(limits.negative_entries),
             missing: missing::MissingList::default(),
             generations: Arc::new(Generations::new(registries)),

@@ -72,6 +72,11 @@ impl Negatives {
             self.0.remove(&(repository.clone(), object));
         }
     }
+
+    /// Anything of a repository may be there after all.
+    pub(super) fn forget_all(&self, repository: &Repository) {
+        self.0.retain(|(of, _), _| of != repository);
+    }
 }
 
 impl From<Absence> for CacheError {

@@ -30,7 +30,8 @@ impl Inner {
         let name = repository.name.as_str();
         let known = self.lists.get(&key).and_then(|state| state.entries);
         let is_in = matches!(known.as_deref(), Some(Entries::Names(names)) if names.iter().any(|known| known == name));
-        if !is_in {
+        // Pages that upstream has cut are not changed here: they are asked for anew.
+        if self.metadata.take_catalogue(&repository.registry) || !is_in {
             self.relist_catalogue(repository, |names| insert(names, name)).await;
         }
     }

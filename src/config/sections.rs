@@ -48,6 +48,7 @@ fn read_limits(mut section: Section<'_>) -> Limits {
         uploads: section.or("uploads", default.uploads),
         upstream_connections: section.or("upstream_connections", default.upstream_connections),
         manifest_memory: section.or("manifest_memory", Size(default.manifest_memory)).0,
+        metadata_memory: section.or("metadata_memory", Size(default.metadata_memory)).0,
         tag_entries: section.or("tag_entries", default.tag_entries),
         negative_entries: section.or("negative_entries", default.negative_entries),
         tokens: section.or("tokens", default.tokens),

@@ -54,6 +54,8 @@ pub struct Limits {
     pub upstream_connections: usize,
     /// Bytes of all manifests kept in memory.
     pub manifest_memory: u64,
+    /// Bytes of all answers of ACR's own API kept in memory.
+    pub metadata_memory: u64,
     /// Tags whose state is kept in memory at once.
     pub tag_entries: usize,
     /// "Upstream does not have it" answers remembered at once.
@@ -78,6 +80,7 @@ impl Default for Limits {
             uploads: 64,
             upstream_connections: 128,
             manifest_memory: 64 << 20,
+            metadata_memory: 16 << 20,
             tag_entries: 100_000,
             negative_entries: 10_000,
             tokens: 10_000,

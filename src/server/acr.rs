@@ -1,4 +1,4 @@
-//! ACR's own API: passed through as it is. What it removes or hides is forgotten here.
+//! ACR's own API: what it says is kept briefly, what it changes is passed through, and what it removes or hides is forgotten here.
 
 use super::body::Body;
 use super::error::Problem;
@@ -7,7 +7,7 @@ use super::lists::passed_link;
 use super::registry::{Asked, Inner};
 use super::reply::{Reply, value};
 use super::request::AcrResource;
-use crate::cache::{CacheError, Provenance, Removal};
+use crate::cache::{CacheError, MetadataAnswer, Provenance, Removal};
 use crate::oci::Registry;
 use crate::telemetry::CacheStatus;
 use crate::upstream::{AcrAnswer, AcrMethod, AcrRequest};
@@ -25,33 +25,41 @@ impl Inner {
         asked: &Asked<'_>,
         body: Incoming,
     ) -> Result<Reply, Problem> {
-        let (method, body) = match *asked.method {
-            Method::PATCH => {
-                let stall = self.cache.limits().stall_timeout;
-                let content = intake::collect(body, "the change", MAX_CHANGE, stall).await?;
-                let kind = asked.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-                (AcrMethod::Patch, Some((kind.unwrap_or("application/json").to_owned(), content)))
-            }
-            Method::DELETE => (AcrMethod::Delete, None),
-            _ => (AcrMethod::Get, None),
-        };
-        let hides = body.as_ref().is_some_and(|(_, content)| hides(content));
-        let removal = if method == AcrMethod::Delete || hides { removal(resource) } else { None };
         let path = path(resource);
+        let link = asked.naming.acr_path(&path);
         let request = AcrRequest {
-            method,
+            method: AcrMethod::Get,
             repository: resource.repository().map(|repository| repository.name.clone()),
-            path: path.clone(),
+            path,
             query: without_ns(asked.query),
-            body,
+            body: None,
         };
-        let answer = self.cache.acr(resource.registry(), request, removal).await;
-        let answer = answer.map_err(|error| Problem::from(error).of_write())?;
+        if let (Some(repository), &(Method::PATCH | Method::DELETE)) = (resource.repository(), asked.method) {
+            let request = self.change_of(request, asked, body).await?;
+            let hides = request.body.as_ref().is_none_or(|(_, content)| hides(content));
+            let removal = if hides { removal(resource) } else { None };
+            let answer = self.cache.change_acr(repository, request, removal).await;
+            let answer = answer.map_err(|error| Problem::from(error).of_write())?;
+            return Ok(reply(&answer, answer.content.clone(), &link, asked, Provenance::new(CacheStatus::Bypass)));
+        }
+        let registry = resource.registry();
+        let MetadataAnswer { answer, provenance } = self.cache.metadata(registry, request, asked.no_cache()).await?;
         let content = match resource {
             AcrResource::Catalogue(registry) => self.visible_to(asked, registry, &answer.content)?,
             _ => answer.content.clone(),
         };
-        Ok(reply(&answer, content, &asked.naming.acr_path(&path), asked))
+        Ok(reply(&answer, content, &link, asked, provenance))
+    }
+
+    /// The request as one that changes or deletes.
+    async fn change_of(&self, request: AcrRequest, asked: &Asked<'_>, body: Incoming) -> Result<AcrRequest, Problem> {
+        if asked.method == Method::DELETE {
+            return Ok(AcrRequest { method: AcrMethod::Delete, ..request });
+        }
+        let content = intake::collect(body, "the change", MAX_CHANGE, self.cache.limits().stall_timeout).await?;
+        let kind = asked.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let body = Some((kind.unwrap_or("application/json").to_owned(), content));
+        Ok(AcrRequest { method: AcrMethod::Patch, body, ..request })
     }
 
     /// The page of a catalogue without what the caller may not pull.
@@ -72,7 +80,7 @@ impl Inner {
     }
 }
 
-fn reply(answer: &AcrAnswer, content: Bytes, path: &str, asked: &Asked<'_>) -> Reply {
+fn reply(answer: &AcrAnswer, content: Bytes, path: &str, asked: &Asked<'_>, provenance: Provenance) -> Reply {
     let length = content.len();
     let mut response = Response::new(Body::full(content));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
@@ -84,7 +92,7 @@ fn reply(answer: &AcrAnswer, content: Bytes, path: &str, asked: &Asked<'_>) -> R
     if let Some(next) = &answer.next {
         headers.insert(header::LINK, value(&passed_link(path, next, asked.naming)));
     }
-    Reply { response, provenance: Some(Provenance::new(CacheStatus::Bypass)), detail: None }
+    Reply { response, provenance: Some(provenance), detail: None }
 }
 
 /// Path behind `/acr/v1/`, as upstream has it.

@@ -60,8 +60,17 @@ pub(super) fn is_speaker(headers: &HeaderMap) -> bool {
 
 /// Whether the answer is a page for people.
 pub(super) fn is_page(headers: &HeaderMap) -> bool {
+    is_of_type(headers, "text/html")
+}
+
+/// Whether the answer says that it is JSON.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    is_of_type(headers, "application/json")
+}
+
+fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.trim_start().to_ascii_lowercase().starts_with("text/html")
+    kind.trim_start().to_ascii_lowercase().starts_with(media_type)
 }
 
 /// Turns an answer without success into a failure. `identity` is who asked, `None` for a request without credential.

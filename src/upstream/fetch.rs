@@ -80,7 +80,9 @@ impl Session {
         // A portal says 200 to everything; a registry that has done something says 201, 202 or 204, or says that it is one.
         let done = answer.status.is_success()
             && !classify::is_page(&answer.headers)
-            && (answer.status != StatusCode::OK || classify::is_speaker(&answer.headers));
+            && (answer.status != StatusCode::OK
+                || classify::is_speaker(&answer.headers)
+                || ask.op == Op::AcrRead && classify::is_json(&answer.headers));
         if done {
             return Ok(answer);
         }

@@ -87,7 +87,7 @@ pub struct Settings {
     pub sparse: bool,
     /// Whether `DELETE /v2/NAME/manifests/TAG` removes the tag; off: 405.
     pub delete_by_tag: bool,
-    /// Answers to GET and HEAD under `/v2` are made, and go out once this is turned off.
+    /// Answers to GET and HEAD under `/v2` and `/acr/v1` are made, and go out once this is turned off.
     pub hold_reads: bool,
     /// Two replicas; none: one registry.
     pub replication: Option<Replication>,

@@ -241,6 +241,10 @@ impl Simulator {
         self.content().delete_blob(repository, digest);
     }
 
+    pub fn delete_repository(&self, repository: &str) {
+        self.content().delete_repository(repository);
+    }
+
     /// A blob's bytes, if the repository has it.
     pub fn blob(&self, repository: &str, digest: &str) -> Option<Bytes> {
         self.content().blob(repository, digest)

@@ -202,7 +202,9 @@ async fn answer(
         Listener::Storage => storage::answer(&state, &parts.method, target, &parts.headers, &client.address),
     };
     record.answered(reply.status().as_u16());
-    if listener == Listener::Login && matches!(parts.method, Method::GET | Method::HEAD) && target.starts_with("/v2/") {
+    let reads = matches!(parts.method, Method::GET | Method::HEAD)
+        && ["/v2/", "/acr/v1/"].iter().any(|api| target.starts_with(api));
+    if listener == Listener::Login && reads {
         state.knobs.wait_while(|k| k.hold_reads).await;
     }
     Ok(reply.map(|body| body.owned_by(record, abort)))

@@ -1,4 +1,4 @@
-//! ACR's own API, passed through with larder's login: as upstream says it, in the client's way of naming.
+//! ACR's own API, asked with larder's login: as upstream says it, in the client's way of naming.
 
 use crate::common::{Scene, allow_everything, pushing};
 use crate::harness::simulator::Options;
@@ -35,7 +35,6 @@ async fn everything_that_can_be_looked_at_comes_as_upstream_says_it() {
             let answer = scene.larder.get(&target).await;
             assert_eq!(answer.status, 200, "{target}: {answer:?}");
             assert_eq!(answer.header("content-type"), Some("application/json; charset=utf-8"), "{target}");
-            assert_eq!(answer.cache_status(), "larder; fwd=bypass", "{target}");
             let json = answer.json();
             assert!(json["imageName"] == "a/b" || json["repositories"].is_array(), "{target}: {json}");
         }

@@ -23,6 +23,7 @@ mod exact;
 mod kept;
 mod lost;
 mod manifests;
+mod metadata;
 mod mounts;
 mod races;
 mod refusals;

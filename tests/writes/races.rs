@@ -110,6 +110,12 @@ async fn lists_that_were_begun_before_a_write_are_joined_and_kept_by_nobody() {
         (tags, "/v2/app/manifests/v2".to_owned(), manifest_of(&scene.acr, "app", "two")),
         (referrers, format!("/v2/app/manifests/{}", sha256(&attached)), attached),
         (catalogue, "/v2/fresh/manifests/v1".to_owned(), format!("{{\"mediaType\":\"{KIND}\",\"layers\":[]}}").into()),
+        ("/acr/v1/app/_tags".to_owned(), "/v2/app/manifests/v3".to_owned(), manifest_of(&scene.acr, "app", "three")),
+        (
+            "/acr/v1/_catalog".to_owned(),
+            "/v2/fresher/manifests/v1".to_owned(),
+            format!("{{\"mediaType\":\"{KIND}\",\"layers\":[]}}").into(),
+        ),
     ] {
         let old = scene.larder.get(&list).await.body;
         let before = readers(&scene, &list, "GET").await;

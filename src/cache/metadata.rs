@@ -1,0 +1,169 @@
+//! What ACR's own API says to questions: kept as it came, in memory, for seconds, and given out until upstream is back when it is away.
+//!
+//! It is kept by the whole question, its page and order included, since only upstream can put such lists together. An answer is good
+//! under the generation that it began under: after a write through larder to that repository (or, of a list of repositories, after one
+//! that may have changed which there are) it is not given out any more, not even in an outage.
+
+use super::answer::MetadataAnswer;
+use super::current::{Aged, is_final};
+use super::error::CacheError;
+use super::flight::Flights;
+use super::freshness::Age;
+use super::generations::{Generation, Keeping};
+use super::{Cache, Inner, lock};
+use crate::oci::{Code, Registry, Repository};
+use crate::upstream::{AcrAnswer, AcrRequest};
+use quick_cache::{Weighter, sync};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+/// What an answer costs besides its bytes and its question.
+const OVERHEAD: u64 = 512;
+/// A common size of an answer, from which the table's first size is taken.
+const TYPICAL: u64 = 4096;
+
+/// A question, in upstream's words.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Question {
+    registry: Registry,
+    path: String,
+    query: String,
+}
+
+/// An answer as it is remembered.
+#[derive(Clone, Debug)]
+struct Said {
+    answer: Arc<AcrAnswer>,
+    age: Age,
+    begun: Generation,
+}
+
+impl Aged for Said {
+    fn age(&self) -> Age {
+        self.age
+    }
+}
+
+#[derive(Clone, Debug)]
+struct ByBytes;
+
+impl Weighter<Question, Said> for ByBytes {
+    fn weight(&self, question: &Question, said: &Said) -> u64 {
+        let words = question.path.len() + question.query.len();
+        (said.answer.content.len() + words) as u64 + OVERHEAD
+    }
+}
+
+/// All that is remembered of ACR's own API.
+#[derive(Debug)]
+pub(super) struct Metadata {
+    said: sync::Cache<Question, Said, ByBytes>,
+    flights: Flights<(Question, Generation), Result<Said, CacheError>>,
+    /// Upstreams whose list of repositories has been asked for since it last changed here.
+    catalogues: Mutex<HashSet<Registry>>,
+}
+
+impl Metadata {
+    /// Keeps at most `bytes`.
+    pub(super) fn new(bytes: u64) -> Self {
+        let items = usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX).max(16);
+        let said = sync::Cache::with_weighter(items, bytes, ByBytes);
+        Self { said, flights: Flights::default(), catalogues: Mutex::default() }
+    }
+
+    /// Whether the upstream's list of repositories has been asked for since this was last called.
+    pub(super) fn take_catalogue(&self, registry: &Registry) -> bool {
+        lock(&self.catalogues).remove(registry)
+    }
+}
+
+impl Cache {
+    /// What ACR's own API of `registry` says to a question.
+    pub async fn metadata(
+        &self,
+        registry: &Registry,
+        request: AcrRequest,
+        revalidate: bool,
+    ) -> Result<MetadataAnswer, CacheError> {
+        let outlook = self.0.outlook_of(registry)?;
+        if outlook.sealed {
+            let (what, registry) = (format!("/acr/v1/{}", request.path), registry.clone());
+            return Err(CacheError::Sealed { what, registry, code: Code::NameUnknown });
+        }
+        let name = request.repository.clone();
+        let repository = name.map(|name| Repository { registry: registry.clone(), name });
+        if repository.is_none() {
+            lock(&self.0.metadata.catalogues).insert(registry.clone());
+        }
+        let generation = self.0.generation_of(registry, repository.as_ref());
+        let question =
+            Question { registry: registry.clone(), path: request.path.clone(), query: request.query.clone() };
+        let withdrawn = repository.as_ref().is_some_and(|repository| outlook.is_withdrawn(repository));
+        let known = self.0.metadata.said.get(&question).filter(|said| said.begun == generation && !withdrawn);
+        let freshness = &outlook.freshness;
+        // Seconds, whatever tags are good for: locks and times change without a tag that moves.
+        let ttl = repository.as_ref().map_or(&freshness.other, |repository| freshness.of(repository)).brief_ttl();
+        let ask = || {
+            let (inner, of) = (Arc::clone(&self.0), question.clone());
+            let work = || async move { inner.ask_acr(of, &request, repository.as_ref(), generation).await };
+            self.0.metadata.flights.board((question.clone(), generation), &self.0.tasks, work)
+        };
+        let (said, provenance) = outlook.current(known, ttl, revalidate, ask).await?;
+        Ok(MetadataAnswer { answer: said.answer, provenance })
+    }
+}
+
+impl Inner {
+    fn generation_of(&self, registry: &Registry, repository: Option<&Repository>) -> Generation {
+        match repository {
+            Some(repository) => self.generations.current(repository),
+            None => self.generations.current_catalogue(registry),
+        }
+    }
+
+    async fn keep_metadata(
+        &self,
+        registry: &Registry,
+        repository: Option<&Repository>,
+        begun: Generation,
+    ) -> Option<Keeping<'_>> {
+        match repository {
+            Some(repository) => self.generations.keep(repository, begun).await,
+            None => self.generations.keep_catalogue(registry, begun).await,
+        }
+    }
+
+    /// Asks, and keeps the answer unless there was a write since `begun`.
+    async fn ask_acr(
+        &self,
+        question: Question,
+        request: &AcrRequest,
+        repository: Option<&Repository>,
+        begun: Generation,
+    ) -> Result<Said, CacheError> {
+        let outlook = self.outlook_of(&question.registry)?;
+        // Who may not read metadata may pull all the same: a refusal is about nothing else.
+        let answer = outlook.ask(None, outlook.upstream.acr(request)).await.map_err(CacheError::from);
+        let keeping = self.keep_metadata(&question.registry, repository, begun).await;
+        let kept = &self.metadata.said;
+        match answer {
+            Ok(answer) => {
+                let said = Said { answer: Arc::new(answer), age: Age::new(), begun };
+                if keeping.is_some() {
+                    kept.insert(question, said.clone());
+                }
+                Ok(said)
+            }
+            Err(error) => {
+                if is_final(&error) {
+                    kept.remove(&question);
+                } else if keeping.is_some()
+                    && let Some(said) = kept.get(&question)
+                {
+                    kept.insert(question, Said { age: said.age.postponed(), ..said });
+                }
+                Err(error)
+            }
+        }
+    }
+}
