@@ -30,6 +30,8 @@ pub(super) struct Download {
     body: Option<UpstreamBody>,
     /// Bytes of the body before `offset`: an upstream that ignored the range starts from the beginning.
     skip: u64,
+    /// The rest was refused as lying outside the content (416): the next request is for all of it.
+    from_the_beginning: bool,
     /// How long it may gain nothing.
     patience: Patience,
     /// Bodies in a row that ended early without an error and without a byte.
@@ -50,6 +52,7 @@ impl Download {
             length: None,
             body: None,
             skip: 0,
+            from_the_beginning: false,
             patience: Patience::default(),
             early_ends: 0,
             from: None,
@@ -98,9 +101,7 @@ impl Download {
             match self.request(&source).await {
                 Ok(()) => return Ok(()),
                 // That is about the part that was asked for, not about the source.
-                Err(error) if matches!(error.kind(), ErrorKind::Rejected { status: 416, .. }) => {
-                    return Err(error.into());
-                }
+                Err(error) if is_range_refused(&error) => return Err(error.into()),
                 Err(error) => self.sources.close(&source, &error),
             }
         }
@@ -232,7 +233,9 @@ impl Download {
                     return Ok(());
                 }
                 Err(error) => {
-                    if !error.is_outage() {
+                    // The same source has begun a content of this length, or one like it has: only its ranges are not to be had.
+                    self.from_the_beginning = self.end.is_none() && is_range_refused(&error);
+                    if !self.from_the_beginning && !error.is_outage() {
                         self.sources.close(&source, &error);
                     }
                     problem = Some(error);
@@ -244,6 +247,7 @@ impl Download {
     /// Asks `source` for the bytes from `offset` on.
     async fn request(&mut self, source: &Source) -> Result<(), UpstreamError> {
         let range = match (self.offset, self.end) {
+            _ if std::mem::take(&mut self.from_the_beginning) => None,
             (0, None) => None,
             (start, end) => Some((start, end.map(|end| end - 1))),
         };
@@ -266,6 +270,10 @@ impl Download {
     fn no_source(&self) -> CacheError {
         self.sources.last_refusal().map_or(CacheError::Aborted, CacheError::from)
     }
+}
+
+fn is_range_refused(error: &UpstreamError) -> bool {
+    matches!(error.kind(), ErrorKind::Rejected { status: 416, .. })
 }
 
 /// A source that throttles is not asked before its time: nothing would be sent.

@@ -72,6 +72,23 @@ async fn storage_that_ignores_the_range_is_read_up_to_the_offset() {
     }
 }
 
+/// Storage that calls the rest of what it has begun to send outside is asked for all of it.
+#[tokio::test]
+async fn storage_that_refuses_the_range_is_read_from_the_beginning() {
+    for redirect in [Redirect::Sas, Redirect::Direct] {
+        let scene = Scene::with(4 * MIB, redirect, |setup| setup).await;
+        scene.rate(Some(4 * MIB));
+        scene.acr.knobs().damage(Damage::once(DamageKind::Cut, MIB as u64));
+        let mut reader = scene.larder.call("GET", &scene.target).open().await;
+        reader.at_least(1).await;
+        let class = if redirect == Redirect::Sas { PathClass::Storage } else { PathClass::Blobs };
+        scene.acr.knobs().turn(|knobs| knobs.faults.push(Fault::times(class, FaultAnswer::empty(416), 1)));
+        assert!(reader.rest().await.unwrap().body == scene.content);
+        scene.stored().await;
+        assert_eq!(scene.ranges(), [None, None], "the refused one is no body");
+    }
+}
+
 /// The address of the first answer is good no longer when the transfer is cut: it is asked for again, at the login server.
 #[tokio::test]
 async fn an_address_that_has_expired_in_the_middle_is_resolved_again() {
