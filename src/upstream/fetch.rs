@@ -11,6 +11,7 @@ use super::wire::Answer;
 use bytes::Bytes;
 use http::header::{LOCATION, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use tokio::time::Instant;
 
 /// More hops than any registry needs.
 const HOPS: usize = 5;
@@ -49,6 +50,23 @@ impl Session {
         // Whoever the upstream leads to has not seen the login, and so has not judged it.
         let misled = redirected && matches!(failure.kind, ErrorKind::RepositoryRefused { .. });
         Err(if misled { Failure::foreign(failure.reason) } else { failure })
+    }
+
+    /// Asks for something that is held whole, and reads it with `read`; once more if it breaks off in the middle, as a blob would be
+    /// gone on with. Whoever had all its time, and stood still, is not waited for twice.
+    pub(super) async fn fetch_whole<T, F>(&self, ask: &Ask, read: impl Fn(Answer) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let answer = self.fetch(ask).await?;
+        let began = Instant::now();
+        match read(answer).await {
+            Err(failure) if matches!(failure.kind, ErrorKind::Interrupted) && began.elapsed() < self.wire.stall => {
+                self.wire.retried("resume");
+                read(self.fetch(ask).await?).await
+            }
+            result => result,
+        }
     }
 
     /// Asks for a head. One that fails without saying who speaks, or why, is confirmed by a GET, which has a body.

@@ -237,8 +237,7 @@ impl Upstream {
         let accepted = if accepted.is_empty() { MANIFESTS } else { &accepted };
         let fetched = async {
             let ask = self.manifest(Op::ManifestGet, Method::GET, repository, reference, accepted)?;
-            let answer = self.0.session.fetch(&ask).await?;
-            manifest_of(answer).await
+            self.0.session.fetch_whole(&ask, manifest_of).await
         };
         self.done(fetched.await, || format!("fetch manifest {reference} of {repository}"))
     }
@@ -290,7 +289,7 @@ impl Upstream {
         let attempt = request.attempt();
         let fetched = async {
             let ask = request.ask(|path| self.url(path))?;
-            list::page(self.0.session.fetch(&ask).await?).await
+            self.0.session.fetch_whole(&ask, list::page).await
         };
         self.done(fetched.await, || attempt)
     }

@@ -22,7 +22,8 @@ pub(super) struct Wire {
     pool: Pool,
     throttle: Throttle,
     metrics: Arc<Metrics>,
-    stall: Duration,
+    /// Time without a byte of a body.
+    pub(super) stall: Duration,
     /// Whether nothing is ever sent.
     sealed: bool,
 }

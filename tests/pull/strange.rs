@@ -97,6 +97,31 @@ async fn trap_02_content_that_something_has_compressed_on_the_way_is_not_taken_f
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_and_a_list_that_break_off_in_the_middle_are_asked_for_once_more() {
+    let cut = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let left = std::sync::Arc::clone(&cut);
+    let upstream = Scripted::start(move |line| {
+        let list = line.contains("/tags/list");
+        let (kind, body) =
+            if list { ("Content-Type: application/json".to_owned(), r#"{"tags":["v1"]}"#) } else { (kind(), DOCUMENT) };
+        let mut whole = answer("200 OK", &[API, &kind], body);
+        let cut = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        whole.truncate(whole.len() - if cut { 5 } else { 0 });
+        whole
+    })
+    .await;
+    let larder = Setup::at(&upstream.url()).start().await;
+    let targets = [manifest(REPOSITORY, "v1"), format!("/v2/{REPOSITORY}/tags/list")];
+    for target in &targets {
+        cut.store(2, Ordering::Relaxed);
+        assert_eq!(larder.get(target).await.status, 502, "twice is an outage");
+        cut.store(1, Ordering::Relaxed);
+        assert_eq!(larder.get(target).await.status, 200, "{target}");
+    }
+    assert_eq!(upstream.asked().len(), 8, "{:?}", upstream.asked());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_larger_than_any_client_takes_is_refused_with_a_word() {
     let upstream = Scripted::start(|_| answer("200 OK", &[API, &kind()], vec![b' '; 5 << 20])).await;
     let larder = Setup::at(&upstream.url()).start().await;
