@@ -5,6 +5,7 @@ use super::current::{Aged, is_final};
 use super::error::CacheError;
 use super::freshness::Age;
 use super::generations::{Generation, Keeping};
+use super::negative::Object;
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
 use crate::oci::{Code, Name};
@@ -94,6 +95,13 @@ impl Cache {
         if state.is_none() && outlook.sealed {
             let (what, registry) = (in_words(key), key.registry().clone());
             return Err(CacheError::Sealed { what, registry, code: Code::NameUnknown });
+        }
+        if state.is_none()
+            && !revalidate
+            && let Some((repository, object)) = absent(key, generation)
+            && let Some(absence) = self.0.negatives.recall(repository, object)
+        {
+            return Err(absence.into());
         }
         let ask = || self.fetch_list(key, generation);
         let (ListState { entries, .. }, provenance) = outlook.current(state, ttl, revalidate, ask).await?;
@@ -185,6 +193,11 @@ impl Inner {
     async fn note_list_failure(&self, key: &ListKey, error: &CacheError, begun: Generation) {
         let Some(_keeping) = self.keep_list(key, begun).await else { return };
         if is_final(error) {
+            if let (Some((repository, object)), CacheError::Upstream(error), Ok(outlook)) =
+                (absent(key, begun), error, self.outlook_of(key.registry()))
+            {
+                self.negatives.note(repository, object, error, outlook.freshness.of(repository).negative_ttl);
+            }
             self.lists.remove(key);
             heard("forget the list of", key.registry(), self.store.remove_list(key).await);
         } else if let Some(state) = self.lists.get(key) {
@@ -271,6 +284,15 @@ fn lacks_referrers(key: &ListKey, error: &CacheError) -> Option<Entries> {
         }
         _ => None,
     }
+}
+
+/// What upstream says that it does not have where it has no such list.
+fn absent(key: &ListKey, generation: Generation) -> Option<(&crate::oci::Repository, Object)> {
+    let digest = match key {
+        ListKey::Referrers(_, digest) => Some(*digest),
+        ListKey::Catalogue(_) | ListKey::Tags(_) => None,
+    };
+    Some((repository(key)?, Object::List(digest, generation)))
 }
 
 fn repository(key: &ListKey) -> Option<&crate::oci::Repository> {

@@ -166,7 +166,9 @@ impl Cache {
         generation: Generation,
     ) -> Result<ManifestAnswer, CacheError> {
         let ManifestRequest { repository, reference, .. } = request;
-        if let Some(absence) = self.0.negatives.recall(repository, Object::Manifest(reference.clone())) {
+        if !request.revalidate
+            && let Some(absence) = self.0.negatives.recall(repository, Object::Manifest(reference.clone()))
+        {
             return Err(absence.into());
         }
         if outlook.sealed {

@@ -1,4 +1,5 @@
 use super::CacheError;
+use super::generations::Generation;
 use crate::oci::{Digest, Reference, Repository};
 use crate::upstream::{ErrorKind, UpstreamError};
 use quick_cache::sync::Cache;
@@ -18,6 +19,8 @@ pub(super) struct Negatives(Cache<(Repository, Object), (Instant, Absence)>);
 pub(super) enum Object {
     Manifest(Reference),
     Blob(Digest),
+    /// The list of tags, or of a digest's referrers, with what was written until then: any write may bring it about.
+    List(Option<Digest>, Generation),
 }
 
 /// The words of an upstream's 404.
@@ -47,6 +50,7 @@ impl Negatives {
     pub(super) fn remember(&self, repository: &Repository, object: Object, absence: Absence, ttl: Duration) {
         let belief = match &object {
             Object::Manifest(Reference::Tag(tag)) if is_fallback_tag(tag.as_str()) => ttl.min(BRIEF),
+            Object::List(Some(_), _) => ttl.min(BRIEF),
             _ => ttl,
         };
         self.0.insert((repository.clone(), object), (Instant::now() + belief, absence));

@@ -67,6 +67,17 @@ async fn no_cache_asks_at_once() {
 }
 
 #[tokio::test]
+async fn no_cache_asks_about_what_was_not_there() {
+    let scene = Scene::of(LONG).await;
+    let target = TAG.replace("v1", "v2");
+    assert_eq!(scene.larder.get(&target).await.status, 404);
+    push(&scene.acr, "v2", "two");
+    assert_eq!(scene.larder.get(&target).await.cache_status(), "larder; hit; detail=negative");
+    let answer = scene.larder.call("GET", &target).line("Cache-Control", "no-cache").send().await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
 async fn an_immutable_tag_is_never_asked_about() {
     let scene =
         Scene::with(NEVER, |setup| setup.upstream(|upstream| upstream.freshness.immutable_tags = vec!["v*".into()]))

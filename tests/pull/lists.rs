@@ -332,3 +332,21 @@ async fn a_list_of_nothing_known_is_upstreams_404_and_a_refused_catalogue_is_den
     assert_eq!((status, &*code), (403, "DENIED"), "{message}");
     assert!(message.contains(UPSTREAM) && message.contains("anonymous"), "{message}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_not_there_is_asked_for_once_in_a_while_and_at_once_on_demand() {
+    let acr = Acr::start(Options::public()).await;
+    let larder = Setup::of(&acr).start().await;
+    let target = format!("/v2/{REPOSITORY}/tags/list");
+    let asked = |acr: &Acr| acr.count(|seen| seen.path().ends_with("/tags/list") && seen.status != 401);
+    for word in ["larder; fwd=miss", "larder; hit; detail=negative", "larder; hit; detail=negative"] {
+        let answer = larder.get(&target).await;
+        assert_eq!((answer.status.as_u16(), answer.cache_status()), (404, word));
+    }
+    assert_eq!(asked(&acr), 1);
+    let all = tags(&acr, 2);
+    assert_eq!(larder.get(&target).await.status, 404, "for negative_ttl");
+    let now = larder.call("GET", &target).line("Cache-Control", "no-cache").send().await;
+    assert_eq!(names(&now, "tags"), all);
+    assert_eq!(names(&larder.get(&target).await, "tags"), all, "and everybody gets it from then on");
+}
