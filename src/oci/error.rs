@@ -1,4 +1,5 @@
 use serde::Serialize;
+use serde_json::Value;
 use std::fmt;
 
 /// An error code of the distribution specification ("Error Codes"), the word that clients act on.
@@ -63,25 +64,31 @@ impl fmt::Display for Code {
     }
 }
 
+/// An error as a registry says it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RegistryError {
+    /// The code, of the specification or the registry's own.
+    pub code: String,
+    /// The text, for people.
+    pub message: String,
+    /// Whatever the registry adds, of any shape.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Value>,
+}
+
 /// The JSON that every error answer carries.
 #[derive(Debug, Serialize)]
-pub struct ErrorBody<'a> {
-    errors: [Entry<'a>; 1],
+pub struct ErrorBody {
+    errors: Vec<RegistryError>,
 }
 
-#[derive(Debug, Serialize)]
-struct Entry<'a> {
-    code: &'a str,
-    message: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-}
-
-impl<'a> ErrorBody<'a> {
-    /// One error. `detail` is for a machine or a support line: a request's number, a digest.
+impl ErrorBody {
+    /// One error, and more that go with it. A detail is for a machine or a support line: a request's number, a digest.
     #[must_use]
-    pub fn new(code: &'a str, message: &'a str, detail: Option<&'a str>) -> Self {
-        Self { errors: [Entry { code, message, detail }] }
+    pub fn new(first: RegistryError, more: &[RegistryError]) -> Self {
+        let mut errors = vec![first];
+        errors.extend_from_slice(more);
+        Self { errors }
     }
 
     /// The body's bytes, closed by a line feed as every registry of Distribution's family does.
@@ -99,10 +106,15 @@ mod tests {
 
     #[test]
     fn has_the_shape_of_the_specification() {
-        let body = ErrorBody::new(Code::ManifestUnknown.as_str(), "no \"v1\"", None).to_json();
+        let error = |code: Code, detail| RegistryError { code: code.to_string(), message: "no \"v1\"".into(), detail };
+        let body = ErrorBody::new(error(Code::ManifestUnknown, None), &[]).to_json();
         assert_eq!(
             String::from_utf8(body).unwrap(),
             "{\"errors\":[{\"code\":\"MANIFEST_UNKNOWN\",\"message\":\"no \\\"v1\\\"\"}]}\n"
         );
+        let more = error(Code::Denied, Some(serde_json::json!({"a": [1]})));
+        let body = ErrorBody::new(error(Code::ManifestUnknown, None), &[more]).to_json();
+        let body = String::from_utf8(body).unwrap();
+        assert!(body.contains("},{\"code\":\"DENIED\"") && body.contains("\"detail\":{\"a\":[1]}}]"), "{body}");
     }
 }

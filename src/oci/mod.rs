@@ -15,7 +15,7 @@ mod pattern;
 mod range;
 
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
-pub use error::{Code, ErrorBody};
+pub use error::{Code, ErrorBody, RegistryError};
 pub use manifest::{Descriptor, Manifest};
 pub use media_type::{Accept, InvalidMediaType, MediaType};
 pub use name::{DOCKER_HUB, InvalidName, InvalidReference, Name, Reference, Registry, Repository, Tag};

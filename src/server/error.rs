@@ -3,7 +3,7 @@
 use super::request::RequestError;
 use crate::access::Refusal;
 use crate::cache::{BodyLost, CacheError};
-use crate::oci::{Code, InvalidDigest, TooManyRanges};
+use crate::oci::{Code, InvalidDigest, RegistryError, TooManyRanges};
 use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, UpstreamError};
 use http::{Method, StatusCode};
@@ -15,6 +15,8 @@ pub(super) struct Problem {
     pub(super) status: StatusCode,
     pub(super) code: String,
     pub(super) message: String,
+    /// Upstream's own errors, if it has refused.
+    pub(super) said: Vec<RegistryError>,
     /// When to try again, for 429.
     pub(super) retry_after: Option<Duration>,
     /// Length of the content, for 416.
@@ -33,7 +35,17 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 impl Problem {
     pub(super) fn new(status: StatusCode, code: Code, message: &(impl ToString + ?Sized)) -> Self {
         let (code, message) = (code.as_str().to_owned(), message.to_string());
-        Self { status, code, message, retry_after: None, length: None, range: None, allow: &[], origin: None }
+        Self {
+            status,
+            code,
+            message,
+            said: Vec::new(),
+            retry_after: None,
+            length: None,
+            range: None,
+            allow: &[],
+            origin: None,
+        }
     }
 
     fn after(self, retry_after: Duration) -> Self {
@@ -117,8 +129,8 @@ impl From<CacheError> for Problem {
 impl Problem {
     fn of_cache(error: CacheError) -> Self {
         match error {
-            CacheError::Upstream(error) => Self::of_upstream(&error),
-            CacheError::Upload { error, range } => Self { range, ..Self::of_upstream(&error) },
+            CacheError::Upstream(error) => Self::of_upstream(&error).in_words_of(&error),
+            CacheError::Upload { error, range } => Self { range, ..Self::of_upstream(&error).in_words_of(&error) },
             CacheError::NoSession => Self::new(StatusCode::NOT_FOUND, Code::BlobUploadUnknown, &error),
             CacheError::BodyLost(BodyLost::Broken(_)) => {
                 Self::new(StatusCode::BAD_REQUEST, Code::BlobUploadInvalid, &error)
@@ -149,6 +161,11 @@ impl Problem {
         }
     }
 
+    /// The same, with all that upstream said.
+    fn in_words_of(self, error: &UpstreamError) -> Self {
+        Self { said: error.said().to_vec(), ..self }
+    }
+
     /// Connection trouble is 502 or 504, never 404 (containerd goes on to its next host, oras and regctl try again) and never 401
     /// (which would send clients looking for a login that is larder's to have).
     fn of_upstream(error: &UpstreamError) -> Self {
@@ -169,6 +186,9 @@ impl Problem {
             | ErrorKind::Interrupted => as_is(StatusCode::BAD_GATEWAY, Code::Unknown),
             ErrorKind::Throttled { retry_after } => {
                 as_is(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests).after(retry_after.unwrap_or(RETRY_AFTER))
+            }
+            ErrorKind::RepositoryRefused { code, .. } if !code.is_empty() && code != Code::Unauthorized.as_str() => {
+                Self { code: code.clone(), ..as_is(StatusCode::FORBIDDEN, Code::Denied) }
             }
             ErrorKind::Firewall { .. } | ErrorKind::CredentialRefused { .. } | ErrorKind::RepositoryRefused { .. } => {
                 as_is(StatusCode::FORBIDDEN, Code::Denied)

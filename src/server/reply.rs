@@ -4,7 +4,7 @@ use super::body::Body;
 use super::error::Problem;
 use super::lists::Page;
 use crate::cache::Provenance;
-use crate::oci::ErrorBody;
+use crate::oci::{ErrorBody, RegistryError};
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Method, Response};
 
@@ -51,8 +51,13 @@ pub(super) fn list_reply(page: Page, kind: HeaderValue, head: bool, provenance: 
 pub(super) fn problem_reply(problem: &Problem, request_id: &str) -> Reply {
     let hidden = format!("larder met an error of its own; its log names it under request {request_id}");
     let message = if problem.is_ours() { &hidden } else { &problem.message };
-    let detail = problem.status.is_server_error().then_some(request_id);
-    let body = ErrorBody::new(&problem.code, message, detail).to_json();
+    let (detail, more) = match problem.said.split_first() {
+        _ if problem.status.is_server_error() => (Some(request_id.into()), &[][..]),
+        Some((first, more)) => (first.detail.clone(), more),
+        None => (None, &[][..]),
+    };
+    let first = RegistryError { code: problem.code.clone(), message: message.clone(), detail };
+    let body = ErrorBody::new(first, more).to_json();
     let mut response = Response::new(Body::full(body.into()));
     *response.status_mut() = problem.status;
     let headers = response.headers_mut();

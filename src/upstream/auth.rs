@@ -1,13 +1,14 @@
 //! Sends requests to the upstream with the authorization that it wants, and answers its challenges, once per request.
 
 use super::challenge::{self, Challenge};
-use super::classify::{self, Said};
+use super::classify;
 use super::credential::{self, Grant, Material};
 use super::error::{ErrorKind, Failure};
 use super::grant::{Granter, Service};
 use super::locked;
 use super::op::Op;
 use super::pool::Outgoing;
+use super::said::Said;
 use super::scope::{Learned, Scope};
 use super::secret;
 use super::tokens::{Key, Span, Token, Tokens};
@@ -226,8 +227,7 @@ impl Session {
             let reason = format!("{origin} answered 401, but not as a registry does; {}", classify::LOOK);
             return Failure::foreign(reason);
         }
-        let said = said.as_ref().map(|said| format!(" ({}: {})", said.code, said.message)).unwrap_or_default();
-        let message = answer.said.as_ref().map(|said| said.message.clone()).unwrap_or_default();
+        let words = said.as_ref().map(|said| format!(" ({}: {})", said.code, said.message)).unwrap_or_default();
         let Some(pass) = pass else {
             let remedy = "configure a login ([upstream.credential], or --login)";
             return Failure::credential("anonymous", format!("{origin} wants a login"), remedy);
@@ -239,7 +239,7 @@ impl Session {
                 self.tokens.discard(&key, &token);
                 if challenge::challenges(headers).iter().any(is_invalid_token) {
                     let reason = format!(
-                        "{origin} does not accept the token that its token service has just given to {}{said}{correlation}; if \
+                        "{origin} does not accept the token that its token service has just given to {}{words}{correlation}; if \
                          this stays, its clock or its keys are wrong",
                         token.identity
                     );
@@ -248,8 +248,10 @@ impl Session {
                 if let Some(withheld) = &token.withheld {
                     return Failure::credential("anonymous", format!("{origin} wants a login"), withheld);
                 }
-                let reason = classify::refusal(op, origin, &token.identity, &format!("{said}{correlation}"));
-                Failure::new(ErrorKind::RepositoryRefused { message }, reason)
+                let reason = classify::refusal(op, origin, &token.identity, &format!("{words}{correlation}"));
+                let Said { code, message, errors, .. } =
+                    said.clone().unwrap_or_else(|| Said::nothing_but("UNAUTHORIZED"));
+                Failure::new(ErrorKind::RepositoryRefused { code, message }, reason).saying(errors)
             }
         }
     }

@@ -5,53 +5,15 @@
 
 use super::error::{ErrorKind, Failure};
 use super::op::{Op, Share};
+use super::said::Said;
 use super::wire::Answer;
-use crate::oci::Digest;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use std::time::{Duration, SystemTime};
 
 /// More than any registry says in an error.
 pub(super) const MAX_ERROR: usize = 64 << 10;
-/// Errors of one answer that are looked at for what they are about: one per layer that a manifest may lack.
-const ABOUT: usize = 512;
 const API_VERSION: &str = "docker-distribution-api-version";
-
-/// The first error of the protocol's JSON.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Said {
-    pub(super) code: String,
-    pub(super) message: String,
-    /// What the details of all errors are about: the blobs that a manifest lacks.
-    pub(super) about: Vec<Digest>,
-}
-
-impl Said {
-    /// Reads an error body; `None` for anything else.
-    pub(super) fn read(body: &[u8]) -> Option<Self> {
-        let value: serde_json::Value = serde_json::from_slice(body).ok()?;
-        let errors = value.get("errors")?.as_array()?;
-        let first = errors.first()?;
-        let text = |name: &str| first.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
-        let printable = |text: &str, most: usize| text.chars().filter(|c| !c.is_control()).take(most).collect();
-        let code: String = printable(text("code"), 64);
-        let about = errors.iter().take(ABOUT).filter_map(|error| digest_in(error.get("detail")?)).collect();
-        (!code.is_empty()).then(|| Self { code, message: printable(text("message"), 500), about })
-    }
-
-    fn is_firewall(&self) -> bool {
-        self.code == "DENIED"
-            && ["client with IP", "aka.ms/acr/firewall", "not allowed access"]
-                .iter()
-                .any(|mark| self.message.contains(mark))
-    }
-}
-
-/// The digest that an error's detail names: a text (ACR), or a field of an object (Distribution).
-fn digest_in(detail: &serde_json::Value) -> Option<Digest> {
-    let named = detail.as_str().or_else(|| detail.get("digest").or_else(|| detail.get("Digest"))?.as_str());
-    named?.parse().ok()
-}
 
 /// Whether the head alone shows that a registry speaks.
 pub(super) fn is_speaker(headers: &HeaderMap) -> bool {
@@ -109,11 +71,7 @@ pub(super) async fn failure(op: Op, answer: Answer, identity: Option<&str>) -> F
             "{origin} answered {status}, but not as a registry does{correlation}; {LOOK}"
         ));
     }
-    let said = said.unwrap_or_else(|| Said {
-        code: default_code(op, status).to_owned(),
-        message: String::new(),
-        about: Vec::new(),
-    });
+    let said = said.unwrap_or_else(|| Said::nothing_but(default_code(op, status)));
     spoken(op, status, &origin, said, &words, identity)
 }
 
@@ -122,23 +80,31 @@ pub(super) const LOOK: &str = "look for a portal, a filter or a wrong address in
 /// A refusal by a speaker of the protocol.
 fn spoken(op: Op, status: StatusCode, origin: &str, said: Said, words: &str, identity: Option<&str>) -> Failure {
     let who = identity.unwrap_or("anonymous");
-    match status {
-        StatusCode::NOT_FOUND => Failure::new(
-            ErrorKind::NotFound { code: said.code, message: said.message },
-            format!("{origin} does not have it{words}"),
-        ),
-        StatusCode::FORBIDDEN if said.is_firewall() => {
+    let is_firewall = said.is_firewall();
+    let Said { code, message, about, errors } = said;
+    let (kind, reason) = match status {
+        StatusCode::NOT_FOUND => (ErrorKind::NotFound { code, message }, format!("{origin} does not have it{words}")),
+        StatusCode::FORBIDDEN if is_firewall => {
             let reason = format!("the firewall of {origin} does not let this address in{words}");
-            Failure::new(ErrorKind::Firewall { message: said.message }, reason)
+            (ErrorKind::Firewall { message }, reason)
+        }
+        // Not for want of a right, but of room, say: no right would help.
+        StatusCode::FORBIDDEN if !is_about_rights(&code) => {
+            (ErrorKind::RepositoryRefused { code, message }, format!("{origin} refuses it to {who}{words}"))
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Failure::new(ErrorKind::RepositoryRefused { message: said.message }, refusal(op, origin, who, words))
+            (ErrorKind::RepositoryRefused { code, message }, refusal(op, origin, who, words))
         }
-        _ => Failure::new(
-            ErrorKind::Rejected { status: status.as_u16(), code: said.code, message: said.message, about: said.about },
-            format!("{origin} answered {status}{words}"),
-        ),
-    }
+        _ => {
+            let kind = ErrorKind::Rejected { status: status.as_u16(), code, message, about };
+            (kind, format!("{origin} answered {status}{words}"))
+        }
+    };
+    Failure::new(kind, reason).saying(errors)
+}
+
+fn is_about_rights(code: &str) -> bool {
+    matches!(code, "DENIED" | "UNAUTHORIZED" | "UNKNOWN")
 }
 
 /// The sentence for a login without the right to a repository; `words` are the registry's own.
@@ -186,15 +152,6 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_the_errors_of_registries_and_nothing_else() {
-        let said = Said::read(b"{\"errors\":[{\"code\":\"DENIED\",\"message\":\"client with IP \\u00271.2.3.4\\u0027 is not allowed access.\"}]}\n");
-        assert!(said.unwrap().is_firewall());
-        for other in ["", "{}", "{\"errors\":[]}", "{\"errors\":[{}]}", "<html>", "{\"errors\":{\"code\":\"X\"}}"] {
-            assert_eq!(Said::read(other.as_bytes()), None, "{other}");
-        }
-    }
 
     #[test]
     fn retry_after_in_both_forms() {

@@ -1,4 +1,4 @@
-use crate::oci::Digest;
+use crate::oci::{Digest, RegistryError};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,6 +43,8 @@ pub enum ErrorKind {
     },
     /// A working login has no right to this repository.
     RepositoryRefused {
+        /// The protocol's error code.
+        code: String,
         /// What the registry said.
         message: String,
     },
@@ -79,6 +81,12 @@ impl UpstreamError {
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {
         &self.0.failure.kind
+    }
+
+    /// The errors of a registry that refuses, as clients may see them; none where it is not the registry that speaks.
+    #[must_use]
+    pub fn said(&self) -> &[RegistryError] {
+        &self.0.failure.said
     }
 
     /// Whether what was to be done may have been done all the same: it was sent, and no answer says that it was refused.
@@ -124,6 +132,8 @@ pub(super) struct Failure {
     pub(super) reason: String,
     /// Set if nothing was sent: why not.
     pub(super) withheld: Option<Withheld>,
+    /// What the registry said.
+    pub(super) said: Vec<RegistryError>,
 }
 
 /// Why a request was not sent: a metric's label.
@@ -152,7 +162,12 @@ impl Withheld {
 
 impl Failure {
     pub(super) fn new(kind: ErrorKind, reason: impl Into<String>) -> Self {
-        Self { kind, reason: reason.into(), withheld: None }
+        Self { kind, reason: reason.into(), withheld: None, said: Vec::new() }
+    }
+
+    /// The same, in the registry's words.
+    pub(super) fn saying(self, said: Vec<RegistryError>) -> Self {
+        Self { said, ..self }
     }
 
     /// A failure of a request that was not sent.

@@ -35,6 +35,7 @@ mod process;
 mod rate;
 mod registry;
 mod resolve;
+mod said;
 mod scope;
 mod secret;
 mod throttle;

@@ -1,8 +1,9 @@
 //! What upstream refuses reaches the client with its status, its code and its words, changes nothing here, and is not tried again.
 
 use crate::common::{Scene, manifest_of};
+use crate::harness::scripted::{Scripted, answer};
 use crate::harness::simulator::{Fault, FaultAnswer, Limits, PathClass};
-use crate::harness::until;
+use crate::harness::{Setup, until};
 use bytes::Bytes;
 
 const KIND: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -145,4 +146,40 @@ async fn the_registry_s_own_quota_is_met_as_well() {
     assert_eq!(put().await.status, 201);
     assert_eq!(put().await.status, 429);
     assert_eq!(scene.larder.get("/v2/app/tags/list").await.status, 200, "reads are not throttled");
+}
+
+#[tokio::test]
+async fn all_that_upstream_says_arrives_but_what_is_no_client_s_business() {
+    let signed = "https://store.example/x?sig=s3cret";
+    let errors = format!(
+        r#"{{"errors":[{{"code":"QUOTA_EXCEEDED","message":"no room, see {signed}","detail":{{"limit":10,"used":[10]}}}},
+        {{"code":"DENIED","message":"and you may not","detail":{{"from":"{signed}"}}}}]}}"#
+    );
+    let registry = Scripted::start(move |line| {
+        let lines = ["Docker-Distribution-Api-Version: registry/2.0", "Content-Type: application/json"];
+        match line.split(' ').next() {
+            Some("POST" | "DELETE") => answer("403 Forbidden", &lines, &errors),
+            _ => answer("200 OK", &lines, "{}"),
+        }
+    })
+    .await;
+    let larder = Setup::at(&registry.url()).with(crate::common::allow_everything).start().await;
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for (method, target) in
+        [("POST", "/v2/app/blobs/uploads/".to_owned()), ("DELETE", format!("/v2/app/manifests/{digest}"))]
+    {
+        let refused = larder.call(method, &target).send().await;
+        let errors = refused.json()["errors"].clone();
+        assert_eq!((refused.status.as_u16(), &errors[0]["code"]), (403, &"QUOTA_EXCEEDED".into()), "{errors}");
+        assert_eq!(errors[0]["detail"], serde_json::json!({"limit": 10, "used": [10]}));
+        assert!(errors[0]["message"].as_str().unwrap().contains("no room, see (left out)"), "{errors}");
+        assert_eq!(errors[1], serde_json::json!({"code": "DENIED", "message": "and you may not"}));
+        assert!(!refused.text().contains("store.example") && !refused.text().contains("s3cret"), "{errors}");
+    }
+    assert!(!crate::harness::Logs::events().contains("s3cret"));
+
+    let scene = Scene::new().await;
+    scene.acr.push_artifact("app", "v1", &[("f", "text/plain", Bytes::from_static(b"x"))]);
+    let missing = scene.larder.get("/v2/app/manifests/v9").await.json();
+    assert_eq!(missing["errors"][0]["detail"], serde_json::json!({"Tag": "v9"}), "of a pull, too: {missing}");
 }
