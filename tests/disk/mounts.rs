@@ -130,6 +130,46 @@ async fn a_file_system_that_fills_up_fails_no_pull() {
     works_again(&registry, &larder).await;
 }
 
+/// Only the index meets a disk without room, from the start or after a while. It is a hint: nothing is missing, and it is not made
+/// anew all the time.
+#[tokio::test]
+async fn an_index_that_cannot_be_written_fails_nothing() {
+    for (size, later) in [("4k", false), ("2m", true)] {
+        let Some(mount) = tmpfs(size) else { return };
+        let registry = Registry::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let setup = Setup::of(&registry.acr).with(|settings| settings.store.path = folder.path().join("store"));
+        std::fs::create_dir(setup.store()).unwrap();
+        std::os::unix::fs::symlink(mount.path(), setup.store().join("index")).unwrap();
+        let larder = setup.start().await;
+        if later {
+            until("the index is there", || mount.path().join("sled-0.34-1/db").is_file()).await;
+            let _ = std::fs::write(mount.path().join("somebody-elses"), vec![1; 4 * MIB]);
+            // Enough for the index to want more than it has.
+            for number in 0..40 {
+                let layers: Vec<String> = (0..50).map(|layer| format!("{number}-{layer}")).collect();
+                let files: Vec<_> = layers.iter().map(|name| (&name[..], "text/plain", name.clone().into())).collect();
+                registry.acr.push_artifact("many", &format!("v{number}"), &files);
+                assert_eq!(larder.get(&format!("/v2/many/manifests/v{number}")).await.status, 200);
+            }
+        }
+        registry.warm_up(larder.client()).await;
+        until("the layer is stored", || larder.stores(registry.warm_layer())).await;
+        let rebuilds = async || larder.metric("larder_store_index_rebuilds_total").await;
+        if later {
+            until_async("the index has failed", async || rebuilds().await >= 1).await;
+        } else {
+            until_async("so has the one that was made anew", async || rebuilds().await == 2).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert_eq!(rebuilds().await, 2, "it is left alone for a while");
+        }
+        assert_eq!(larder.metric("larder_store_writable").await, 1, "everything else can be written");
+        registry.serves_what_it_has(larder.client()).await;
+        let larder = larder.stop().await.start().await;
+        registry.serves_what_it_has(larder.client()).await;
+    }
+}
+
 /// What ext4 does when its journal can be written no more. It cannot be taken back without an unmount.
 #[tokio::test]
 async fn a_file_system_in_distress_that_becomes_read_only_fails_no_pull() {

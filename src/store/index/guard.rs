@@ -128,12 +128,15 @@ impl Index {
     pub(in crate::store) fn watch(&self) {
         let Some(guard) = &self.0 else { return };
         let mut runner = lock(&guard.runner);
-        let ended = runner.health.ended.load(Ordering::Acquire) && runner.health.started.elapsed() > RETRY;
-        if !ended && !runner.health.is_stalled() {
+        let ended = runner.health.ended.load(Ordering::Acquire);
+        if ended && runner.health.started.elapsed() <= RETRY || !ended && !runner.health.is_stalled() {
             return;
         }
         runner.health.abandoned.store(true, Ordering::Release);
-        discard(&*guard.disk, &guard.metrics, "it does not answer");
+        // One that has ended has removed its folder itself.
+        if !ended {
+            discard(&*guard.disk, &guard.metrics, "it does not answer");
+        }
         *runner = Runner::start(&guard.disk, &guard.path, &guard.metrics, guard.largest);
     }
 
@@ -207,7 +210,8 @@ impl Runner {
     }
 }
 
-/// Opens the engine and serves commands; after a failure the folder goes, and it begins anew.
+/// Opens the engine and serves commands; after a failure the folder goes, and it begins anew. One that was made anew and fails soon
+/// meets what the next one would, such as a full disk: it is left to [`Index::watch`] to try again.
 fn run(
     disk: &dyn Disk,
     path: &Path,
@@ -216,7 +220,9 @@ fn run(
     queue: &mpsc::Receiver<Command>,
     largest: u64,
 ) {
+    let mut is_new = false;
     loop {
+        let begun = Instant::now();
         let served = match health.guarded(|| open(path)) {
             Ok(engine) => {
                 let served = serve(&engine, health, queue, largest);
@@ -233,9 +239,10 @@ fn run(
         if health.abandoned.load(Ordering::Acquire) {
             return;
         }
-        if !discard(disk, metrics, &failure) {
+        if !discard(disk, metrics, &failure) || is_new && begun.elapsed() < RETRY {
             return;
         }
+        is_new = true;
     }
 }
 
