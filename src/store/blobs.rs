@@ -14,7 +14,7 @@ use super::pieces::{PIECE, Rehash};
 use crate::oci::{Digest, Hasher, MAX_MANIFEST};
 use bytes::Bytes;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -264,24 +264,28 @@ impl Inner {
             }
             return self.files.keep(&layout::blob(digest));
         }
-        let mut reservation = self.reserve(content.len() as u64)?;
-        let temporary = self.files.temporary();
-        let placed = self.write_temporary(&temporary, content).and_then(|file| {
-            reservation.spend(content.len() as u64);
-            let placed = self.place(&temporary, *digest, content.len() as u64, file, true);
-            if placed.is_err() {
-                self.space.sub(content.len() as u64);
-            }
-            placed
-        });
-        if let Err(error) = placed {
+        let bytes = content.len() as u64;
+        let mut reservation = self.reserve(bytes)?;
+        let (temporary, file) = self.with_room(bytes, || self.write_temporary(content))?;
+        reservation.spend(bytes);
+        if let Err(error) = self.place(&temporary, *digest, bytes, file, true) {
+            self.space.sub(bytes);
             let _ = self.files.disk.remove(&temporary);
             return Err(error);
         }
         self.files.sync_folder(&layout::blobs(digest.algorithm()))
     }
 
-    fn write_temporary(&self, path: &Path, content: &[u8]) -> Result<BlobFile, StoreError> {
+    fn write_temporary(&self, content: &[u8]) -> Result<(PathBuf, BlobFile), StoreError> {
+        let path = self.files.temporary();
+        let written = self.write_sealed(&path, content);
+        if written.is_err() {
+            let _ = self.files.disk.remove(&path);
+        }
+        Ok((path, written?))
+    }
+
+    fn write_sealed(&self, path: &Path, content: &[u8]) -> Result<BlobFile, StoreError> {
         let file = self.files.disk.open(path, Access::CreateNew).map_err(StoreError::io("create", path))?;
         file.write_at(content, 0).map_err(StoreError::io("write", path))?;
         let file = BlobFile::new(file, self.general.clone());

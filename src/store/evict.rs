@@ -6,7 +6,7 @@
 
 use super::catalogue::Entry;
 use super::error::{Refusal, StoreError};
-use super::files::{Replaced, is_absent, lock};
+use super::files::{Replaced, is_absent, is_full, lock};
 use super::inner::Inner;
 use super::layout;
 use super::policy;
@@ -16,9 +16,14 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// After this long, a partial download that nobody goes on with is removed.
 const INGEST_AGE: Duration = Duration::from_secs(24 * 3600);
+/// A disk that is full although the account is not gets this part of what is stored back, as a percentage.
+const RELIEF_PERCENT: u64 = 5;
+/// So long nothing more is removed for a disk that stayed full when something was.
+const FUTILE: Duration = Duration::from_secs(60);
 
 impl Inner {
     /// Reserves `bytes`, removing what was not used for longest if they do not fit.
@@ -44,10 +49,45 @@ impl Inner {
     /// Replaces a small file, for which there is room. No digest may be locked.
     pub(super) fn replace(&self, path: &Path, content: &[u8]) -> Result<Replaced, StoreError> {
         let room = self.reserve(content.len() as u64)?;
-        let replaced = self.files.replace(path, content);
+        let replaced = self.with_room(content.len() as u64, || self.files.replace(path, content));
         // Counted as used from here on.
         drop(room);
         replaced
+    }
+
+    /// Does what writes `bytes`. If the disk has no room for them although the account has, because of a quota or since it can hold
+    /// no more files, something is removed and it is tried once more. No digest may be locked.
+    pub(super) fn with_room<T>(&self, bytes: u64, write: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let is_full = |result: &_| matches!(result, Err(StoreError::Io { source, .. }) if is_full(source));
+        let first = write();
+        if !is_full(&first) || !self.relieve(bytes) {
+            return first;
+        }
+        let second = write();
+        if is_full(&second) {
+            self.set_futile(0);
+        }
+        second
+    }
+
+    /// Removes what was not used for longest for a disk that takes nothing more; whether anything went.
+    fn relieve(&self, bytes: u64) -> bool {
+        let _one = lock(&self.evicting);
+        if lock(&self.futile).is_some_and(|(until, least)| bytes >= least && Instant::now() < until) {
+            return false;
+        }
+        let before = self.space.used();
+        let (must, refusal) = (bytes.max(1), self.space.refusal(bytes, 0));
+        let _held = self.make_room(&Shortage { must, goal: must.max(before / 100 * RELIEF_PERCENT), refusal });
+        let is_relieved = self.space.used() < before;
+        if !is_relieved {
+            self.set_futile(bytes);
+        }
+        is_relieved
+    }
+
+    fn set_futile(&self, least: u64) {
+        *lock(&self.futile) = Some((Instant::now() + FUTILE, least));
     }
 
     /// Removes what is over the limit or over the high watermark, so that a download seldom waits for it.

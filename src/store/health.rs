@@ -8,7 +8,7 @@
 
 use super::disk::Home;
 use super::error::{Refusal, StoreError};
-use super::files::{is_absent, lock};
+use super::files::{is_absent, is_full, lock};
 use super::inner::Inner;
 use super::layout;
 use super::upkeep::{Told, alive};
@@ -59,7 +59,7 @@ impl TroubleKind {
 
     fn of(error: &io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            _ if is_full(error) => Self::Full,
             io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
             _ if is_absent(error) => Self::Gone,
             _ => Self::Broken,

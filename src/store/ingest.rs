@@ -7,7 +7,7 @@ use super::blob::{Blob, BlobFile};
 use super::carrier::Carrier;
 use super::disk::{Access, read_exact_at};
 use super::error::{IngestError, StoreError, VerifyError};
-use super::files::is_absent;
+use super::files::{is_absent, is_full};
 use super::inner::Inner;
 use super::layout;
 use super::partials::Claim;
@@ -16,7 +16,6 @@ use super::space::Reservation;
 use crate::oci::{Digest, Hasher};
 use bytes::Bytes;
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,7 +176,9 @@ impl State {
         let reservation = inner.reserve(missing)?;
         let file = match kept {
             Some(file) => file,
-            None => inner.files.disk.open(&path, Access::CreateNew).map_err(StoreError::io("create", &path))?,
+            None => inner.with_room(missing, || {
+                inner.files.disk.open(&path, Access::CreateNew).map_err(StoreError::io("create", &path))
+            })?,
         };
         claim.len = Some(received);
         let file = BlobFile::new(file, inner.general.clone());
@@ -264,7 +265,9 @@ impl State {
         if self.reservation.bytes() < bytes {
             self.reservation.merge(self.inner.reserve(bytes.max(STEP))?);
         }
-        self.file.disk_file().write_at(batch, self.received).map_err(StoreError::io("write", &self.path))?;
+        self.inner.with_room(self.reservation.bytes(), || {
+            self.file.disk_file().write_at(batch, self.received).map_err(StoreError::io("write", &self.path))
+        })?;
         self.hasher.update(batch);
         self.sums.update(batch);
         self.received += bytes;
@@ -316,11 +319,12 @@ impl Inner {
         missing: u64,
         path: &std::path::Path,
     ) -> Result<bool, StoreError> {
-        match file.disk_file().allocate(length) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+        let allocate = || file.disk_file().allocate(length).map_err(StoreError::io("allocate space for", path));
+        match self.with_room(missing, allocate) {
+            Err(StoreError::Io { source, .. }) if is_full(&source) => {
                 Err(self.space.refusal(missing, self.files.disk.free().unwrap_or_default()).into())
             }
-            other => other.map_err(StoreError::io("allocate space for", path)),
+            other => other,
         }
     }
 

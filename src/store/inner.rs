@@ -20,6 +20,7 @@ use prometheus::IntGauge;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use tokio::time::Instant;
 
 /// All parts of an open store.
 ///
@@ -52,6 +53,8 @@ pub(super) struct Inner {
     /// One thread that reads all links of a repository where nothing shorter tells what it has.
     pub(super) walker: Workers,
     pub(super) evicting: Mutex<()>,
+    /// Until when removing something is of no use to a full disk, for so many bytes and more.
+    pub(super) futile: Mutex<Option<(Instant, u64)>>,
     pub(super) walked: AtomicBool,
     /// Whether an earlier process stopped without having synced what it stored: blobs found on disk are hashed before use.
     pub(super) suspect: AtomicBool,

@@ -88,6 +88,7 @@ pub(super) fn open(
         prober,
         walker,
         evicting: Mutex::new(()),
+        futile: Mutex::default(),
         walked: AtomicBool::new(false),
         suspect: AtomicBool::new(suspect),
         health: Health::new(Arc::clone(metrics)),

@@ -138,7 +138,8 @@ impl Upload {
 impl State {
     fn create(inner: Arc<Inner>) -> Result<Self, StoreError> {
         let path = inner.files.temporary();
-        let file = inner.files.disk.open(&path, Access::CreateNew).map_err(StoreError::io("create", &path))?;
+        let create = || inner.files.disk.open(&path, Access::CreateNew).map_err(StoreError::io("create", &path));
+        let file = inner.with_room(0, create)?;
         let file = BlobFile::new(file, inner.general.clone());
         let (hasher, sums) = (Hasher::new(Algorithm::Sha256), Summing::default());
         Ok(Self { inner, reservation: None, hasher, sums, received: 0, file, path, gone: false })
@@ -161,7 +162,9 @@ impl State {
             self.reservation = None;
             self.reservation = Some(self.inner.reserve(bytes.max(STEP))?);
         }
-        self.file.disk_file().write_at(batch, self.received).map_err(StoreError::io("write", &self.path))?;
+        self.inner.with_room(self.reservation.as_ref().map_or(bytes, Reservation::bytes), || {
+            self.file.disk_file().write_at(batch, self.received).map_err(StoreError::io("write", &self.path))
+        })?;
         self.hasher.update(batch);
         self.sums.update(batch);
         self.received += bytes;

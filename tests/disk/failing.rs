@@ -43,6 +43,10 @@ async fn works_again(registry: &Registry, larder: &Larder, disk: &SimDisk) {
         stores(disk, registry.cold_layer())
     })
     .await;
+    // Manifests and tags, too.
+    registry.acr.stop_listening();
+    registry.passes_through(larder.client()).await;
+    registry.acr.resume_listening();
 }
 
 /// The disk begins to fail in the middle of a download, fails for a while, and works again.
@@ -70,6 +74,29 @@ async fn a_full_disk_fails_no_pull() {
 #[tokio::test]
 async fn a_used_up_quota_fails_no_pull() {
     pulls_go_on(Fault::Quota, "full").await;
+}
+
+/// A quota that `max_size` does not know, and that free space does not show: what was not used for long makes room all the same.
+#[tokio::test]
+async fn a_quota_below_the_limit_keeps_nothing_out_for_ever() {
+    let registry = Registry::start().await;
+    let disk = SimDisk::new();
+    disk.set_quota(7 * MIB as u64);
+    let larder = start(&registry, &disk).await;
+    // With a part of this the quota is used up: it is the first to go, then the warm layer.
+    let answer = larder.get(&registry.large_target).await;
+    assert!(answer.body == registry.large);
+    for seed in 0..8 {
+        let content = super::samples::incompressible(200 + seed, MIB + MIB / 2);
+        let digest = registry.acr.push_blob("app", content.clone());
+        assert!(larder.get(&format!("/v2/app/blobs/{digest}")).await.body == content);
+        until("it is stored", || stores(&disk, &digest)).await;
+    }
+    registry.passes_through(larder.client()).await;
+    until("so are a manifest and its layer", || stores(&disk, registry.cold_layer())).await;
+    assert_eq!(larder.metric("larder_store_writable").await, 1);
+    registry.acr.stop_listening();
+    registry.passes_through(larder.client()).await;
 }
 
 #[tokio::test]

@@ -130,6 +130,24 @@ async fn a_file_system_that_fills_up_fails_no_pull() {
     works_again(&registry, &larder).await;
 }
 
+/// A file system that has bytes free, but no room for another file.
+#[tokio::test]
+async fn a_file_system_without_room_for_more_files_keeps_nothing_out_for_ever() {
+    let Some(mount) = tmpfs("64m,nr_inodes=130") else { return };
+    let registry = Registry::start().await;
+    let larder = start(&registry, &mount).await;
+    let mut last = String::new();
+    for number in 0..60 {
+        last = registry.acr.push_blob("app", format!("content {number}"));
+        assert_eq!(larder.get(&format!("/v2/app/blobs/{last}")).await.status, 200);
+    }
+    registry.passes_through(larder.client()).await;
+    until("the last ones are stored", || larder.stores(&last) && larder.stores(registry.cold_layer())).await;
+    assert!(larder.metric("larder_store_evictions_total{reason=\"space\"}").await > 0);
+    registry.acr.stop_listening();
+    registry.passes_through(larder.client()).await;
+}
+
 /// Only the index meets a disk without room, from the start or after a while. It is a hint: nothing is missing, and it is not made
 /// anew all the time.
 #[tokio::test]

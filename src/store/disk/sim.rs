@@ -26,6 +26,7 @@ struct State {
     steps: u64,
     stop_at: Option<u64>,
     fault: Option<Fault>,
+    quota: Option<u64>,
     stuck: bool,
     patience: Option<Duration>,
 }
@@ -81,6 +82,11 @@ impl SimDisk {
     /// What is wrong with the disk from now on.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.state().fault = fault;
+    }
+
+    /// How many bytes all files may have together. What is free does not tell.
+    pub fn set_quota(&self, bytes: u64) {
+        self.state().quota = Some(bytes);
     }
 
     /// How long an operation may take.
@@ -215,6 +221,20 @@ impl State {
             Some(Node::File(file)) => Ok(*file),
             _ => Err(missing()),
         }
+    }
+
+    /// Whether a file may become so long.
+    fn charge(&self, file: usize, len: u64) -> io::Result<()> {
+        let Some(quota) = self.quota else { return Ok(()) };
+        let files = self.names.values().filter_map(|node| match node {
+            Node::File(file) => Some(self.files[*file].content.len() as u64),
+            Node::Folder => None,
+        });
+        let growth = len.saturating_sub(self.files[file].content.len() as u64);
+        if growth > 0 && files.sum::<u64>() + growth > quota {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        Ok(())
     }
 
     fn need_folder(&self, path: &Path) -> io::Result<()> {
@@ -411,6 +431,7 @@ impl DiskFile for SimFile {
             Some(Fault::Quota) => return Err(io::ErrorKind::QuotaExceeded.into()),
             _ => {}
         }
+        state.charge(self.file, offset + data.len() as u64)?;
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         let file = &mut state.files[self.file];
         put(&mut file.content, offset, data);
@@ -426,7 +447,8 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
-    fn allocate(&self, _: u64) -> io::Result<bool> {
+    fn allocate(&self, len: u64) -> io::Result<bool> {
+        self.disk.state().charge(self.file, len)?;
         Ok(true)
     }
 
