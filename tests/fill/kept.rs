@@ -92,7 +92,10 @@ async fn a_download_killed_at_nine_tenths_fetches_a_tenth_again() {
     reader.at_least(1).await;
     let partial = setup.store().join("ingest/sha256").join(&digest["sha256:".len()..]);
     let written = || fs::metadata(&partial).map_or(0, |metadata| metadata.len());
-    until("nine tenths are written", || written() >= size as u64 / 10 * 9).await;
+    // However long all of it takes on a busy machine, it goes on.
+    for tenth in 1..=9 {
+        until(&format!("{tenth} tenths are written"), || written() >= size as u64 / 10 * tenth).await;
+    }
     larder.kill();
     acr.knobs().turn(|knobs| knobs.total_rate = None);
     let before = acr.log().iter().filter(|seen| seen.is_blob_body()).count();

@@ -217,3 +217,39 @@ async fn as_many_heads_as_there_may_be_cost_one_upstream_request_per_ttl() {
     let due = usize::try_from(began.elapsed().as_secs() / ttl.as_secs()).unwrap() + 2;
     assert!(asked <= due && sent > 10 * asked, "{sent} HEADs cost {asked} upstream requests, {due} at most were due");
 }
+
+/// All build hosts ask for one tag within moments: nothing of it is stored, or its time is over.
+/// `LARDER_STAMPEDE=3200 cargo test --release --test freshness stampede -- --nocapture` is a large farm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stampede_for_one_tag_is_one_question() {
+    const ABREAST: usize = 64;
+    let requests = std::env::var("LARDER_STAMPEDE").map_or(640, |text| text.parse().unwrap());
+    let acr = Acr::start(Options::public()).await;
+    let artifact = push(&acr, "v1", "one");
+    let mut setup = Setup::of(&acr).upstream(|upstream| upstream.freshness.revalidate_wait = LONG);
+    for ttl in [LONG, Duration::from_secs(1)] {
+        let larder = setup.tag_ttl(ttl).start().await;
+        acr.clear_log();
+        let began = tokio::time::Instant::now();
+        let mut clients = tokio::task::JoinSet::new();
+        for number in 0..ABREAST {
+            let (client, expected) = (larder.client(), artifact.digest.clone());
+            let share = requests / ABREAST + usize::from(number < requests % ABREAST);
+            clients.spawn(async move {
+                for _ in 0..share {
+                    assert_eq!(digest(&client.call("GET", TAG).send().await), expected);
+                }
+            });
+        }
+        clients.join_all().await;
+        let asked = acr.manifest_requests("HEAD") + acr.manifest_requests("GET");
+        println!("{requests} requests in {:?}, tag TTL {ttl:?}, cost {asked} upstream requests", began.elapsed());
+        let due = 1 + usize::try_from(began.elapsed().as_secs() / ttl.as_secs()).unwrap();
+        // The first one of all may ask twice: what the tag names, and for that manifest.
+        let first = usize::from(ttl == LONG);
+        assert!((1..=due + first).contains(&asked), "{asked} upstream requests, {due} at most were due");
+        setup = larder.stop().await;
+        // With the next one's TTL its time is over.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    }
+}
