@@ -6,8 +6,8 @@
 #[path = "harness/mod.rs"]
 mod harness;
 
-use harness::simulator::{Options, samples};
-use harness::{Acr, Process, Setup};
+use harness::simulator::{FaultAnswer, Options, PathClass, samples};
+use harness::{Acr, Process, Setup, until, until_async};
 use std::process::{Command, Output};
 
 /// Runs a command with the store that `setup` has.
@@ -305,4 +305,93 @@ async fn a_pin_follows_its_tag() {
     let pinned = json(&larder(&setup, &["list", "--json", "--pinned"]));
     assert_eq!(pinned[0]["digest"], moved.header("docker-content-digest").unwrap(), "{pinned}");
     assert!(pinned[0]["bytes"].as_u64().unwrap() > 300_000, "its new layer is still here: {pinned}");
+}
+
+/// What is wrong with an upstream stands in `status`, for a person and for a script, for as long as it lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_says_what_is_wrong_with_an_upstream() {
+    let (acr, setup, process, _) = pulled().await;
+    let troubles = || json(&larder(&setup, &["status", "--json"]))["upstreams"][0]["troubles"].clone();
+    let text = || String::from_utf8(larder(&setup, &["status"]).stdout).unwrap();
+    let ask = async |tag: &str| {
+        let path = format!("/v2/samples/config/manifests/{tag}");
+        process.client().call("GET", &path).line("accept", "*/*").send().await.status
+    };
+    assert_eq!(troubles(), serde_json::json!([]));
+
+    acr.stop_listening();
+    for number in 0..3 {
+        assert_eq!(ask(&format!("gone{number}")).await, 504);
+    }
+    let only = &troubles()[0];
+    assert_eq!(
+        (&only["kind"], &only["of"]),
+        (&"unreachable".into(), &acr.url().replace("http://", "").into()),
+        "{only}"
+    );
+    assert!(only["since_timestamp"].as_u64().unwrap() > 1_700_000_000, "{only}");
+    let said = text();
+    assert!(
+        said.contains("  UNREACHABLE: ") && said.contains("has not answered since") && said.contains("try"),
+        "{said}"
+    );
+    acr.resume_listening();
+    until_async("the registry answers again", async || ask("none").await == 404).await;
+    assert_eq!(troubles(), serde_json::json!([]));
+
+    let refused = FaultAnswer::Oci { status: 403, code: "DENIED".into(), message: "requested access is denied".into() };
+    acr.knobs().fail(PathClass::Manifests, refused);
+    assert_eq!(ask("secret").await, 403);
+    let only = &troubles()[0];
+    assert_eq!((&only["kind"], &only["count"]), (&"withheld".into(), &1.into()), "{only}");
+    assert!(
+        text().contains("  WITHHELD: ") && text().contains(&format!("{}/samples/config", acr.host())),
+        "{}",
+        text()
+    );
+
+    acr.knobs().reset();
+    acr.knobs().fail(PathClass::Manifests, FaultAnswer::Portal { status: 200 });
+    assert_eq!(ask("page").await, 502);
+    assert!(text().contains("  FAILING: ") && text().contains("web page"), "{}", text());
+
+    acr.knobs().reset();
+    let (retry_after_s, counts_down, front_door) = (Some(40), false, false);
+    acr.knobs().fail(PathClass::Manifests, FaultAnswer::TooManyRequests { retry_after_s, counts_down, front_door });
+    assert_eq!(ask("busy").await, 429);
+    let held = troubles();
+    let held = held.as_array().unwrap().iter().find(|trouble| trouble["kind"] == "throttled").unwrap();
+    assert_eq!(held["of"], "reads", "{held}");
+    assert!((20..=40).contains(&held["left_s"].as_u64().unwrap()), "{held}");
+    assert!(text().contains("  THROTTLED: it throttles reads, and wants to be left alone for another "), "{}", text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_says_since_when_nothing_is_stored() {
+    let acr = Acr::start(Options::public()).await;
+    let layer = |seed| ("a.bin", "application/octet-stream", samples::incompressible(seed, 100_000));
+    let artifacts = [1, 2].map(|seed| acr.push_artifact("app", &format!("v{seed}"), &[layer(seed)]));
+    let setup = Setup::of(&acr);
+    let socket = setup.folder.path().join("admin.sock");
+    let url = acr.url();
+    let process = Process::start_with(&setup, &["--upstream", &url, "--login", "anonymous"], |command| {
+        command.env("LARDER_ADMIN__SOCKET", &socket);
+    })
+    .await;
+    let status = |flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+        command.env_clear().env("HOME", setup.folder.path()).env("LARDER_ADMIN__SOCKET", &socket);
+        command.arg("status").args(flags).arg("--store").arg(setup.store()).output().unwrap()
+    };
+    let pull = async |number: usize| {
+        let path = format!("/v2/app/blobs/{}", artifacts[number].layers[0]);
+        process.client().call("GET", &path).send().await.status
+    };
+    assert_eq!(pull(0).await, 200);
+    assert_eq!(json(&status(&["--json"]))["store"]["trouble"], serde_json::Value::Null);
+    std::fs::rename(setup.store(), setup.folder.path().join("elsewhere")).unwrap();
+    assert_eq!(pull(1).await, 200, "a disk in trouble fails no pull");
+    until("the trouble is known", || json(&status(&["--json"]))["store"]["trouble"]["kind"] == "gone").await;
+    let text = String::from_utf8(status(&[]).stdout).unwrap();
+    assert!(text.contains("NOTHING IS STORED since 20") && text.contains("pulls pass through"), "{text}");
 }

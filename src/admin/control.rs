@@ -1,7 +1,7 @@
 //! What the commands ask the running daemon, through its Unix socket alone: who may open the socket may ask.
 
 use super::Admin;
-use crate::cache::{Purge, Purged};
+use crate::cache::{Condition, Purge, Purged};
 use crate::oci::{Reference, Registry, Repository, RepositoryPattern};
 use crate::server::{Body, Target};
 use crate::store::Pin;
@@ -70,10 +70,13 @@ impl Admin {
         });
         let sent = |source| self.metrics.response_bytes.with_label_values(&[name, source]).get();
         let received = self.metrics.upstream_received_bytes.with_label_values(&[name]).get();
+        let condition = self.cache.condition(registry);
         json!({
             "name": name,
             "up": self.metrics.upstream_up.with_label_values(&[name]).get() == 1,
-            "held": self.cache.is_away(registry),
+            "sealed": condition.sealed,
+            "held": condition.away,
+            "troubles": troubles(&condition),
             "requests": Value::Object(results.into_iter().collect()),
             "sent_bytes": sent("cache") + sent("upstream"),
             "received_bytes": received,
@@ -237,6 +240,37 @@ fn argument(query: Option<&str>, name: &str) -> String {
     let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     let value = pairs.into_iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
     percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned()
+}
+
+/// Repositories that are named in a status, of those that are withheld.
+const NAMED: usize = 20;
+
+/// What is wrong with an upstream, each with the sentence for a person.
+fn troubles(condition: &Condition) -> Vec<Value> {
+    let mut troubles = Vec::new();
+    for it in &condition.hindrances {
+        troubles.push(json!({
+            "kind": it.reason,
+            "of": it.of,
+            "since_timestamp": it.since.map(seconds),
+            "left_s": it.left.map(|left| left.as_secs()),
+            "message": it.message,
+        }));
+    }
+    if let Some(problem) = condition.problem.as_ref().filter(|_| troubles.is_empty()) {
+        troubles.push(json!({ "kind": "failing", "message": &**problem }));
+    }
+    if !condition.withheld.is_empty() {
+        let count = condition.withheld.len();
+        let named: Vec<_> = condition.withheld.iter().take(NAMED).map(ToString::to_string).collect();
+        let more = if count > named.len() { ", …" } else { "" };
+        let message = format!(
+            "its login is refused {count} repositories, of which nothing is served until it is allowed again: {}{more}",
+            named.join(", ")
+        );
+        troubles.push(json!({ "kind": "withheld", "count": count, "repositories": named, "message": message }));
+    }
+    troubles
 }
 
 /// Seconds since 1970.

@@ -11,6 +11,7 @@ mod answer;
 mod batch;
 mod blob;
 mod change;
+mod condition;
 mod current;
 mod download;
 mod error;
@@ -39,6 +40,7 @@ mod want;
 
 pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, MetadataAnswer, Provenance, StoredManifest};
 pub use change::Removal;
+pub use condition::Condition;
 pub use error::CacheError;
 pub use fill::{Follower, Step};
 pub use lists::{Entries, List, ListPage};

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 
+use super::condition::Condition;
 use super::freshness::FreshnessRules;
 use super::lock;
 use super::reach::Reach;
@@ -125,6 +126,19 @@ impl Outlook {
     /// Whether what it has given cannot be had again now.
     pub(super) fn is_away(&self) -> bool {
         self.sealed || self.reach.is_away()
+    }
+
+    /// How it does, for a person.
+    pub(super) fn condition(&self) -> Condition {
+        let mut withheld: Vec<_> = lock(&self.withdrawn).iter().cloned().collect();
+        withheld.sort();
+        Condition {
+            sealed: self.sealed,
+            away: self.is_away(),
+            problem: lock(&self.trouble).clone(),
+            hindrances: self.upstream.hindrances(),
+            withheld,
+        }
     }
 
     /// Whether nobody is asking it already whether it is there.

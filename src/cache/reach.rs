@@ -7,8 +7,7 @@
 //! of their own.
 
 use super::outlook::Outlook;
-use super::{Cache, Inner, lock};
-use crate::oci::Registry;
+use super::{Inner, lock};
 use crate::upstream::{ErrorKind, UpstreamError};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -132,14 +131,6 @@ impl Reach {
     /// No answer has come in time, whatever comes later.
     fn kept_waiting(&self) {
         lock(&self.registry).failed(Instant::now());
-    }
-}
-
-impl Cache {
-    /// Whether what the upstream has given is held in the store now, since it cannot give it again.
-    #[must_use]
-    pub fn is_away(&self, registry: &Registry) -> bool {
-        self.0.outlooks.get(registry).is_some_and(|outlook| outlook.is_away())
     }
 }
 

@@ -46,8 +46,17 @@ fn show(status: &Value) -> String {
         number(&status["fills_inflight"]),
     );
     for upstream in status["upstreams"].as_array().into_iter().flatten() {
-        let state = if upstream["up"] == true { "" } else { "  (not answering, or not asked yet)" };
+        let troubles = upstream["troubles"].as_array().map_or(&[][..], Vec::as_slice);
+        let state = match upstream["sealed"] == true {
+            true => "  (sealed)",
+            false if upstream["up"] != true && troubles.is_empty() => "  (not asked yet)",
+            false => "",
+        };
         let _ = writeln!(text, "upstream  {}{state}", upstream["name"].as_str().unwrap_or("?"));
+        for trouble in troubles {
+            let kind = trouble["kind"].as_str().unwrap_or("?").to_uppercase();
+            let _ = writeln!(text, "  {kind}: {}", trouble["message"].as_str().unwrap_or("?"));
+        }
         let (sent, received, saved) = (&upstream["sent_bytes"], &upstream["received_bytes"], &upstream["saved_bytes"]);
         let _ = writeln!(text, "  bytes   {} served, {} fetched, {} saved", size(sent), size(received), size(saved));
         let results = upstream["requests"].as_object().into_iter().flatten();

@@ -60,6 +60,13 @@ impl Breaker {
         locked(&self.state).check(&self.host)
     }
 
+    /// Since when the host has not answered, and the sentence that says so, while the breaker is open.
+    pub(super) fn silence(&self) -> Option<(SystemTime, String)> {
+        let state = locked(&self.state);
+        let outage = state.outage.as_ref()?;
+        Some((state.began(), state.words(&self.host, outage)))
+    }
+
     /// Lets a request through, or fails as the last one did.
     pub(super) fn admit(&self) -> Result<Pass<'_>, Failure> {
         let mut state = locked(&self.state);
@@ -107,19 +114,39 @@ impl Breaker {
 impl State {
     fn check(&self, host: &str) -> Result<(), Failure> {
         let Some(outage) = &self.outage else { return Ok(()) };
-        let left = outage.next.saturating_duration_since(Instant::now());
-        let probing = outage.probing.is_some_and(|since| since.elapsed() < LONGEST_PAUSE);
-        if !probing && left.is_zero() {
+        if !outage.is_probed() && outage.left().is_zero() {
             return Ok(());
         }
-        let since = humantime::format_rfc3339_seconds(self.since.unwrap_or(SystemTime::UNIX_EPOCH));
-        let next = if probing {
+        Err(Failure::withheld(Withheld::Unreachable, outage.last.kind.clone(), self.words(host, outage)))
+    }
+
+    /// When the first of the failures in a row was.
+    fn began(&self) -> SystemTime {
+        self.since.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    fn words(&self, host: &str, outage: &Outage) -> String {
+        let since = humantime::format_rfc3339_seconds(self.began());
+        let left = outage.left();
+        let next = if outage.is_probed() {
             "a try is under way".to_owned()
+        } else if left.is_zero() {
+            "the next request tries it".to_owned()
         } else {
             format!("the next try is in {} s", left.as_millis().div_ceil(1000))
         };
-        let reason = format!("{host} has not answered since {since}; {next}; the last one: {}", outage.last.reason);
-        Err(Failure::withheld(Withheld::Unreachable, outage.last.kind.clone(), reason))
+        format!("{host} has not answered since {since}; {next}; the last one: {}", outage.last.reason)
+    }
+}
+
+impl Outage {
+    /// Until a request may be let through.
+    fn left(&self) -> Duration {
+        self.next.saturating_duration_since(Instant::now())
+    }
+
+    fn is_probed(&self) -> bool {
+        self.probing.is_some_and(|since| since.elapsed() < LONGEST_PAUSE)
     }
 }
 

@@ -22,6 +22,7 @@ mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod grant;
+mod hindrance;
 mod jwt;
 mod link;
 mod list;
@@ -53,6 +54,7 @@ mod tests;
 pub use body::UpstreamBody;
 pub use budget::in_background;
 pub use error::{ErrorKind, SetupError, UpstreamError};
+pub use hindrance::Hindrance;
 pub use list::{FetchedList, ListRequest, Page};
 pub use registry::{FetchedBlob, FetchedManifest, Login, ManifestHead, Upstream};
 pub use upload::{BodyHeaders, Source, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};

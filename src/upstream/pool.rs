@@ -22,7 +22,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -111,6 +111,16 @@ impl Pool {
 
     pub(super) fn first_byte(&self) -> Duration {
         self.first_byte
+    }
+
+    /// The hosts that do not answer: since when, and the sentence that says so.
+    pub(super) fn silent(&self) -> Vec<(String, SystemTime, String)> {
+        let hosts = locked(&self.hosts);
+        let silent = hosts.iter().filter_map(|(origin, host)| {
+            let (since, words) = host.breaker.silence()?;
+            Some((origin.to_string(), since, words))
+        });
+        silent.collect()
     }
 
     /// Sends the request and waits for the head of its answer.

@@ -175,6 +175,15 @@ impl Upstream {
     }
 
     /// The addresses that are asked when its own does not answer.
+    pub(super) fn wire(&self) -> &Wire {
+        &self.0.session.wire
+    }
+
+    /// The name for messages, with the host if it is a mirror's.
+    pub(super) fn shown(&self) -> &str {
+        &self.0.shown
+    }
+
     pub(super) fn mirrors(&self) -> &[Self] {
         if self.0.sealed { &[] } else { &self.0.mirrors }
     }

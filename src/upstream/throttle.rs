@@ -75,8 +75,16 @@ impl Throttle {
             return Ok(());
         };
         let left = whole_seconds(longest.until - now);
-        let reason = format!("it throttles {category}, and wants to be left alone for another {} s", left.as_secs());
+        let reason = words(*category, left);
         Err(Failure::withheld(Withheld::Throttled, ErrorKind::Throttled { retry_after: Some(left) }, reason))
+    }
+
+    /// What is held back now, and for how long.
+    pub(super) fn held(&self) -> Vec<(Category, Duration)> {
+        let now = Instant::now();
+        let holds = locked(&self.holds);
+        let held = holds.iter().filter(|(_, hold)| hold.until > now);
+        held.map(|(category, hold)| (*category, whole_seconds(hold.until - now))).collect()
     }
 
     /// Notes what an answer says about the pace. For a 429, the time for which its category is held back.
@@ -105,6 +113,10 @@ impl Throttle {
         holds.insert(category, Hold { until, unsaid });
         Some(whole_seconds(until - now))
     }
+}
+
+pub(super) fn words(category: Category, left: Duration) -> String {
+    format!("it throttles {category}, and wants to be left alone for another {} s", left.as_secs())
 }
 
 /// Rounded up: who comes back a moment too early is refused again.

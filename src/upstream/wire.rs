@@ -1,7 +1,7 @@
 use super::body::Body;
 use super::classify;
 use super::error::{ErrorKind, Failure, Withheld};
-use super::op::Op;
+use super::op::{Category, Op};
 use super::origin::Origin;
 use super::payload::Payload;
 use super::pool::{Head, Outgoing, Pool, Reserved, Unanswered};
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, USER_AGENT};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 /// One upstream's connections with everything that every request has: leave to be sent, its own headers, its metrics, its log
@@ -74,6 +74,16 @@ impl Wire {
         admitted.inspect_err(|failure| {
             self.count_withheld(failure);
         })
+    }
+
+    /// The hosts that do not answer: since when, and the sentence that says so.
+    pub(super) fn silent_hosts(&self) -> Vec<(String, SystemTime, String)> {
+        self.pool.silent()
+    }
+
+    /// What a 429 holds back, and for how long.
+    pub(super) fn held_back(&self) -> Vec<(Category, Duration)> {
+        self.throttle.held()
     }
 
     /// Waits for its turn in the budget of its category.

@@ -98,7 +98,7 @@ impl Round {
             Err(error) => {
                 let cut = matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset);
                 let spoiled = wish.digest.is_some_and(|digest| wish.registry.acr.has_spoiled(digest));
-                if !self.has_died_since(life) && !(cut && spoiled) {
+                if !(self.has_died_since(life) || cut && spoiled) {
                     self.accuse(format!("{method} {} {:?}: no answer: {error}", wish.target, wish.range));
                 }
                 sleep(Duration::from_millis(20)).await;

@@ -91,7 +91,7 @@ impl Theme {
         let turn = turns[usize::try_from(number).unwrap_or(0) % turns.len()];
         let Some(rarest) = lacking.iter().min_by_key(|kind| tally.of(**kind)) else { return turn };
         let only_lives = lacking.iter().all(|kind| Self::of(*kind) == Self::Lives);
-        if number >= 4 && (number % 2 == 0 || only_lives) { Self::of(*rarest) } else { turn }
+        if number >= 4 && (number.is_multiple_of(2) || only_lives) { Self::of(*rarest) } else { turn }
     }
 
     /// The rounds in which this kind happens most.

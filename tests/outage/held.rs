@@ -56,8 +56,8 @@ async fn what_an_upstream_has_given_stays_while_it_is_away_and_goes_when_it_is_b
     tokio::time::sleep(Duration::from_millis(300)).await;
     pull(&larder, OTHER_ALIAS, &others).await;
     assert_eq!(stored(&larder, &first), 5, "their upstream cannot give them again now");
-    assert!(larder.cache.is_away(&larder.setup.settings.upstreams[0].name));
-    assert!(!larder.cache.is_away(&larder.setup.settings.upstreams[1].name));
+    assert!(larder.cache.condition(&larder.setup.settings.upstreams[0].name).away);
+    assert!(!larder.cache.condition(&larder.setup.settings.upstreams[1].name).away);
     for image in &first {
         let layer = larder.get(&format!("/v2/acr/app/blobs/{}", image.layers[0])).await;
         assert!(layer.cache_status().starts_with("larder; hit"), "{}", layer.cache_status());
@@ -68,7 +68,7 @@ async fn what_an_upstream_has_given_stays_while_it_is_away_and_goes_when_it_is_b
     a.resume_listening();
     until_async("it is known to be back", async || {
         let _ = larder.get("/v2/acr/app/manifests/v0").await;
-        !larder.cache.is_away(&larder.setup.settings.upstreams[0].name)
+        !larder.cache.condition(&larder.setup.settings.upstreams[0].name).away
     })
     .await;
     pull(&larder, OTHER_ALIAS, &push(&b, 200..212)).await;

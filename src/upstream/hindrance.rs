@@ -1,0 +1,54 @@
+//! Why requests are not sent at the moment, for whoever asks how an upstream does.
+
+use super::error::Withheld;
+use super::registry::Upstream;
+use super::throttle;
+use std::time::{Duration, SystemTime};
+
+/// Why some requests are not sent to an upstream at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hindrance {
+    /// As in `larder_upstream_withheld_total`: `unreachable` or `throttled`.
+    pub reason: &'static str,
+    /// Which: the host, or the kind of request.
+    pub of: String,
+    /// Since when.
+    pub since: Option<SystemTime>,
+    /// For how much longer, if that is known.
+    pub left: Option<Duration>,
+    /// The sentence for a person.
+    pub message: String,
+}
+
+impl Upstream {
+    /// Why requests to it, and to its mirrors, are not sent at the moment.
+    #[must_use]
+    pub fn hindrances(&self) -> Vec<Hindrance> {
+        let mut all = self.own_hindrances();
+        for mirror in self.mirrors() {
+            let of_mirror = |it: Hindrance| Hindrance { message: format!("{}: {}", mirror.shown(), it.message), ..it };
+            all.extend(mirror.own_hindrances().into_iter().map(of_mirror));
+        }
+        all
+    }
+
+    fn own_hindrances(&self) -> Vec<Hindrance> {
+        let silent = self.wire().silent_hosts().into_iter().map(|(host, since, message)| Hindrance {
+            reason: Withheld::Unreachable.as_str(),
+            of: host,
+            since: Some(since),
+            left: None,
+            message,
+        });
+        let held = self.wire().held_back().into_iter().map(|(category, left)| Hindrance {
+            reason: Withheld::Throttled.as_str(),
+            of: category.to_string(),
+            since: None,
+            left: Some(left),
+            message: throttle::words(category, left),
+        });
+        let mut all: Vec<_> = silent.chain(held).collect();
+        all.sort_by(|a, b| (a.reason, &a.of).cmp(&(b.reason, &b.of)));
+        all
+    }
+}
