@@ -156,20 +156,6 @@ async fn oras_py_asks_once_with_all_types_on_one_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn oci_client_names_the_mirror_by_ns() {
-    let (_acr, larder, digest, layer, content) = image(MIB).await;
-    // No ping: it waits for a challenge, and there is none.
-    let accept = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST].join(", ");
-    let target = format!("{}?ns=myacr.azurecr.io", manifest(REPOSITORY, "v1"));
-    let got = larder.call("GET", &target).line("Accept", &accept).send().await;
-    assert_eq!((got.header("docker-content-digest"), got.header("www-authenticate")), (Some(&*digest), None));
-    let target = format!("{}?ns=myacr.azurecr.io", blob(REPOSITORY, &layer));
-    assert!(larder.get(&target).await.body == content);
-    let part = larder.call("GET", &target).range("bytes=1000-1999").send().await;
-    assert!(part.status == 206 && part.body == content[1000..2000]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn rules_oci_downloads_by_digest_without_asking_for_a_challenge() {
     let (_acr, larder, digest, layer, content) = image(MIB).await;
     let repository = format!("myacr.azurecr.io/{REPOSITORY}");

@@ -93,17 +93,7 @@ fn matrix_helm() {
     let routes = matrix::routes("helm");
     let stage = Stage::new(NAME, &[]);
     for route in &routes {
-        let (repository, chart) = (format!("charts/{route}"), helm_chart(route));
-        let config = format!(r#"{{"name":"mychart","version":"0.1.0","description":"{route}","apiVersion":"v2"}}"#);
-        let simulator = stage.simulator();
-        simulator.push_blob(&repository, chart.clone());
-        simulator.push_blob(&repository, config.clone());
-        let manifest = format!(
-            r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
-            descriptor("application/vnd.cncf.helm.config.v1+json", config.as_bytes()),
-            descriptor("application/vnd.cncf.helm.chart.content.v1.tar+gzip", &chart)
-        );
-        simulator.push_manifest(&repository, Some("0.1.0"), OCI_MANIFEST, manifest);
+        seed_chart(&stage, route);
     }
     matrix::run("helm", &stage, &routes, |route, _, when| {
         let folder = stage.folder.sub(&format!("{route}-{when:?}"));
@@ -118,6 +108,21 @@ fn matrix_helm() {
         let shown = ok(&stage, "helm", &["show", "chart", &reference, "--version", ">0.0.1", "--plain-http"]);
         assert!(shown.contains(&format!("description: {route}")), "{route}, {when:?}: {shown}");
     });
+}
+
+/// Pushes a chart for the route, `charts/<route>:0.1.0`, to the registry.
+pub(crate) fn seed_chart(stage: &Stage, route: &str) {
+    let (repository, chart) = (format!("charts/{route}"), helm_chart(route));
+    let config = format!(r#"{{"name":"mychart","version":"0.1.0","description":"{route}","apiVersion":"v2"}}"#);
+    let simulator = stage.simulator();
+    simulator.push_blob(&repository, chart.clone());
+    simulator.push_blob(&repository, config.clone());
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
+        descriptor("application/vnd.cncf.helm.config.v1+json", config.as_bytes()),
+        descriptor("application/vnd.cncf.helm.chart.content.v1.tar+gzip", &chart)
+    );
+    simulator.push_manifest(&repository, Some("0.1.0"), OCI_MANIFEST, manifest);
 }
 
 #[test]
@@ -139,7 +144,7 @@ fn matrix_cosign() {
 }
 
 /// Signs the images at the registry itself, with a key of the moment and no transparency log.
-fn sign(stage: &Stage, routes: &[&str]) {
+pub(crate) fn sign(stage: &Stage, routes: &[&str]) {
     use base64::Engine as _;
     let (home, host) = (stage.folder.sub("cosign"), stage.simulator().host());
     let login = format!("{}:{}", crate::stage::USER, crate::stage::PASSWORD);

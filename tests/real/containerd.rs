@@ -5,8 +5,9 @@ use std::path::Path;
 
 use crate::content::digest_of;
 use crate::matrix::{self, When};
-use crate::process::{command, program, run, wait_for};
+use crate::process::{Outcome, command, program, run, wait_for};
 use crate::stage::{Image, NAME, NAME_WITH_PORT, Stage};
+use crate::world::World;
 
 /// A daemon with nothing in it but what a pull needs.
 pub(crate) struct Containerd {
@@ -40,6 +41,14 @@ impl Containerd {
         command.args(["--address", &self.socket]).args(arguments);
         run(command, home).ok()
     }
+
+    /// Pulls in a world, whose `hosts.toml` says where; it is `ctr` that asks, not the daemon.
+    pub(crate) fn pulls(&self, world: &World, home: &Path, reference: &str) -> Outcome {
+        let mut command = world.command(&program("ctr"), home);
+        command.args(["--address", &self.socket, "images", "pull", "--hosts-dir", "/etc/containerd/certs.d"]);
+        command.args(["--snapshotter", "native", "--platform", "linux/amd64", reference]);
+        run(command, home)
+    }
 }
 
 impl Drop for Containerd {
@@ -64,8 +73,15 @@ fn pulls(stage: &Stage, route: &str, image: &Image, when: When) {
     let sealed: &[&str] = if route == "exclusive" { &["--sealed"] } else { &[] };
     let root = stage.client_config(&[&["containerd"], sealed].concat());
     let hosts = root.join("etc/containerd/certs.d").display().to_string();
+    let by_hand = home.join("certs.d");
     let (way, base) = match route {
-        "default" => (vec!["--plain-http"], stage.base(route)),
+        "default" | "prefix" | "alias" => (vec!["--plain-http"], stage.base(route)),
+        "url-prefix" => {
+            let folder = stage.folder.sub(&format!("{route}-{when:?}/certs.d/{NAME}"));
+            let host = format!("[host.\"http://{}/{NAME}\"]\n", stage.larder.host());
+            fs::write(folder.join("hosts.toml"), host + "capabilities = [\"pull\", \"resolve\"]\n").unwrap();
+            (vec!["--hosts-dir", by_hand.to_str().unwrap()], NAME.to_owned())
+        }
         "ns" => (vec!["--hosts-dir", &hosts], NAME_WITH_PORT.to_owned()),
         _ => (vec!["--hosts-dir", &hosts], NAME.to_owned()),
     };

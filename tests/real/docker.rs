@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::matrix::{self, When};
 use crate::process::{command, program, run, wait_for};
 use crate::stage::{Image, NAME, Stage};
+use crate::world::World;
 
 pub(crate) struct Docker {
     daemon: std::process::Child,
@@ -16,6 +17,15 @@ pub(crate) struct Docker {
 impl Docker {
     /// `daemon.json` is that of `larder client-config`, if the route has one, and what a test needs of a daemon.
     pub(crate) fn start(home: &Path, from_larder: Option<&Path>) -> Self {
+        Self::start_as(command(&program("dockerd"), home), home, from_larder)
+    }
+
+    /// The same in a world: it is the daemon that asks.
+    pub(crate) fn start_in(world: &World, home: &Path) -> Self {
+        Self::start_as(world.command(&program("dockerd"), home), home, None)
+    }
+
+    fn start_as(mut command: std::process::Command, home: &Path, from_larder: Option<&Path>) -> Self {
         let socket = format!("unix://{}", home.join("docker.sock").display());
         let mut settings: serde_json::Map<String, serde_json::Value> = from_larder
             .map_or_else(serde_json::Map::new, |file| serde_json::from_slice(&fs::read(file).unwrap()).unwrap());
@@ -35,14 +45,13 @@ impl Docker {
         let file = home.join("daemon.json");
         fs::write(&file, serde_json::Value::Object(settings).to_string()).unwrap();
         let log = fs::File::create(home.join("dockerd.log")).unwrap();
-        let mut command = command(&program("dockerd"), home);
         command.arg("--config-file").arg(&file).stdout(log.try_clone().unwrap()).stderr(log);
         let docker = Self { daemon: command.spawn().unwrap(), home: home.to_owned(), socket };
         wait_for("dockerd answers", || docker.attempt(&["version"]).status.success());
         docker
     }
 
-    fn attempt(&self, arguments: &[&str]) -> crate::process::Outcome {
+    pub(crate) fn attempt(&self, arguments: &[&str]) -> crate::process::Outcome {
         // The package's, not something of that name that a machine has put before it.
         let package = Path::new("/usr/bin/docker");
         let mut command = command(&if package.is_file() { package.to_owned() } else { program("docker") }, &self.home);
@@ -55,7 +64,7 @@ impl Docker {
     }
 
     /// Pulls the image, and forgets it again so that the next pull is one.
-    fn pulls(&self, reference: &str, image: &Image, when: When) {
+    pub(crate) fn pulls(&self, reference: &str, image: &Image, when: When) {
         self.ok(&["pull", reference]);
         let id = self.ok(&["image", "inspect", "--format", "{{.Id}}", reference]);
         assert_eq!(id.trim(), image.id(), "{reference}, {when:?}");

@@ -31,6 +31,15 @@ impl Larder {
         format!("localhost:{}", self.server.port)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port
+    }
+
+    /// From here on it refuses connections.
+    pub(crate) fn stop(&mut self) {
+        self.server.stop();
+    }
+
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.server.port)
     }

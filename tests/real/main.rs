@@ -14,7 +14,9 @@ mod artifacts;
 mod containerd;
 mod content;
 mod docker;
+mod fallback;
 mod faults;
+mod https;
 mod images;
 mod journey;
 mod larder;
@@ -24,9 +26,12 @@ mod page;
 mod process;
 mod pushes;
 mod pushing;
+mod relay;
+mod rust_client;
 mod skopeo;
 mod stage;
 mod upstream;
+mod world;
 
 #[path = "../simulator/mod.rs"]
 mod simulator;

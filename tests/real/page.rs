@@ -6,13 +6,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::matrix::{PUSHES, ROWS, passed};
+use crate::matrix::{FALLBACKS, PUSHES, ROWS, passed};
 use crate::process::program;
 
 const BEGIN: &str = "<!-- the matrix, by scripts/clients -->\n";
 const END: &str = "<!-- end of the matrix -->\n";
 
-/// A client's program and what makes it say its version.
+/// A client's program and what makes it say its version; a library has no program.
 const VERSIONS: &[(&str, &str, &[&str])] = &[
     ("oras", "oras", &["version"]),
     ("oras 1.1", "oras-1.1.0", &["version"]),
@@ -24,12 +24,23 @@ const VERSIONS: &[(&str, &str, &[&str])] = &[
     ("podman", "podman", &["--version"]),
     ("buildah", "buildah", &["--version"]),
     ("containerd", "containerd", &["--version"]),
+    ("oci-client", "", &[]),
     ("docker", "dockerd", &["--version"]),
 ];
+
+/// The version of a crate, as the tests are built with it.
+fn crate_version(name: &str) -> String {
+    let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
+    let (_, entry) = lock.split_once(&format!("name = \"{name}\"\nversion = \"")).unwrap();
+    entry.split('"').next().unwrap().to_owned()
+}
 
 /// The first number with dots in what the program says; for a program that was built without one, that of its module.
 fn version(client: &str) -> String {
     let (_, name, arguments) = VERSIONS.iter().find(|(known, ..)| *known == client).unwrap();
+    if name.is_empty() {
+        return crate_version(client);
+    }
     let said = Command::new(program(name)).args(*arguments).output().unwrap();
     let module = Command::new("go").args(["version", "-m"]).arg(program(name)).output();
     let module = module.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -54,6 +65,14 @@ fn table(version: impl Fn(&str) -> String) -> String {
     for (client, how) in PUSHES {
         writeln!(text, "| {client} | {} | {how} |", version(client)).unwrap();
     }
+    text.push_str(
+        "\n| client | version | files | larder down | larder sealed, the image not there |\n|---|---|---|---|---|\n",
+    );
+    for row in FALLBACKS {
+        let files = if row.sealed { "`client-config --sealed`" } else { "`client-config`" };
+        let outcome = if row.sealed { "fails; the registry is not asked" } else { "pulled from the registry itself" };
+        writeln!(text, "| {} | {} | {files} | {outcome} | {outcome} |", row.client, version(row.client)).unwrap();
+    }
     text
 }
 
@@ -72,7 +91,8 @@ fn clients_page_holds_the_rows_that_are_run() {
     let (old, tail) = rest.split_once(END).unwrap();
     if std::env::var_os("LARDER_TEST_BLESS").is_some() {
         let pulls = ROWS.iter().map(|row| (row.client, row.route));
-        for (client, route) in pulls.chain(PUSHES.iter().map(|(client, _)| (*client, "push"))) {
+        let pushes = PUSHES.iter().map(|(client, _)| (*client, "push"));
+        for (client, route) in pulls.chain(pushes).chain(FALLBACKS.iter().map(|row| (row.client, row.name()))) {
             assert!(passed(client, route).is_file(), "{client} by {route} has not passed here: run scripts/clients");
         }
         fs::write(&path, format!("{head}{BEGIN}{}{END}{tail}", table(version))).unwrap();

@@ -11,7 +11,7 @@ use crate::simulator::samples::helm_chart;
 use crate::stage::{Image, NAME, OTHER, Stage};
 
 /// larder with leave to push, and what the clients push from.
-fn stage() -> Stage {
+pub(crate) fn stage() -> Stage {
     Stage::with(NAME, &["source"], &["--allow", "push,delete"])
 }
 
@@ -41,7 +41,7 @@ fn layout(stage: &Stage, image: &Image) -> PathBuf {
 }
 
 /// What was pushed is upstream, comes back without a byte from there, and counts as that client's.
-fn there(stage: &Stage, client: &str, reference: &str) {
+pub(crate) fn there(stage: &Stage, client: &str, reference: &str) {
     let (repository, tag) = reference.rsplit_once(':').unwrap();
     let repository = repository.trim_start_matches(&format!("{OTHER}/"));
     let contents = stage.simulator().contents();
@@ -58,7 +58,7 @@ fn there(stage: &Stage, client: &str, reference: &str) {
     assert_eq!(stage.simulator().violations(), Vec::<String>::new(), "{client}: what ACR would have refused");
 }
 
-fn pushed(client: &str) {
+pub(crate) fn pushed(client: &str) {
     assert!(PUSHES.iter().any(|(known, _)| *known == client), "{client} is not on the page");
     fs::write(passed(client, "push"), "").unwrap();
 }

@@ -2,6 +2,7 @@
 //! `larder client-config` writes for the client.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -10,8 +11,10 @@ use tokio::runtime::Runtime;
 use crate::content::digest_of;
 use crate::larder::{Larder, secret_file};
 use crate::process::{Folder, command, run};
+use crate::relay::Relay;
 use crate::simulator::samples::{incompressible, tar};
-use crate::simulator::{OCI_MANIFEST, Options, Simulator};
+use crate::simulator::{OCI_MANIFEST, Options, Simulator, tls};
+use crate::world::World;
 
 pub(crate) const USER: &str = "ci";
 pub(crate) const PASSWORD: &str = "larder-knows-it-clients-do-not";
@@ -25,8 +28,19 @@ pub(crate) const NAME_WITH_PORT: &str = "plain.lan:5000";
 /// The same registry as another upstream: for larder nothing in it is in the first one.
 pub(crate) const OTHER: &str = "other.azurecr.io";
 
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// The name by which clients reach larder over https.
+pub(crate) const FRONT: &str = "larder.lan";
+/// The name of a registry that can be reached without larder; a port belongs to it.
+const OPEN: &str = "registry.test";
+
+pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+/// Where [`FRONT`] is: Docker verifies no certificate on 127.0.0.0/8.
+pub(crate) fn front_address() -> IpAddr {
+    let usable = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    if usable { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() }
+}
 
 /// A container image that programs unpack and could start, if there were anything in it to run.
 pub(crate) struct Image {
@@ -91,9 +105,13 @@ pub(crate) struct Stage {
     pub(crate) larder: Larder,
     simulator: Simulator,
     config: PathBuf,
+    /// What ends TLS in front of larder, if anything does, and the authority that signed for it.
+    front: Option<(Relay, PathBuf)>,
+    /// The way to the registry itself, where it can be reached by its name, and the authority that signed for it.
+    registry: Option<(Relay, PathBuf)>,
     pub(crate) folder: Folder,
     // Last, so that what runs on it is gone before it is.
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl Stage {
@@ -104,17 +122,90 @@ impl Stage {
 
     /// The same, with more arguments for larder.
     pub(crate) fn with(name: &str, routes: &[&str], arguments: &[&str]) -> Self {
+        Self::start(Options::private(USER, PASSWORD), routes, arguments, |simulator, folder, _| {
+            (larder_toml(name, &simulator.url(), &secret_file(folder, PASSWORD)), None)
+        })
+    }
+
+    /// A stage whose larder is reached as `https://larder.lan`, by a server in front of it.
+    pub(crate) fn over_https(routes: &[&str]) -> Self {
+        let mut stage = Self::new(NAME, routes);
+        let (authority, acceptor) = tls::acceptor(&[FRONT.to_owned()]).unwrap();
+        let ca = stage.folder.sub("larder").join("ca.pem");
+        fs::write(&ca, authority).unwrap();
+        stage.front = Some((Relay::start(&stage.runtime, front_address(), stage.larder.port(), Some(&acceptor)), ca));
+        stage
+    }
+
+    /// A stage whose registry anybody reaches by its own name, [`Stage::registry_name`], and pulls from without a login.
+    pub(crate) fn in_the_open(routes: &[&str], arguments: &[&str]) -> Self {
+        let options = Options { tls: true, tls_names: vec![OPEN.to_owned()], ..Options::public() };
+        Self::start(options, routes, arguments, |simulator, folder, runtime| {
+            let ca = folder.sub("registry").join("ca.pem");
+            fs::write(&ca, simulator.ca_pem().unwrap()).unwrap();
+            let port = simulator.host().rsplit_once(':').unwrap().1.parse().unwrap();
+            let registry = Relay::start(runtime, Ipv4Addr::LOCALHOST.into(), port, None);
+            let text = format!(
+                "[[upstream]]\nname = \"{OPEN}:{}\"\naliases = [\"{ALIAS}\"]\nurl = \"{}\"\nca_file = \"{}\"\ndefault = true\n",
+                registry.port,
+                simulator.url(),
+                ca.display()
+            );
+            (text, Some((registry, ca)))
+        })
+    }
+
+    /// `toml` makes larder's file once the registry runs.
+    fn start(
+        options: Options,
+        routes: &[&str],
+        arguments: &[&str],
+        toml: impl FnOnce(&Simulator, &Folder, &Runtime) -> (String, Option<(Relay, PathBuf)>),
+    ) -> Self {
         let folder = Folder::new();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let simulator = runtime.block_on(Simulator::start(Options::private(USER, PASSWORD)));
+        let simulator = runtime.block_on(Simulator::start(options));
         for route in routes {
             Image::of(route).seed(&simulator);
         }
         let config = folder.sub("larder").join("larder.toml");
-        fs::write(&config, larder_toml(name, &simulator.url(), &secret_file(&folder, PASSWORD))).unwrap();
+        let (text, registry) = toml(&simulator, &folder, &runtime);
+        fs::write(&config, text).unwrap();
         let arguments = [&["--config", config.to_str().unwrap()], arguments].concat();
         let larder = Larder::start(&folder, &arguments.into_iter().map(str::to_owned).collect::<Vec<_>>());
-        Self { larder, simulator, config, folder, _runtime: runtime }
+        Self { larder, simulator, config, front: None, registry, folder, runtime }
+    }
+
+    /// larder's address, as clients name it.
+    pub(crate) fn at(&self) -> String {
+        self.front.as_ref().map_or_else(|| self.larder.host(), |(front, _)| format!("{FRONT}:{}", front.port))
+    }
+
+    /// The authority that signed for what stands in front of larder.
+    pub(crate) fn ca(&self) -> &Path {
+        &self.front.as_ref().unwrap().1
+    }
+
+    /// How the registry itself is called, with its port.
+    pub(crate) fn registry_name(&self) -> String {
+        format!("{OPEN}:{}", self.registry.as_ref().unwrap().0.port)
+    }
+
+    /// How often somebody came to the registry by its own name; larder has another way.
+    pub(crate) fn came_to_the_registry(&self) -> usize {
+        self.registry.as_ref().unwrap().0.connections()
+    }
+
+    /// A machine with the files that `larder client-config` writes for the client, and the names of this stage.
+    pub(crate) fn world(&self, client: &str, arguments: &[&str]) -> World {
+        let root = self.folder.sub(&format!("world/{client}{}", arguments.concat()));
+        let write = ["--upstream", ALIAS, "--write", root.to_str().unwrap(), "--force"];
+        self.run_client_config(&[&[client], arguments, &write].concat());
+        let world = World::new(&self.folder, &root, &[(front_address(), FRONT), (Ipv4Addr::LOCALHOST.into(), OPEN)]);
+        match &self.registry {
+            Some((_, ca)) => world.trusting(ca),
+            None => world,
+        }
     }
 
     pub(crate) fn simulator(&self) -> &Simulator {
@@ -123,10 +214,10 @@ impl Stage {
 
     /// What stands before the repository in a reference, by a route that names larder.
     pub(crate) fn base(&self, route: &str) -> String {
-        let host = self.larder.host();
+        let host = self.at();
         match route {
             "default" => host,
-            "prefix" => format!("{host}/{NAME}"),
+            "prefix" | "https" => format!("{host}/{NAME}"),
             "alias" => format!("{host}/{ALIAS}"),
             other => panic!("{other} names the upstream, not larder"),
         }
@@ -139,10 +230,9 @@ impl Stage {
         root
     }
 
-    /// The lines to type that `larder client-config` says for the upstream `NAME`.
+    /// The lines to type that `larder client-config` says for the first upstream.
     pub(crate) fn lines(&self, client: &str) -> Vec<String> {
-        let json = self.run_client_config(&[client, "--upstream", NAME, "--json"]);
-        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let json = self.guide(client, &[]);
         let lines = json["lines"].as_array().unwrap().iter().filter_map(|line| line.as_str());
         lines.flat_map(str::lines).map(str::to_owned).collect()
     }
@@ -156,11 +246,21 @@ impl Stage {
         line.split(' ').skip(1).map(str::to_owned).collect()
     }
 
+    /// All that `larder client-config` says for the first upstream.
+    pub(crate) fn guide(&self, client: &str, arguments: &[&str]) -> serde_json::Value {
+        let json = self.run_client_config(&[&[client, "--upstream", ALIAS, "--json"], arguments].concat());
+        serde_json::from_slice(&json).unwrap()
+    }
+
     fn run_client_config(&self, arguments: &[&str]) -> Vec<u8> {
         let home = self.folder.sub("larder");
         let mut command = command(Path::new(env!("CARGO_BIN_EXE_larder")), &home);
         command.arg("client-config").args(arguments).arg("--config").arg(&self.config);
-        command.args(["--at", &format!("http://{}", self.larder.host())]);
+        let scheme = if self.front.is_some() { "https" } else { "http" };
+        command.args(["--at", &format!("{scheme}://{}", self.at())]);
+        if let Some((_, ca)) = &self.front {
+            command.arg("--ca").arg(ca);
+        }
         run(command, &home).ok()
     }
 
@@ -177,7 +277,7 @@ fn larder_toml(name: &str, url: &str, password_file: &str) -> String {
     );
     let freshness = "[upstream.freshness]\ntag_ttl = \"1ms\"\nrevalidate_wait = \"2s\"\n";
     format!(
-        "[[upstream]]\nname = \"{name}\"\naliases = [\"{ALIAS}\"]\nurl = \"{url}\"\ndefault = true\n{credential}{freshness}\n\
+        "[server]\nnames = [\"{FRONT}\"]\n\n[[upstream]]\nname = \"{name}\"\naliases = [\"{ALIAS}\"]\nurl = \"{url}\"\ndefault = true\n{credential}{freshness}\n\
          [[upstream]]\nname = \"{NAME_WITH_PORT}\"\nurl = \"{url}\"\n{credential}{freshness}\n\
          [[upstream]]\nname = \"{OTHER}\"\nurl = \"{url}\"\n{credential}{freshness}"
     )

@@ -62,7 +62,7 @@ mod signature;
 mod state;
 mod storage;
 mod throttle;
-mod tls;
+pub mod tls;
 mod tokens;
 mod uploads;
 

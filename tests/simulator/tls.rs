@@ -10,7 +10,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// The authority's certificate (PEM), and what accepts connections for 127.0.0.1, localhost and these names.
-pub(super) fn acceptor(names: &[String]) -> io::Result<(String, TlsAcceptor)> {
+pub fn acceptor(names: &[String]) -> io::Result<(String, TlsAcceptor)> {
     let mut params = CertificateParams::new(Vec::<String>::new()).map_err(io::Error::other)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, "acr-sim authority");

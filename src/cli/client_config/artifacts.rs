@@ -128,7 +128,15 @@ pub(super) fn oci_client(site: &Site) -> Guide {
     } else {
         format!("ClientProtocol::HttpsExcept(vec![{at}.into()])")
     };
-    guide.line(format!("let client = Client::new(ClientConfig {{ protocol: {protocol}, ..Default::default() }});"));
+    let roots = if site.ca.is_some() {
+        guide.line("let ca = Certificate { encoding: CertificateEncoding::Pem, data: std::fs::read(\"CA.pem\")? };");
+        " extra_root_certificates: vec![ca],"
+    } else {
+        ""
+    };
+    guide.line(format!(
+        "let client = Client::new(ClientConfig {{ protocol: {protocol},{roots} ..Default::default() }});"
+    ));
     for route in &site.routes {
         let reference = quoted(&format!("{}/REPOSITORY:TAG", route.name));
         guide.line(format!(
@@ -136,6 +144,5 @@ pub(super) fn oci_client(site: &Site) -> Guide {
         ));
     }
     guide.note("the mirror is asked with ns: references stay as they are. Without it, larder is named: \"ADDRESS/REGISTRY/REPOSITORY:TAG\".");
-    note_ca(&mut guide, site);
     guide.finish(site)
 }
