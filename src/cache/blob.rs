@@ -70,6 +70,8 @@ impl Cache {
             match self.filled(&asked).await {
                 // Another repository's failure is not this one's answer.
                 Err(CacheError::Aborted) if tries < TRIES => tries += 1,
+                // Nothing has gone out yet, and another address may have the right bytes.
+                Err(CacheError::Mismatch { .. }) if tries < TRIES && outlook.upstream.has_another(digest) => tries += 1,
                 result => return result,
             }
         }

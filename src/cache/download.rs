@@ -37,6 +37,8 @@ pub(super) struct Download {
     /// Bodies in a row that ended early without an error and without a byte.
     early_ends: u32,
     from: Option<Source>,
+    /// Whose bytes it has: sources, and which of their addresses.
+    givers: Vec<(Source, usize)>,
     /// Where its readers follow it, if it is a fill's.
     readers: Option<Watermark>,
 }
@@ -56,6 +58,7 @@ impl Download {
             patience: Patience::default(),
             early_ends: 0,
             from: None,
+            givers: Vec::new(),
             readers: None,
         }
     }
@@ -87,9 +90,13 @@ impl Download {
         self.length
     }
 
-    /// The upstream that the bytes come from, for blame.
-    pub(super) fn upstream(&self) -> String {
-        self.from.as_ref().map_or_else(String::new, |source| source.repository.registry.to_string())
+    /// Where the bytes come from, for blame.
+    fn upstream(&self) -> String {
+        let names = self.givers.iter().map(|(source, address)| source.outlook.upstream.address(*address));
+        match names.collect::<Vec<_>>()[..] {
+            [] => self.from.as_ref().map_or_else(String::new, |source| source.repository.registry.to_string()),
+            ref names => names.join(" and "),
+        }
     }
 
     /// Waits until a source has answered. The first refusal of each source counts; nothing is tried twice.
@@ -252,18 +259,26 @@ impl Download {
             (start, end) => Some((start, end.map(|end| end - 1))),
         };
         let request = source.outlook.upstream.get_blob(&source.repository.name, &self.digest, range);
-        let FetchedBlob { start, length, body } = source.outlook.ask_for_bytes(&source.repository, request).await?;
+        let FetchedBlob { start, length, body, address } =
+            source.outlook.ask_for_bytes(&source.repository, request).await?;
         self.sources.prove(source);
         self.skip = self.offset.saturating_sub(start);
         // The first answer's length is what readers were told; it stays, and the digest decides.
         self.length = self.length.or(length);
         self.body = Some(body);
         self.from = Some(source.clone());
+        let known = |(giver, at): &(Source, usize)| *at == address && giver.repository == source.repository;
+        if !self.givers.iter().any(known) {
+            self.givers.push((source.clone(), address));
+        }
         Ok(())
     }
 
-    /// An error that blames the source for the bytes.
+    /// An error that blames the source for the bytes; where it has other addresses, they are asked first from now on.
     pub(super) fn mismatch(&self, problem: &str) -> CacheError {
+        for (source, address) in &self.givers {
+            source.outlook.upstream.blame(&self.digest, *address);
+        }
         CacheError::Mismatch { upstream: self.upstream(), digest: self.digest, problem: problem.to_owned() }
     }
 

@@ -2,12 +2,42 @@
 //!
 //! The address is believed in everything it says. A mirror is believed in what it has: it may lag, so that its "not found" or its
 //! refusal only means that the next one is asked, and in the end the outage stands as if there were no mirror. A login that is
-//! refused is no reason to ask others.
+//! refused is no reason to ask others. Who has given wrong bytes for a content is asked last for it, for a while.
 
 use super::error::{ErrorKind, UpstreamError};
 use super::list::{FetchedList, ListRequest};
+use super::locked;
 use super::registry::{FetchedBlob, FetchedManifest, ManifestHead, Upstream};
 use crate::oci::{Accept, Digest, Name, Reference};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long wrong bytes are held against an address …
+const HELD_AGAINST: Duration = Duration::from_secs(600);
+/// … and how many of them at once.
+const MOST_BLAMED: usize = 256;
+
+/// Addresses that have given wrong bytes for a content lately.
+#[derive(Default)]
+pub(super) struct Blamed(Mutex<VecDeque<(Digest, usize, Instant)>>);
+
+impl Blamed {
+    fn add(&self, digest: &Digest, address: usize) {
+        let mut blamed = locked(&self.0);
+        blamed.retain(|(of, who, since)| since.elapsed() < HELD_AGAINST && !(of == digest && *who == address));
+        if blamed.len() >= MOST_BLAMED {
+            blamed.pop_front();
+        }
+        blamed.push_back((*digest, address, Instant::now()));
+    }
+
+    fn is(&self, digest: &Digest, address: usize) -> bool {
+        let blamed = locked(&self.0);
+        blamed.iter().any(|(of, who, since)| of == digest && *who == address && since.elapsed() < HELD_AGAINST)
+    }
+}
 
 impl Upstream {
     /// Asks whether a manifest is there, and which one a tag means.
@@ -37,7 +67,35 @@ impl Upstream {
         digest: &Digest,
         range: Option<(u64, Option<u64>)>,
     ) -> Result<FetchedBlob, UpstreamError> {
-        self.first_to_answer(|at| async move { at.get_blob_here(repository, digest, range).await }).await
+        let mut order: Vec<usize> = (0..=self.mirrors().len()).collect();
+        order.sort_by_key(|address| self.blamed().is(digest, *address));
+        let ask = |at: &'_ Self| {
+            let at = at.clone();
+            async move { at.get_blob_here(repository, digest, range).await }
+        };
+        let (address, fetched) = self.first_of(&order, ask).await?;
+        Ok(FetchedBlob { address, ..fetched })
+    }
+
+    /// The bytes that an address gave are not the content's: it is asked last for it from now on.
+    pub fn blame(&self, digest: &Digest, address: usize) {
+        if !self.mirrors().is_empty() {
+            tracing::warn!(blob.digest = %digest, from = self.address(address), "wrong bytes: others are asked first for it now");
+            self.blamed().add(digest, address);
+        }
+    }
+
+    /// Whether there is an address that has not given wrong bytes for this content.
+    #[must_use]
+    pub fn has_another(&self, digest: &Digest) -> bool {
+        !self.mirrors().is_empty() && (0..=self.mirrors().len()).any(|address| !self.blamed().is(digest, address))
+    }
+
+    /// What an address is called in messages.
+    #[must_use]
+    pub fn address(&self, address: usize) -> &str {
+        let mirror = address.checked_sub(1).and_then(|number| self.mirrors().get(number));
+        mirror.unwrap_or(self).shown()
     }
 
     /// Fetches one page of a list.
@@ -50,17 +108,33 @@ impl Upstream {
     where
         F: Future<Output = Result<T, UpstreamError>> + 'a,
     {
-        let outage = match ask(self).await {
-            Err(error) if !self.mirrors().is_empty() && may_be_asked_elsewhere(&error) => error,
-            result => return result,
-        };
-        for mirror in self.mirrors() {
-            match ask(mirror).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => tracing::debug!(upstream = %self.name(), %error, "a mirror does not help"),
+        let order: Vec<usize> = (0..=self.mirrors().len()).collect();
+        self.first_of(&order, ask).await.map(|(_, answer)| answer)
+    }
+
+    /// Asks the addresses in this order, of which 0 is its own and one of them; and which one has answered.
+    async fn first_of<'a, T, F>(
+        &'a self,
+        order: &[usize],
+        ask: impl Fn(&'a Self) -> F,
+    ) -> Result<(usize, T), UpstreamError>
+    where
+        F: Future<Output = Result<T, UpstreamError>> + 'a,
+    {
+        let mut outage = None;
+        for address in order {
+            let mirror = address.checked_sub(1).and_then(|number| self.mirrors().get(number));
+            match (ask(mirror.unwrap_or(self)).await, mirror) {
+                (Ok(answer), _) => return Ok((*address, answer)),
+                (Err(error), None) if order.len() == 1 || !may_be_asked_elsewhere(&error) => return Err(error),
+                (Err(error), None) => outage = Some(error),
+                (Err(error), Some(_)) => tracing::debug!(upstream = %self.name(), %error, "a mirror does not help"),
             }
         }
-        Err(outage)
+        match outage {
+            Some(outage) => Err(outage),
+            None => ask(self).await.map(|answer| (0, answer)),
+        }
     }
 }
 

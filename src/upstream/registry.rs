@@ -6,6 +6,7 @@ use super::error::{ErrorKind, Failure, SetupError, UpstreamError};
 use super::fetch::Ask;
 use super::grant::Granter;
 use super::list;
+use super::mirrors::Blamed;
 use super::op::Op;
 use super::origin::Origin;
 use super::pool::Pool;
@@ -48,6 +49,7 @@ struct Inner {
     sealed: bool,
     metrics: Arc<Metrics>,
     mirrors: Vec<Upstream>,
+    blamed: Blamed,
 }
 
 /// What the addresses of one upstream are made of.
@@ -91,6 +93,8 @@ pub struct FetchedBlob {
     pub length: Option<u64>,
     /// The bytes.
     pub body: UpstreamBody,
+    /// Which of the upstream's addresses gives them, for [`Upstream::blame`]; 0 is its own.
+    pub address: usize,
 }
 
 /// As whom larder asks an upstream.
@@ -171,7 +175,18 @@ impl Upstream {
         let session = Session::new(wire, granter, limits.tokens);
         let shown = if mirror.is_some() { format!("{name}'s mirror {origin}") } else { name.to_string() };
         let (url, rate) = (url.clone(), parts.rate.clone());
-        Ok(Self(Arc::new(Inner { name, shown, url, origin, session, rate, sealed, metrics, mirrors })))
+        Ok(Self(Arc::new(Inner {
+            name,
+            shown,
+            url,
+            origin,
+            session,
+            rate,
+            sealed,
+            metrics,
+            mirrors,
+            blamed: Blamed::default(),
+        })))
     }
 
     /// The addresses that are asked when its own does not answer.
@@ -182,6 +197,10 @@ impl Upstream {
     /// The name for messages, with the host if it is a mirror's.
     pub(super) fn shown(&self) -> &str {
         &self.0.shown
+    }
+
+    pub(super) fn blamed(&self) -> &Blamed {
+        &self.0.blamed
     }
 
     pub(super) fn mirrors(&self) -> &[Self] {
@@ -288,6 +307,7 @@ impl Upstream {
                 start,
                 length,
                 body: UpstreamBody::new(answer.body, attempt.clone(), self.0.rate.clone()),
+                address: 0,
             })
         };
         self.done(fetched.await, || format!("fetch blob {digest} of {repository}"))

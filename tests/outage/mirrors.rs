@@ -1,7 +1,7 @@
 //! Several addresses of one upstream: its own is believed in everything, a mirror in what it has.
 
 use crate::harness::scripted::{Scripted, answer};
-use crate::harness::simulator::{Options, Seen, samples};
+use crate::harness::simulator::{Damage, DamageKind, Options, Seen, samples};
 use crate::harness::{Acr, Setup, sha256, until};
 use bytes::Bytes;
 use http::Uri;
@@ -120,4 +120,62 @@ async fn a_mirror_is_sent_the_login_only_if_it_is_named_for_that() {
         assert!(!heads.is_empty());
         assert_eq!(heads.iter().any(|head| head.contains("authorization:")), named, "{heads:?}");
     }
+}
+
+/// Wrong bytes from one address, and another that stands by with the right ones: a small blob comes from there at once; of a larger
+/// one the answer that has begun is broken, and the next pull comes from there.
+#[tokio::test]
+async fn after_wrong_bytes_another_address_is_asked_first() {
+    for own_is_wrong in [false, true] {
+        let (acr, mirror, setup, _, _) = pair(1).await;
+        let last = Acr::start(Options::public()).await;
+        let more: Uri = last.url().parse().unwrap();
+        let larder = setup.upstream(|upstream| upstream.mirrors.push(more)).start().await;
+        let contents = [50_000, MIB].map(|size| samples::incompressible(21, size));
+        for content in &contents {
+            for registry in [&acr, &mirror, &last] {
+                registry.push_blob("app", content.clone());
+            }
+        }
+        let wrong = if own_is_wrong {
+            &acr
+        } else {
+            acr.stop_listening();
+            &mirror
+        };
+        wrong.knobs().damage(Damage::always(DamageKind::Flip, 49_000));
+        let failures = async || larder.metric("larder_digest_failures_total{where=\"fill\"}").await;
+
+        let small = larder.get(&format!("/v2/app/blobs/{}", sha256(&contents[0]))).await;
+        assert!(small.status == 200 && small.body == contents[0], "{own_is_wrong}: {}", small.status);
+        assert_eq!(failures().await, 1);
+
+        let target = format!("/v2/app/blobs/{}", sha256(&contents[1]));
+        let broken = larder.call("GET", &target).try_send().await.unwrap_err();
+        assert!(broken.answer.body.len() < MIB, "wrong bytes never end cleanly");
+        assert_eq!(failures().await, 2);
+        let large = larder.get(&target).await;
+        assert!(large.status == 200 && large.body == contents[1], "{own_is_wrong}: {}", large.status);
+        assert_eq!((failures().await, wrong.downloads()), (2, 2), "each wrong one was met once");
+        until("it is stored", || larder.stores(&sha256(&contents[1]))).await;
+    }
+}
+
+/// All addresses have given wrong bytes: that is said, after each was asked once, and when one is right again it is found.
+#[tokio::test]
+async fn wrong_bytes_from_everywhere_are_a_clean_502() {
+    let (acr, mirror, setup, _, _) = pair(1).await;
+    let content = samples::incompressible(22, 50_000);
+    let target = format!("/v2/app/blobs/{}", sha256(&content));
+    for registry in [&acr, &mirror] {
+        registry.push_blob("app", content.clone());
+        registry.knobs().damage(Damage::always(DamageKind::Flip, 49_000));
+    }
+    let larder = setup.start().await;
+    let (status, _, message) = larder.get(&target).await.error();
+    assert_eq!(status, 502, "{message}");
+    assert_eq!((acr.downloads(), mirror.downloads()), (1, 1));
+    acr.knobs().reset();
+    let answer = larder.get(&target).await;
+    assert!(answer.status == 200 && answer.body == content);
 }
