@@ -88,7 +88,8 @@ impl Theme {
     /// there are too few.
     fn next(number: u64, lacking: &[Kind], tally: &Tally) -> Self {
         let turns = [Self::Storm, Self::Lives, Self::Tight, Self::FullDisk];
-        let turn = turns[usize::try_from(number).unwrap_or(0) % turns.len()];
+        let turn = if number < 4 { number } else { number / 2 };
+        let turn = turns[usize::try_from(turn).unwrap_or(0) % turns.len()];
         let Some(rarest) = lacking.iter().min_by_key(|kind| tally.of(**kind)) else { return turn };
         let only_lives = lacking.iter().all(|kind| Self::of(*kind) == Self::Lives);
         if number >= 4 && (number.is_multiple_of(2) || only_lives) { Self::of(*rarest) } else { turn }

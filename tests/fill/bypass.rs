@@ -2,7 +2,7 @@
 
 use super::disk::TroubledDisk;
 use super::harness::simulator::{Damage, DamageKind, Options, Redirect, samples};
-use super::harness::{Acr, Larder, Setup, until};
+use super::harness::{Acr, Larder, Setup, until, until_async};
 use super::{MIB, Scene};
 use std::io;
 use std::sync::Arc;
@@ -206,4 +206,40 @@ async fn a_range_is_refused_for_a_length_that_the_registry_confirms_and_for_no_o
     let answer = scene.larder.call("GET", &scene.target).range(&format!("bytes={}-", 8 * MIB)).send().await;
     assert_eq!(answer.status, 416);
     assert_eq!(answer.header("content-range"), Some(&*format!("bytes */{}", 8 * MIB)));
+}
+
+/// A thread of the store that panics under a download takes nobody with it: the readers get all of the content, or a broken answer, and
+/// the next one gets it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_in_the_middle_of_a_download_leaves_nobody_waiting() {
+    let acr = Acr::start(Options::public()).await;
+    acr.knobs().turn(|knobs| knobs.total_rate = Some(16 * MIB as u64));
+    let content = samples::incompressible(6, 4 * MIB);
+    let digest = acr.push_blob("app", content.clone());
+    let target = format!("/v2/app/blobs/{digest}");
+    let armed = Arc::new(AtomicBool::new(true));
+    let fuse = Arc::clone(&armed);
+    let larder = troubled(&acr, move |offset| {
+        assert!(offset < MIB as u64 || !fuse.swap(false, Ordering::SeqCst), "a panic on purpose");
+        Ok(())
+    })
+    .await;
+    let part = larder.call("GET", &target).range(&format!("bytes={}-", 2 * MIB));
+    let (first, second) = (larder.call("GET", &target).try_send(), larder.call("GET", &target).try_send());
+    let readers = async { tokio::join!(first, second, part.try_send()) };
+    let (first, second, part) = tokio::time::timeout(Duration::from_secs(60), readers).await.unwrap();
+    assert!(!armed.load(Ordering::SeqCst), "it has panicked");
+    for answer in [first, second] {
+        let (whole, body) = match answer {
+            Ok(answer) => (answer.status == 200, answer.body),
+            Err(broken) => (false, broken.answer.body),
+        };
+        assert!(if whole { body == content } else { body.len() < content.len() && content.starts_with(&body) });
+    }
+    if let Ok(part) = part {
+        assert!(part.status == 206 && part.body == content[2 * MIB..], "{}", part.status);
+    }
+    assert!(larder.get(&target).await.body == content);
+    until("it is stored", || larder.stores(&digest)).await;
+    until_async("no download is under way", async || larder.metric("larder_fills_inflight").await == 0).await;
 }

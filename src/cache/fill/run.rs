@@ -4,6 +4,7 @@ use super::super::download::Download;
 use super::super::error::CacheError;
 use super::{End, Fill, Opened, Writer, before_digest};
 use crate::store::{Ingest, IngestError, StoreError, VerifyError};
+use crate::telemetry::IntGauge;
 use crate::upstream::ErrorKind;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
@@ -26,9 +27,7 @@ impl From<CacheError> for Problem {
 
 /// Runs `fill` to its end, which `writer` tells, and takes it off the list.
 pub(super) async fn run(inner: &Arc<Inner>, fill: &Arc<Fill>, mut writer: Writer) {
-    let leave = Leave { inner, fill };
-    let inflight = inner.metrics.fills_inflight.with_label_values(&[] as &[&str]);
-    inflight.inc();
+    let leave = Leave::new(inner, fill);
     let (result, end) = match fill_up(inner, fill, &mut writer).await {
         Ok(()) => ("stored", None),
         Err(Problem::Upstream(error)) => {
@@ -39,7 +38,6 @@ pub(super) async fn run(inner: &Arc<Inner>, fill: &Arc<Fill>, mut writer: Writer
         Err(Problem::Store(download)) => ("bypassed", Some(bypassed(download))),
     };
     inner.metrics.fills.with_label_values(&[result]).inc();
-    inflight.dec();
     // Off the list before the end is told: who hears of a failure and tries again must not meet this fill.
     drop(leave);
     if let Some(end) = end {
@@ -51,14 +49,24 @@ fn bypassed(download: Option<Box<Download>>) -> End {
     End::Bypassed(Arc::new(Mutex::new(download.map(|download| download.left_to_a_reader()))))
 }
 
-/// Takes a fill off the list, also when its task is cut short.
+/// A fill under way. Takes it off the list and out of the count, also when its task is cut short.
 struct Leave<'a> {
     inner: &'a Inner,
     fill: &'a Fill,
+    inflight: IntGauge,
+}
+
+impl<'a> Leave<'a> {
+    fn new(inner: &'a Inner, fill: &'a Fill) -> Self {
+        let inflight = inner.metrics.fills_inflight.with_label_values(&[] as &[&str]);
+        inflight.inc();
+        Self { inner, fill, inflight }
+    }
 }
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
+        self.inflight.dec();
         self.inner.fills.remove(&self.fill.digest);
     }
 }
