@@ -2,7 +2,7 @@
 //!
 //! Built for tests, and for the fuzzer of `tests/fuzz` (`--cfg fuzzing`), only. Each room keeps its targets beside its parsers.
 
-use crate::{config, oci, server, store, upstream};
+use crate::{cache, config, oci, server, store, upstream};
 
 /// A target takes any bytes. It panics if a property does not hold.
 pub type Target = fn(&[u8]);
@@ -13,11 +13,13 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config", config::fuzzing::config),
     ("index", store::fuzzing::index),
     ("link", upstream::fuzzing::link),
+    ("location", upstream::fuzzing::location),
     ("manifest", oci::fuzzing::manifest),
     ("name", oci::fuzzing::name),
     ("range", oci::fuzzing::range),
     ("record", store::fuzzing::record),
     ("request", server::fuzzing::request),
+    ("session", cache::fuzzing::session),
     ("token", upstream::fuzzing::token),
 ];
 
@@ -146,5 +148,5 @@ mod tests {
         };
     }
 
-    targets! { challenge config index link manifest name range record request token }
+    targets! { challenge config index link location manifest name range record request session token }
 }

@@ -18,6 +18,8 @@ mod error;
 mod fill;
 mod flight;
 mod freshness;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod generations;
 mod lists;
 mod manifest;

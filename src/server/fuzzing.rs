@@ -32,6 +32,14 @@ pub fn request(input: &[u8]) {
     }
     let routes = routes();
     let Ok(resolved) = routes.resolve(path, query, host) else { return };
+    if let Target::Uploads(repository) = &resolved.target {
+        // The session that is begun there, as its client is told.
+        let session = "AZ09-_az";
+        let location = resolved.naming.location(&format!("{}/blobs/uploads/{session}", repository.name));
+        let (path, query) = location.split_once('?').map_or((&*location, None), |(path, query)| (path, Some(query)));
+        let upload = routes.resolve(path, query, host).map(|resolved| resolved.target);
+        assert_eq!(upload, Ok(Target::Upload(repository.clone(), session.to_owned())), "{location} {host:?}");
+    }
     // What larder's own answer would call it leads to the same thing again.
     let Some(path) = named(&resolved) else { return };
     let ns = resolved.naming.ns.as_ref().map(|ns| format!("n=1&ns={ns}"));

@@ -92,7 +92,7 @@ pub(super) fn passed_link(path: &str, query: &str, naming: &Naming) -> String {
     format!("<{path}?{query}{ns}>; rel=\"next\"")
 }
 
-pub(super) fn encode(text: &str) -> String {
+fn encode(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 

@@ -90,10 +90,7 @@ fn reply(repository: &Repository, asked: &Asked<'_>, uploaded: Uploaded) -> Repl
     let mut status = StatusCode::NO_CONTENT;
     match uploaded {
         Uploaded::Session { session, range, uuid, chunk_min_length } => {
-            let mut location = asked.naming.path(&format!("{name}/blobs/uploads/{session}"));
-            if let Some(ns) = &asked.naming.ns {
-                location = format!("{location}?ns={}", super::lists::encode(ns));
-            }
+            let location = asked.naming.location(&format!("{name}/blobs/uploads/{session}"));
             headers.insert(header::LOCATION, value(&location));
             for (header, said) in [(header::RANGE, range), (UPLOAD_UUID, uuid), (CHUNK_MIN_LENGTH, chunk_min_length)] {
                 if let Some(said) = said {

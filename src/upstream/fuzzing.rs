@@ -6,6 +6,7 @@ use super::challenge::{Challenge, challenges};
 use super::jwt;
 use super::link::{self, Next};
 use super::origin::Origin;
+use super::upload;
 use http::header::{LINK, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
@@ -44,6 +45,25 @@ pub fn link(input: &[u8]) {
         let url = format!("https://myacr.azurecr.io:8443{page}");
         let followed = url.parse::<Uri>().ok().and_then(|url| Origin::of(&url));
         assert!(page.starts_with('/') && followed == Origin::of(&base), "{page} leads elsewhere");
+    }
+}
+
+/// `Location` of an upload's session, behind a line that is the digest at its end.
+pub fn location(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let (digest, location) = text.split_once('\n').unwrap_or(("", text));
+    for base in ["https://myacr.azurecr.io:8443/v2/a/blobs/uploads/", "http://registry.local/v2/a/blobs/uploads/"] {
+        let base = Uri::from_static(base);
+        let own = Origin::of(&base);
+        let Some(own) = own else { panic!("no origin in {base}") };
+        let Ok(home) = upload::home(&own, &base, location) else { continue };
+        let target = home.parse::<Uri>().ok().and_then(|url| Origin::of(&url));
+        assert!(target.as_ref().is_some_and(|target| target.https || !own.https), "{home} is a weaker scheme");
+        // What the client says does not lead it elsewhere; too long an address is refused.
+        if let Ok(end) = upload::end(&home, digest).parse::<Uri>() {
+            assert_eq!(Origin::of(&end), target, "{end}");
+            assert!(end.to_string().len() > home.len() && end.query().is_some_and(|query| query.contains("digest=")));
+        }
     }
 }
 

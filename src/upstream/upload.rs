@@ -198,10 +198,7 @@ impl Upstream {
         };
         let attempt = format!("{what} to {repository} at {}", self.name());
         let url = match step {
-            UploadStep::End(digest) => {
-                let joint = if location.contains('?') { '&' } else { '?' };
-                format!("{location}{joint}digest={}", utf8_percent_encode(digest, QUERY)).parse()
-            }
+            UploadStep::End(digest) => end(location, digest).parse(),
             _ => location.parse(),
         };
         let url = url.map_err(|_| {
@@ -385,7 +382,7 @@ impl Upstream {
     fn session_of(&self, answer: &Answer, location: Option<&str>) -> Result<UploadSession, Failure> {
         let text = |name: &str| answer.header(name).map(str::to_owned);
         let location = match (answer.headers.get(LOCATION).and_then(|to| to.to_str().ok()), location) {
-            (Some(to), _) => self.home(&answer.url, to)?,
+            (Some(to), _) => home(self.origin(), &answer.url, to)?,
             (None, Some(location)) => location.to_owned(),
             (None, None) => {
                 return Err(Failure::foreign(format!("{} began an upload without a Location", answer.origin)));
@@ -394,25 +391,30 @@ impl Upstream {
         let chunk_min_length = text("oci-chunk-min-length");
         Ok(UploadSession { location, range: text("range"), uuid: text("docker-upload-uuid"), chunk_min_length })
     }
+}
 
-    /// The absolute address of a `Location`. A registry behind a proxy may name itself with the wrong scheme: its host stays the
-    /// upstream, asked as it is configured.
-    fn home(&self, base: &Uri, location: &str) -> Result<String, Failure> {
-        let own = self.origin();
-        let target = origin::resolve(base, location).and_then(|url| Origin::of(&url).map(|target| (url, target)));
-        let Some((url, target)) = target else {
-            return Err(Failure::foreign(format!("{own} leads an upload to something that is no address")));
-        };
-        if own.https && !target.https {
-            if target.host != own.host {
-                let reason = format!("{own} leads an upload from https to http ({target}); that is not followed");
-                return Err(Failure::foreign(reason));
-            }
-            let path = url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-            return Ok(format!("{}://{}{path}", own.scheme(), own.authority()));
+/// The absolute address of a `Location`. A registry behind a proxy may name itself with the wrong scheme: its host stays the
+/// upstream, asked as it is configured.
+pub(super) fn home(own: &Origin, base: &Uri, location: &str) -> Result<String, Failure> {
+    let target = origin::resolve(base, location).and_then(|url| Origin::of(&url).map(|target| (url, target)));
+    let Some((url, target)) = target else {
+        return Err(Failure::foreign(format!("{own} leads an upload to something that is no address")));
+    };
+    if own.https && !target.https {
+        if target.host != own.host {
+            let reason = format!("{own} leads an upload from https to http ({target}); that is not followed");
+            return Err(Failure::foreign(reason));
         }
-        Ok(url.to_string())
+        let path = url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        return Ok(format!("{}://{}{path}", own.scheme(), own.authority()));
     }
+    Ok(url.to_string())
+}
+
+/// The address at which an upload ends: `location` with the digest.
+pub(super) fn end(location: &str, digest: &str) -> String {
+    let joint = if location.contains('?') { '&' } else { '?' };
+    format!("{location}{joint}digest={}", utf8_percent_encode(digest, QUERY))
 }
 
 /// The answer with the feed that keeps its connection.

@@ -355,6 +355,21 @@ fn new_id() -> Result<u128, CacheError> {
     Ok(u128::from_be_bytes(id))
 }
 
+/// A session of an upload as a client or another larder has written it, and how far an upstream says that it has come.
+///
+/// # Panics
+///
+/// Where a property does not hold.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(input: &[u8]) {
+    sealed::fuzz(input);
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    for known in [None, Some(0), Some(1), Some(u64::MAX)] {
+        let offset = offset_of(Some(text), known);
+        assert!(offset.is_none_or(|offset| offset > 1 || known == Some(offset)), "{text} is {offset:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,6 +51,10 @@ impl Sealer {
         if content.len() > LONGEST {
             return None;
         }
+        self.seal_content(repository, content)
+    }
+
+    fn seal_content(&self, repository: &Repository, mut content: Vec<u8>) -> Option<String> {
         let nonce = self.0.seal_in_place_append_tag(bound_to(repository), &mut content).ok()?;
         let mut sealed = nonce.as_ref().to_vec();
         sealed.append(&mut content);
@@ -88,6 +92,50 @@ fn bound_to(repository: &Repository) -> Aad<String> {
     Aad::from(format!("larder upload 1\n{}\n{}", repository.registry, repository.name))
 }
 
+/// Whatever a client sends as a session, and whatever is sealed: see `crate::fuzzing`.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(input: &[u8]) {
+    use crate::oci::Registry;
+    use std::sync::LazyLock;
+
+    const KEY: [u8; 32] = [1; 32];
+    static SEALERS: LazyLock<Option<(Sealer, Sealer)>> =
+        LazyLock::new(|| Some((Sealer::new(&KEY)?, Sealer::new(&[2; 32])?)));
+    let (Some((sealer, stranger)), Ok(name)) = (&*SEALERS, "samples/config".parse()) else { panic!("no sealer") };
+    let here = Repository { registry: Registry::new("myacr.azurecr.io"), name };
+    let there = Repository { registry: Registry::new("other.azurecr.io"), ..here.clone() };
+
+    // A client's word: only what was sealed opens, so that it can be sealed again.
+    if let Some(session) = std::str::from_utf8(input).ok().and_then(|text| sealer.open(&here, text)) {
+        let again = sealer.seal(&here, &session).and_then(|again| sealer.open(&here, &again));
+        assert_eq!(again, Some(session));
+    }
+
+    // What another larder with this key may have sealed, one of another version: it is a session or it is not.
+    let foreign = sealer.seal_content(&here, input.to_vec()).unwrap_or_default();
+    let session = sealer.open(&here, &foreign);
+    assert_eq!(
+        session.is_some(),
+        foreign.len() <= 2 * LONGEST && input.len() >= 24 && std::str::from_utf8(&input[24..]).is_ok()
+    );
+    assert!(sealer.open(&there, &foreign).is_none(), "another repository");
+    assert!(stranger.open(&here, &foreign).is_none(), "another key");
+
+    // One bit of it is another: of the bytes, and of the text, where the last character has bits that say nothing.
+    let (Some((at, _)), Some(session)) = (input.split_first_chunk::<4>(), session) else { return };
+    let at = usize::try_from(u32::from_le_bytes(*at)).unwrap_or(0);
+    let token = sealer.seal(&here, &session).unwrap_or_default();
+    assert_eq!(sealer.open(&here, &token), Some(session));
+    let mut bytes = URL_SAFE_NO_PAD.decode(&token).unwrap_or_default();
+    let bit = at % (bytes.len() * 8);
+    bytes[bit / 8] ^= 1 << (bit % 8);
+    assert!(sealer.open(&here, &URL_SAFE_NO_PAD.encode(bytes)).is_none(), "bit {bit}");
+    let mut text = token.into_bytes();
+    let bit = at % (text.len() * 8);
+    text[bit / 8] ^= 1 << (bit % 8);
+    assert!(std::str::from_utf8(&text).is_ok_and(|text| sealer.open(&here, text).is_none()) || text[bit / 8] > 0x7f);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +163,9 @@ mod tests {
             assert_ne!(sealer.seal(&here, &session(offset)).unwrap(), token, "no nonce twice");
         }
         assert!(!format!("{:?}", session(None)).contains("secret"));
+        // One that something else has sealed, which the fuzzer begins with.
+        let seed = include_str!("../../../tests/fuzz/corpus/session/sealed");
+        assert_eq!(sealer.open(&here, seed).and_then(|session| session.offset), Some(7));
     }
 
     #[test]

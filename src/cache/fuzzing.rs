@@ -1,0 +1,3 @@
+//! Fuzzing targets of this room; see `crate::fuzzing`.
+
+pub use super::upload::fuzz as session;
