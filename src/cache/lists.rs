@@ -18,6 +18,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+/// What an entry takes beside its text: its place, and what an allocation costs.
+const ENTRY: usize = 40;
+
 /// A list as it is answered.
 #[derive(Clone, Debug)]
 pub enum List {
@@ -230,6 +233,16 @@ impl Inner {
 }
 
 impl Entries {
+    /// Bytes that they take in memory, roughly.
+    pub(super) fn bytes(&self) -> u64 {
+        let sum = |lengths: &mut dyn Iterator<Item = usize>| lengths.map(|length| length + ENTRY).sum::<usize>() as u64;
+        match self {
+            Self::Names(names) => sum(&mut names.iter().map(String::len)),
+            Self::Descriptors(all) => sum(&mut all.iter().map(|descriptor| descriptor.get().len())),
+            Self::Absent { code, message } => (code.len() + message.len()) as u64,
+        }
+    }
+
     /// None yet, of the kind that the list has.
     fn of(key: &ListKey) -> Self {
         match key {

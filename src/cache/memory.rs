@@ -1,6 +1,11 @@
+//! What is kept in memory to be answered without a look at the disk, each by the bytes that it takes.
+
 use super::answer::StoredManifest;
+use super::lists::ListState;
 use crate::oci::{Digest, Repository};
-use quick_cache::{Weighter, sync::Cache};
+use crate::store::ListKey;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use std::sync::Arc;
 
 /// Manifests lately used, ready to be sent: a hit costs no file access.
@@ -38,5 +43,90 @@ impl ManifestMemory {
 
     pub(super) fn insert(&self, repository: &Repository, manifest: Arc<StoredManifest>) {
         self.0.insert((repository.clone(), manifest.digest), manifest);
+    }
+}
+
+/// Lists lately used. One that is too long for it is read from its file each time.
+#[derive(Debug)]
+pub(super) struct ListMemory(Cache<ListKey, ListState, ByEntries>);
+
+#[derive(Clone, Debug)]
+struct ByEntries;
+
+/// Parts of the memory, each with a lock and a share of the bytes of its own: few, so that a long list fits into one.
+const SHARDS: usize = 4;
+
+impl Weighter<ListKey, ListState> for ByEntries {
+    fn weight(&self, _: &ListKey, state: &ListState) -> u64 {
+        state.entries.as_ref().map_or(0, |entries| entries.bytes()) + OVERHEAD
+    }
+}
+
+impl ListMemory {
+    /// Keeps at most `bytes`.
+    pub(super) fn new(bytes: u64) -> Self {
+        let items = usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX).max(16);
+        let mut options = OptionsBuilder::new();
+        options.estimated_items_capacity(items).weight_capacity(bytes).shards(SHARDS);
+        Self(match options.build() {
+            Ok(options) => {
+                Cache::with_options(options, ByEntries, DefaultHashBuilder::default(), DefaultLifecycle::default())
+            }
+            Err(_) => Cache::with_weighter(items, bytes, ByEntries),
+        })
+    }
+
+    pub(super) fn get(&self, key: &ListKey) -> Option<ListState> {
+        self.0.get(key)
+    }
+
+    pub(super) fn remove(&self, key: &ListKey) {
+        self.0.remove(key);
+    }
+
+    /// What was there under this key is gone, also if the list is too long.
+    pub(super) fn insert(&self, key: ListKey, state: ListState) {
+        self.0.insert(key, state);
+    }
+
+    pub(super) fn keys(&self) -> Vec<ListKey> {
+        self.0.iter().map(|(key, _)| key).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::freshness::Age;
+    use super::super::lists::Entries;
+    use super::*;
+    use crate::oci::Registry;
+
+    fn key(number: usize) -> ListKey {
+        ListKey::Tags(Repository { registry: Registry::new("r"), name: format!("a/{number}").parse().unwrap() })
+    }
+
+    fn list(names: usize) -> ListState {
+        let names = (0..names).map(|number| format!("version-{number:06}")).collect();
+        ListState { entries: Some(Arc::new(Entries::Names(names))), age: Age::new() }
+    }
+
+    #[test]
+    fn lists_take_no_more_than_they_may_however_many_and_however_long_they_are() {
+        let memory = ListMemory::new(1 << 20);
+        for number in 0..2000 {
+            memory.insert(key(number), list(1 + number % 100));
+            assert!(memory.0.weight() <= 1 << 20);
+        }
+        assert!(memory.0.weight() > 1 << 18 && memory.get(&key(1999)).is_some());
+        memory.insert(key(1999), list(100_000));
+        assert!(memory.get(&key(1999)).is_none(), "neither the one that is too long nor the one before it");
+    }
+
+    #[test]
+    fn a_list_of_as_many_tags_as_are_kept_fits_by_default() {
+        let limits = crate::config::Limits::default();
+        let memory = ListMemory::new(limits.list_memory);
+        memory.insert(key(0), list(limits.list_entries));
+        assert!(memory.get(&key(0)).is_some());
     }
 }

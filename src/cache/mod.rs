@@ -39,6 +39,7 @@ mod tasks;
 mod transfer;
 mod upload;
 mod want;
+mod withdrawn;
 
 pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, MetadataAnswer, Provenance, StoredManifest};
 pub use change::Removal;
@@ -68,9 +69,6 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Lists kept in memory at once.
-const LISTS: usize = 1024;
-
 /// The cache; a cheap clone.
 #[derive(Clone)]
 pub struct Cache(Arc<Inner>);
@@ -82,7 +80,7 @@ struct Inner {
     outlooks: HashMap<Registry, Arc<Outlook>>,
     memory: memory::ManifestMemory,
     tags: quick_cache::sync::Cache<(Repository, Tag), TagState>,
-    lists: quick_cache::sync::Cache<ListKey, lists::ListState>,
+    lists: memory::ListMemory,
     metadata: metadata::Metadata,
     negatives: negative::Negatives,
     missing: missing::MissingList,
@@ -107,13 +105,14 @@ impl Cache {
         let registries: Vec<Registry> = upstreams.iter().map(|(settings, _)| settings.name.clone()).collect();
         let outlooks = upstreams.into_iter().map(|(settings, upstream)| {
             metrics.expect_upstream(settings.name.as_str());
-            (settings.name.clone(), Arc::new(Outlook::new(upstream, &settings, Arc::clone(&metrics))))
+            let outlook = Outlook::new(upstream, &settings, limits.negative_entries, Arc::clone(&metrics));
+            (settings.name.clone(), Arc::new(outlook))
         });
         let inner = Arc::new(Inner {
             outlooks: outlooks.collect(),
             memory: memory::ManifestMemory::new(limits.manifest_memory),
             tags: quick_cache::sync::Cache::new(limits.tag_entries),
-            lists: quick_cache::sync::Cache::new(LISTS),
+            lists: memory::ListMemory::new(limits.list_memory),
             metadata: metadata::Metadata::new(limits.metadata_memory),
             negatives: negative::Negatives::new(limits.negative_entries),
             missing: missing::MissingList::default(),

@@ -2,7 +2,6 @@ use crate::config::UpstreamSettings;
 use crate::oci::Repository;
 use crate::telemetry::Metrics;
 use crate::upstream::{ErrorKind, Upstream, UpstreamError};
-use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +13,7 @@ use super::condition::Condition;
 use super::freshness::FreshnessRules;
 use super::lock;
 use super::reach::Reach;
+use super::withdrawn::{Refusal, Withdrawn};
 
 /// One upstream, with what the cache expects of it at the moment.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Outlook {
     /// Why the last request to it failed, if that says nothing about content.
     trouble: Mutex<Option<Arc<str>>>,
     /// Repositories that a working token was refused for: their content is withheld until it works again.
-    withdrawn: Mutex<HashSet<Repository>>,
+    withdrawn: Mutex<Withdrawn>,
     /// Whether it could give again what is stored.
     pub(super) reach: Reach,
     /// Whether it is being asked whether it is there.
@@ -40,7 +40,8 @@ pub(super) struct Outlook {
 }
 
 impl Outlook {
-    pub(super) fn new(upstream: Upstream, settings: &UpstreamSettings, metrics: Arc<Metrics>) -> Self {
+    /// Remembers at most `refusals` repositories that are refused.
+    pub(super) fn new(upstream: Upstream, settings: &UpstreamSettings, refusals: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             upstream,
             metrics,
@@ -49,7 +50,7 @@ impl Outlook {
             resume_timeout: settings.resume_timeout,
             slow: AtomicBool::new(false),
             trouble: Mutex::default(),
-            withdrawn: Mutex::default(),
+            withdrawn: Mutex::new(Withdrawn::new(refusals)),
             reach: Reach::default(),
             pinging: watch::Sender::new(false),
         }
@@ -130,7 +131,7 @@ impl Outlook {
 
     /// How it does, for a person.
     pub(super) fn condition(&self) -> Condition {
-        let mut withheld: Vec<_> = lock(&self.withdrawn).iter().cloned().collect();
+        let mut withheld: Vec<_> = lock(&self.withdrawn).refused().cloned().collect();
         withheld.sort();
         Condition {
             sealed: self.sealed,
@@ -185,7 +186,7 @@ impl Outlook {
         }
     }
 
-    /// Whether `repository` was refused to a working token and has not been allowed since.
+    /// Whether `repository` was, or may have been, refused to a working token and has not been allowed since.
     pub(super) fn is_withdrawn(&self, repository: &Repository) -> bool {
         lock(&self.withdrawn).contains(repository)
     }
@@ -198,14 +199,23 @@ impl Outlook {
     }
 
     fn withdraw(&self, repository: &Repository, error: &UpstreamError) {
-        if lock(&self.withdrawn).insert(repository.clone()) {
-            tracing::warn!(repo.name = %repository, %error, "upstream refuses the repository: what is stored of it is withheld");
+        let refusal = lock(&self.withdrawn).refuse(repository);
+        match refusal {
+            Refusal::First => tracing::warn!(
+                repo.name = %repository, %error,
+                "upstream refuses the repository: what is stored of it is withheld"
+            ),
+            Refusal::Repeated => {}
+            Refusal::TooMany => tracing::warn!(
+                repo.name = %repository, %error,
+                "upstream refuses more repositories than negative_entries allows to remember: from now on what is stored of any \
+                 repository is withheld until upstream has allowed it once; a restart begins anew"
+            ),
         }
     }
 
     fn restore(&self, repository: &Repository) {
-        let mut withdrawn = lock(&self.withdrawn);
-        if !withdrawn.is_empty() && withdrawn.remove(repository) {
+        if lock(&self.withdrawn).allow(repository) {
             tracing::info!(repo.name = %repository, "upstream allows the repository again");
         }
     }

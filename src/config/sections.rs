@@ -53,6 +53,7 @@ fn read_limits(mut section: Section<'_>) -> Limits {
         negative_entries: section.or("negative_entries", default.negative_entries),
         tokens: section.or("tokens", default.tokens),
         list_entries: section.or("list_entries", default.list_entries),
+        list_memory: section.or("list_memory", Size(default.list_memory)).0,
         header_bytes: read_header_bytes(&mut section, default.header_bytes),
         header_timeout: positive(&mut section, "header_timeout", default.header_timeout),
         stall_timeout: positive(&mut section, "stall_timeout", default.stall_timeout),

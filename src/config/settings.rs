@@ -58,12 +58,14 @@ pub struct Limits {
     pub metadata_memory: u64,
     /// Tags whose state is kept in memory at once.
     pub tag_entries: usize,
-    /// "Upstream does not have it" answers remembered at once.
+    /// "Upstream does not have it" answers remembered at once; and repositories that an upstream refuses, per upstream.
     pub negative_entries: usize,
     /// Access tokens remembered per upstream.
     pub tokens: usize,
     /// Entries of a list (tags, catalogue, referrers) that are kept; a longer list is passed through.
     pub list_entries: usize,
+    /// Bytes of all lists kept in memory.
+    pub list_memory: u64,
     /// Bytes of a request's head.
     pub header_bytes: usize,
     /// How long a client may take to send a request's head.
@@ -85,6 +87,7 @@ impl Default for Limits {
             negative_entries: 10_000,
             tokens: 10_000,
             list_entries: 100_000,
+            list_memory: 64 << 20,
             header_bytes: 64 << 10,
             header_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(300),

@@ -64,3 +64,32 @@ async fn more_absences_than_are_remembered_are_asked_about_again() {
     let few = asked(4).await;
     assert!(few > MANY * 3 / 2, "{few}: a few of them are");
 }
+
+#[tokio::test]
+async fn more_lists_than_memory_holds_are_hits_from_the_files() {
+    let acr = Acr::start(Options::public()).await;
+    push(&acr);
+    let repositories: Vec<String> = (0..20).map(|number| format!("team/app-{number}")).collect();
+    for name in &repositories {
+        acr.push_artifact(name, "v1", &[("a.txt", "text/plain", Bytes::from_static(b"a"))]);
+    }
+    let setup = Setup::of(&acr).tag_ttl(Duration::from_secs(3600));
+    let larder = setup.with(|settings| settings.server.limits.list_memory = 2048).start().await;
+    let targets: Vec<String> = repositories
+        .iter()
+        .map(String::as_str)
+        .chain([REPOSITORY])
+        .map(|name| format!("/v2/{name}/tags/list"))
+        .collect();
+    for target in &targets {
+        assert_eq!(larder.get(target).await.status, 200);
+    }
+    acr.clear_log();
+    for target in &targets {
+        let answer = larder.get(target).await;
+        let count = answer.json()["tags"].as_array().unwrap().len();
+        assert_eq!(count, if target.contains(REPOSITORY) { MANY } else { 1 }, "{target}");
+        assert!(answer.cache_status().starts_with("larder; hit"), "{answer:?}");
+    }
+    assert_eq!(acr.log().len(), 0, "nothing was asked again");
+}
