@@ -149,6 +149,83 @@ fn the_page_of_clients_names_tests_that_exist() {
     assert_eq!(named, functions);
 }
 
+/// Every Rust file below a folder of the project, with its path from there.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let (start, mut found, mut folders) = (root().join(folder), Vec::new(), vec![root().join(folder)]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(&start).unwrap().to_string_lossy().replace('\\', "/");
+                found.push((name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+/// What stands in backticks in a cell.
+fn quoted(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+/// Bounds and times each name tests that exist; every limit of the configuration and every time in the sources has its row.
+#[test]
+fn the_page_of_bounds_is_that_of_the_code() {
+    let (page, own) = (read("docs/bounds.md"), sources("src"));
+    let functions: BTreeSet<String> = own
+        .iter()
+        .chain(&sources("tests"))
+        .flat_map(|(_, text)| text.split("fn ").skip(1))
+        .filter_map(|rest| Some(rest.split_once('(')?.0.to_owned()))
+        .collect();
+    let (mut limits, mut times) = (BTreeSet::new(), BTreeSet::new());
+    let mut tested = false;
+    for line in page.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = line.trim_matches(['|', ' ']).split(" | ").collect();
+        if cells[0] == "what" {
+            tested = cells.last() == Some(&"tests");
+            continue;
+        }
+        let tests = if tested { quoted(cells[cells.len() - 1]) } else { Vec::new() };
+        assert!(!tested || !tests.is_empty(), "no test: {line}");
+        for test in tests {
+            assert!(functions.contains(test), "there is no test {test}: {line}");
+        }
+        let mut file = "";
+        for word in quoted(cells[2]).into_iter().chain(quoted(cells[1])) {
+            if word.ends_with(".rs") {
+                file = word;
+            } else if word.contains('.') {
+                limits.insert(word.to_owned());
+            } else {
+                times.insert(format!("{file} {word}"));
+            }
+        }
+    }
+    for (table, key) in all_keys() {
+        let key = format!("{table}.{key}");
+        let limit =
+            table == "server.limits" || ["drain", "_timeout", "_ttl", "_wait"].iter().any(|end| key.ends_with(end));
+        assert!(!limit || key.contains(".rules.") || limits.contains(&key), "docs/bounds.md has no row for {key}");
+    }
+    let mut seen = 0;
+    for (file, text) in &own {
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        if file.contains("tests") || file.contains("testing") {
+            continue;
+        }
+        for constant in text.split("const ").skip(1).filter_map(|rest| rest.split_once(": Duration =")) {
+            let time = format!("{file} {}", constant.0);
+            assert!(times.contains(&time), "docs/bounds.md has no row for {time}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "{seen}");
+}
+
 /// The directives of the unit's `[Service]`.
 fn service() -> Vec<(String, String)> {
     let text = read("systemd/larder.service");

@@ -266,6 +266,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_confirmed_is_left_alone_for_a_second() {
+        let age = Age::new();
+        assert!(age.may_ask());
+        let postponed = age.postponed();
+        tokio::time::advance(RETRY_PAUSE.saturating_sub(Duration::from_millis(1))).await;
+        assert!(!postponed.may_ask());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(postponed.may_ask());
+        assert_eq!(postponed.checked, age.checked, "it is as old as before");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_tag_is_fresh_for_its_ttl_and_a_clock_set_back_makes_it_old() {
         let freshness = Freshness::new(&FreshnessSettings {
             tag_ttl: Duration::from_secs(60),

@@ -189,3 +189,74 @@ impl Drop for Answering {
         self.watch.state().answers -= 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    const HEAD: Duration = Duration::from_secs(15);
+    const STALL: Duration = Duration::from_secs(300);
+
+    fn watch() -> Arc<Watch> {
+        Arc::new(Watch::new(&Limits { header_timeout: HEAD, stall_timeout: STALL, ..Limits::default() }))
+    }
+
+    /// What the connection is shown patience for from now on, and how much.
+    fn patience(watch: &Watch) -> Option<(Duration, Patience)> {
+        watch.deadline().map(|(deadline, patience)| (deadline - Instant::now(), patience))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_time_from_its_first_byte_and_the_next_request_two_minutes() {
+        let watch = watch();
+        assert_eq!(patience(&watch), Some((HEAD, Patience::Head)), "nothing has come yet");
+        advance(Duration::from_secs(5)).await;
+        watch.received();
+        assert_eq!(patience(&watch), Some((HEAD, Patience::Head)));
+        advance(Duration::from_secs(5)).await;
+        watch.received();
+        assert_eq!(patience(&watch), Some((HEAD.saturating_sub(Duration::from_secs(5)), Patience::Head)), "it drips");
+        drop(watch.request(http::Version::HTTP_11, false));
+        assert_eq!(patience(&watch), Some((IDLE, Patience::Idle)));
+        advance(IDLE / 2).await;
+        assert_eq!(patience(&watch), Some((IDLE / 2, Patience::Idle)));
+        watch.received();
+        assert_eq!(patience(&watch), Some((HEAD, Patience::Head)), "the next one begins");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_has_its_time_and_larder_at_work_has_none() {
+        let watch = watch();
+        let mut answering = watch.request(http::Version::HTTP_11, false);
+        assert_eq!(patience(&watch), None, "it waits for larder");
+        advance(STALL * 2).await;
+        answering.waits(false);
+        assert_eq!(patience(&watch), Some((STALL, Patience::Stall)));
+        advance(STALL.saturating_sub(Duration::from_secs(1))).await;
+        watch.sent(1000);
+        assert_eq!(patience(&watch), Some((STALL, Patience::Stall)), "it has taken something");
+        watch.blocked();
+        advance(Duration::from_secs(7)).await;
+        watch.sent(PING_FRAME);
+        assert_eq!(
+            patience(&watch),
+            Some((STALL.saturating_sub(Duration::from_secs(7)), Patience::Stall)),
+            "a ping says nothing"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_waits_half_a_second_for_who_asks_nothing() {
+        let (idle, busy) = (watch(), watch());
+        drop(idle.request(http::Version::HTTP_11, false));
+        let answering = busy.request(http::Version::HTTP_11, false);
+        advance(Duration::from_secs(60)).await;
+        idle.drain();
+        busy.drain();
+        assert_eq!(patience(&idle), Some((DRAIN_GRACE, Patience::Drain)));
+        assert_eq!(patience(&busy), None);
+        drop(answering);
+        assert_eq!(patience(&busy), Some((DRAIN_GRACE, Patience::Drain)));
+    }
+}

@@ -407,6 +407,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_kept_connection_is_used_for_a_minute_and_not_after() {
+        let server = Server::start(|_| reply(200, &[], "0123")).await;
+        let pool = Pool::new(connector(), 2, Duration::from_secs(5));
+        let url: Uri = format!("{}/x", server.url()).parse().unwrap();
+        let origin = Origin::of(&url).unwrap();
+        let outgoing = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() };
+        for (age, kept) in [(IDLE.saturating_sub(Duration::from_secs(1)), true), (IDLE, false)] {
+            let head = pool.send(&outgoing, &origin, Share::Small).await.unwrap();
+            head.response.into_body().collect().await.unwrap();
+            head.lease.give_back();
+            tokio::time::pause();
+            tokio::time::advance(age).await;
+            // The clock stands still only while nobody waits for the network.
+            tokio::time::resume();
+            let connection = pool.host(&origin).take().await;
+            assert_eq!(connection.is_some(), kept, "{age:?}");
+        }
+        assert!(pool.host(&origin).expire());
+    }
+
+    #[tokio::test]
     async fn storage_hosts_that_came_and_went_are_forgotten() {
         let pool = Pool::new(connector(), 1, Duration::from_secs(5));
         for number in 0..1000 {

@@ -116,3 +116,53 @@ impl Landings {
         self.count.store(landings.len(), Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{StoreSettings, Sync};
+    use crate::store::{RealDisk, Store};
+    use crate::telemetry::Metrics;
+
+    #[tokio::test]
+    async fn a_copy_gives_way_after_a_minute_and_goes_after_an_hour() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = StoreSettings {
+            path: folder.path().to_owned(),
+            max_size: Some(64 << 20),
+            min_free: 0,
+            sync: Sync::None,
+            scrub_rate: 0,
+            pin: Vec::new(),
+        };
+        let disk = Arc::new(RealDisk::new(folder.path()));
+        let store = Store::open(&settings, disk, Arc::new(Metrics::new())).await.unwrap();
+        let copies = Copies::new(2);
+        let mut begun = Vec::new();
+        for _ in 0..2 {
+            begun.push(Copies::begun(store.upload().await.unwrap(), copies.place().unwrap()));
+        }
+        let next = store.upload().await.unwrap();
+        tokio::time::pause();
+        assert!(copies.place().is_none(), "both places are taken");
+        for (id, kept) in (1..).zip(begun) {
+            copies.put_back(id, kept);
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+        tokio::time::advance(GIVES_WAY.saturating_sub(Duration::from_secs(21))).await;
+        assert!(copies.place().is_none(), "they may still be gone on with");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let place = copies.place().expect("the older one gives way");
+        assert!(copies.take(1).is_none());
+        copies.put_back(3, Copies::begun(next, place));
+
+        tokio::time::advance(ABANDONED.saturating_sub(GIVES_WAY)).await;
+        assert!(copies.reap(), "none is an hour old");
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(copies.reap(), "one is left");
+        assert!(copies.take(2).is_none());
+        tokio::time::advance(GIVES_WAY).await;
+        assert!(!copies.reap());
+        assert!(copies.take(3).is_none() && copies.place().is_some());
+    }
+}

@@ -294,4 +294,29 @@ mod tests {
         assert_eq!(tee.chunk().await, Err(BodyLost::Stalled(limit)));
         assert_eq!(begun.elapsed().as_secs(), 30);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_takes_nothing_holds_a_push_up_for_five_seconds() {
+        let pieces = vec![&b"x"[..]; CHUNKS + 3];
+        let mut tee = Tee::new(Body(pieces), None, Duration::MAX).await;
+        let (chunks, _stuck) = mpsc::channel(CHUNKS);
+        tee.copy = Copy::Writing(Writer { chunks, task: tokio::spawn(std::future::pending()) });
+        let begun = tokio::time::Instant::now();
+        for _ in 0..CHUNKS {
+            assert!(tee.chunk().await.is_ok_and(|chunk| chunk.is_some()));
+        }
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert!(tee.chunk().await.is_ok_and(|chunk| chunk.is_some()));
+        assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
+        assert!(tee.chunk().await.is_ok_and(|chunk| chunk.is_some()));
+        assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs(), "it is left out from then on");
+
+        // Nor does the end wait any longer.
+        let mut tee = Tee::new(Body(Vec::new()), None, Duration::MAX).await;
+        let (chunks, _stuck) = mpsc::channel(CHUNKS);
+        tee.copy = Copy::Writing(Writer { chunks, task: tokio::spawn(std::future::pending()) });
+        let begun = tokio::time::Instant::now();
+        assert!(tee.finish().await.is_none());
+        assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
+    }
 }
