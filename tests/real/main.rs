@@ -11,6 +11,7 @@
 )]
 
 mod artifacts;
+mod chunked;
 mod containerd;
 mod content;
 mod docker;

@@ -74,6 +74,11 @@ pub(crate) const ROWS: &[Row] = &[
     row("podman", "alias", "`podman pull --tls-verify=false localhost:5000/acr/samples/app:v1`"),
     row("podman", "mirror", "`registries.conf.d/larder.conf`"),
     row("podman", "exclusive", "`registries.conf.d/larder.conf` of `--sealed`"),
+    row(
+        "podman",
+        "zstd-chunked",
+        "`enable_partial_images` in `storage.conf`, a layer of zstd:chunked: several ranges at once",
+    ),
     row("podman", "https", "`certs.d/larder.lan:5443/ca.crt`"),
     row("podman", "https-mirror", "`registries.conf.d/larder.conf` and `certs.d`"),
     row("buildah", "default", "`buildah pull --tls-verify=false localhost:5000/samples/app:v1`"),

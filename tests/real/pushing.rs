@@ -24,7 +24,7 @@ fn ok(stage: &Stage, name: &str, arguments: &[&str]) -> String {
 }
 
 /// An OCI image layout with the image, tagged `v1`.
-fn layout(stage: &Stage, image: &Image) -> PathBuf {
+pub(crate) fn layout(stage: &Stage, image: &Image) -> PathBuf {
     let folder = stage.folder.sub("layout");
     let blobs = stage.folder.sub("layout/blobs/sha256");
     for bytes in [&image.manifest, &image.config, &image.layer] {

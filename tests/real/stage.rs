@@ -55,8 +55,12 @@ impl Image {
     /// The image that is pulled by one route: no other has a byte of it.
     pub(crate) fn of(route: &str) -> Self {
         let seed = route.bytes().fold(11, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-        let data = incompressible(seed, 300_000);
-        let layer = tar([("data.bin", &data[..])]);
+        Self::with(route, &[("data.bin", &incompressible(seed, 300_000))])
+    }
+
+    /// An image with such files.
+    pub(crate) fn with(route: &str, files: &[(&str, &[u8])]) -> Self {
+        let layer = tar(files.iter().copied());
         let config = format!(
             r#"{{"architecture":"amd64","os":"linux","config":{{"Labels":{{"route":"{route}"}}}},"rootfs":{{"type":"layers","diff_ids":["{}"]}},"history":[{{"created_by":"larder's tests"}}]}}"#,
             digest_of(&layer)
