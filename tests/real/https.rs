@@ -10,6 +10,7 @@ use crate::docker::Docker;
 use crate::images::Tool;
 use crate::matrix;
 use crate::process::Outcome;
+use crate::pushing::{layout, there};
 use crate::simulator::samples::helm_chart;
 use crate::stage::{FRONT, Image, NAME, Stage, front_address};
 use crate::world::World;
@@ -189,4 +190,34 @@ fn matrix_https_docker() {
     }
     fs::write(&file, authority).unwrap();
     matrix::run("docker", &stage, &routes, |_, image, when| docker.pulls(&reference(image), image, when));
+}
+
+/// An upload's address is larder's own to say: it must not lead past the server in front.
+#[test]
+fn matrix_push_over_https() {
+    let stage = Stage::over_https_with(&[], &["--allow", "push,delete"]);
+    let (world, at) = (stage.world("podman", &[]), stage.at());
+    let ca = stage.ca().display();
+    let files = stage.folder.sub("files");
+    fs::write(files.join("config.json"), "{\"replicas\": 8}\n").unwrap();
+    fs::write(files.join("mychart-0.1.0.tgz"), helm_chart("pushed over https")).unwrap();
+    let layout = layout(&stage, &Image::of("pushed-over-https")).display().to_string();
+    for (client, line, reference) in [
+        (
+            "oras",
+            format!("oras push --ca-file {ca} {at}/pushed/oras:v1 config.json:application/json"),
+            "pushed/oras:v1",
+        ),
+        ("helm", format!("helm push mychart-0.1.0.tgz oci://{at}/pushed --ca-file {ca}"), "pushed/mychart:0.1.0"),
+        ("crane", format!("SSL_CERT_FILE={ca} crane push {layout} {at}/pushed/crane:v1"), "pushed/crane:v1"),
+        (
+            "skopeo",
+            format!("skopeo --insecure-policy copy oci:{layout}:v1 docker://{at}/pushed/skopeo:v1"),
+            "pushed/skopeo:v1",
+        ),
+    ] {
+        world.types(&format!("cd {} && {line}", files.display())).ok();
+        there(&stage, client, reference);
+    }
+    assert_eq!(stage.larder.metric("larder_digest_failures_total", ""), 0);
 }

@@ -26,6 +26,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("oras", "https", "`oras pull --ca-file CA.pem larder.lan:5443/myacr.azurecr.io/samples/app:v1`"),
     row("oras 1.1", "default", "`oras pull localhost:5000/samples/app:v1`"),
     row("oras 1.1", "prefix", "`oras pull localhost:5000/myacr.azurecr.io/samples/app:v1`"),
+    row("oras 1.1", "alias", "`oras pull localhost:5000/acr/samples/app:v1`"),
     row("helm", "default", "`helm pull oci://localhost:5000/charts/mychart --version 0.1.0 --plain-http`"),
     row(
         "helm",
@@ -67,6 +68,7 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     row("skopeo", "alias", "`skopeo copy --src-tls-verify=false docker://localhost:5000/acr/samples/app:v1 dir:app`"),
     row("skopeo", "mirror", "`registries.conf.d/larder.conf`"),
+    row("skopeo", "exclusive", "`registries.conf.d/larder.conf` of `--sealed`"),
     row("skopeo", "https", "`certs.d/larder.lan:5443/ca.crt`"),
     row("skopeo", "https-mirror", "`registries.conf.d/larder.conf` and `certs.d`"),
     row("podman", "default", "`podman pull --tls-verify=false localhost:5000/samples/app:v1`"),
@@ -85,6 +87,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("buildah", "prefix", "`buildah pull --tls-verify=false localhost:5000/myacr.azurecr.io/samples/app:v1`"),
     row("buildah", "alias", "`buildah pull --tls-verify=false localhost:5000/acr/samples/app:v1`"),
     row("buildah", "mirror", "`registries.conf.d/larder.conf`"),
+    row("buildah", "exclusive", "`registries.conf.d/larder.conf` of `--sealed`"),
     row("buildah", "https", "`certs.d/larder.lan:5443/ca.crt`"),
     row("buildah", "https-mirror", "`registries.conf.d/larder.conf` and `certs.d`"),
     row("containerd", "default", "`ctr images pull --plain-http localhost:5000/samples/app:v1`"),
@@ -113,12 +116,12 @@ pub(crate) const ROWS: &[Row] = &[
 
 /// What pushes through larder, and how; larder runs with `--allow push,delete`.
 pub(crate) const PUSHES: &[(&str, &str)] = &[
-    ("oras", "`oras push`, `attach`, `tag`, `manifest delete`, `cp` within an upstream and to another one"),
-    ("helm", "`helm push mychart-0.1.0.tgz oci://localhost:5000/charts --plain-http`"),
-    ("crane", "`crane push`, `delete`, `copy` within an upstream and to another one"),
+    ("oras", "`oras push`, `attach`, `tag`, `manifest delete`, `cp` within an upstream and to another one; over https"),
+    ("helm", "`helm push mychart-0.1.0.tgz oci://localhost:5000/charts --plain-http`; over https"),
+    ("crane", "`crane push`, `delete`, `copy` within an upstream and to another one; over https"),
     ("cosign", "`cosign sign --key cosign.key localhost:5000/myacr.azurecr.io/samples/app@sha256:…`"),
     ("regctl", "`regctl image copy ocidir://app:v1 localhost:5000/acr/samples/app:v1`"),
-    ("skopeo", "`skopeo copy --dest-tls-verify=false oci:app:v1 docker://localhost:5000/samples/app:v1`"),
+    ("skopeo", "`skopeo copy --dest-tls-verify=false oci:app:v1 docker://localhost:5000/samples/app:v1`; over https"),
     ("podman", "`podman push --tls-verify=false`, also to another upstream"),
     ("buildah", "`buildah push --tls-verify=false`, also to another upstream"),
     ("containerd", "`ctr images push --plain-http localhost:5000/myacr.azurecr.io/samples/app:v1`"),

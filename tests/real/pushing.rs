@@ -52,7 +52,7 @@ pub(crate) fn there(stage: &Stage, client: &str, reference: &str) {
     );
     let before = stage.larder.blobs_fetched();
     let folder = stage.folder.sub(&format!("back/{client}"));
-    let source = format!("{}/{reference}", stage.base("default"));
+    let source = format!("{}/{reference}", stage.larder.host());
     ok(stage, "crane", &["pull", "--format", "oci", &source, folder.to_str().unwrap()]);
     assert_eq!(stage.larder.blobs_fetched(), before, "{client}: what was pushed is here");
     assert_eq!(stage.simulator().violations(), Vec::<String>::new(), "{client}: what ACR would have refused");

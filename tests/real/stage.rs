@@ -133,7 +133,12 @@ impl Stage {
 
     /// A stage whose larder is reached as `https://larder.lan`, by a server in front of it.
     pub(crate) fn over_https(routes: &[&str]) -> Self {
-        let mut stage = Self::new(NAME, routes);
+        Self::over_https_with(routes, &[])
+    }
+
+    /// The same, with more arguments for larder.
+    pub(crate) fn over_https_with(routes: &[&str], arguments: &[&str]) -> Self {
+        let mut stage = Self::with(NAME, routes, arguments);
         let (authority, acceptor) = tls::acceptor(&[FRONT.to_owned()]).unwrap();
         let ca = stage.folder.sub("larder").join("ca.pem");
         fs::write(&ca, authority).unwrap();
