@@ -1,11 +1,10 @@
 //! larder itself, the program that people start, and what its metrics say.
 
 use std::fs;
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use crate::process::{Folder, Server, command, free_port, wait_for};
+use crate::process::{Folder, Server, command, free_port, http, wait_for};
 
 pub(crate) struct Larder {
     server: Server,
@@ -50,12 +49,14 @@ impl Larder {
         of("blob_get") + of("blob_storage")
     }
 
+    /// A request that no client at hand sends: its status and body.
+    pub(crate) fn http(&self, method: &str, target: &str) -> (u16, String) {
+        http(self.server.port, method, target)
+    }
+
     /// The sum of a counter over all series that have the label.
     pub(crate) fn metric(&self, name: &str, label: &str) -> u64 {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
+        let (_, text) = http(self.admin, "GET", "/metrics");
         assert!(text.contains("larder_build_info"), "no metrics: {text}");
         let series = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
         series.filter_map(|line| line.rsplit_once(' ')).map(|(_, value)| value.parse::<u64>().unwrap()).sum()

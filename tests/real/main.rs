@@ -2,7 +2,8 @@
 //!
 //! Clients: the ORAS CLI that people use now (1.3.3) and the one that guides still install (1.1.0), and skopeo. Upstreams: the ACR
 //! simulator, Debian's docker-registry with Basic authentication, and Distribution 3.1.1 with tokens that the simulator issues.
-//! Each upstream meets each client cold, warm and after it has been stopped. `docs/testing.md` says where the programs come from;
+//! Each upstream meets each client cold, warm and after it has been stopped; `guide` is the guide that people follow, from its first
+//! line to its last. `docs/testing.md` says where the programs come from;
 //! one that is missing is a failure.
 #![expect(
     clippy::unwrap_used,
@@ -11,12 +12,14 @@
 )]
 
 mod artifacts;
+mod backend;
 mod chunked;
 mod containerd;
 mod content;
 mod docker;
 mod fallback;
 mod faults;
+mod guide;
 mod https;
 mod images;
 mod journey;

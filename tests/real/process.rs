@@ -1,6 +1,7 @@
 //! Programs: found, run to their end within a time limit, or kept running until they are dropped.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -106,6 +107,20 @@ pub(crate) fn run(mut command: Command, folder: &Path) -> Outcome {
     };
     let stderr = String::from_utf8_lossy(&fs::read(stderr).unwrap()).into_owned();
     Outcome { status, stdout: fs::read(stdout).unwrap(), stderr, line }
+}
+
+/// One request to a server of this machine: the status and the body of its answer.
+pub(crate) fn http(port: u16, method: &str, target: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let head = format!(
+        "{method} {target} HTTP/1.0\r\nHost: localhost\r\nAccept: application/vnd.oci.image.manifest.v1+json, */*\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let text = String::from_utf8_lossy(&answer);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text}"));
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 /// Waits for something that must come about.

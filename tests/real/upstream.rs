@@ -176,10 +176,11 @@ fn written(folder: &Path, file: &crate::content::File) -> String {
     format!("{}:{}", file.name, file.media_type)
 }
 
-fn start_registry(kind: &'static str, home: &Path, authentication: &str) -> Server {
+/// A registry whose content may be deleted.
+pub(crate) fn start_registry(kind: &'static str, home: &Path, authentication: &str) -> Server {
     let port = free_port();
     let text = format!(
-        "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n\
+        "version: 0.1\nlog:\n  level: info\nstorage:\n  delete:\n    enabled: true\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n\
          {authentication}",
         home.join("storage").display()
     );
