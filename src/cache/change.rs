@@ -7,7 +7,7 @@ use super::outlook::Outlook;
 use super::{Cache, CacheError, Inner, heard};
 use crate::oci::{Code, Digest, Manifest, Reference, Registry, Repository, Tag};
 use crate::store::{ListKey, TagLink};
-use crate::upstream::{AcrAnswer, AcrMethod, AcrRequest, ErrorKind, UpstreamError};
+use crate::upstream::{AcrAnswer, AcrMethod, AcrRequest, Denied, ErrorKind, UpstreamError};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -120,7 +120,7 @@ impl Inner {
         let error = answer.as_ref().err();
         if error.is_none_or(|error| matches!(error.kind(), ErrorKind::NotFound { .. })) {
             self.forget_referrers(repository, subjects).await;
-            self.forget_removed(what, Some(outlook)).await;
+            self.forget_removed(what, outlook, true).await;
         } else if error.is_some_and(UpstreamError::may_have_happened) {
             self.forget_referrers(repository, subjects).await;
             self.doubt_removed(what, outlook).await;
@@ -142,7 +142,7 @@ impl Inner {
         let settling = write.settle().await;
         if answer.as_ref().err().is_none_or(UpstreamError::may_have_happened) {
             if let Some(hidden) = hidden {
-                self.forget_removed(hidden, None).await;
+                self.forget_removed(hidden, outlook, false).await;
             }
             self.negatives.forget_all(repository);
             self.relist_tags(repository, &[], &[]).await;
@@ -166,11 +166,16 @@ impl Inner {
         listed.collect()
     }
 
-    /// Forgets what is there no more: by the word of `deleted`, for a while, or, without one, since upstream now decides who may read it.
-    async fn forget_removed(&self, what: &Removal, deleted: Option<&Outlook>) {
+    /// Forgets what is there no more, and says so for a while if it is `deleted`; what is hidden is upstream's to answer for.
+    async fn forget_removed(&self, what: &Removal, outlook: &Outlook, deleted: bool) {
         let repository = what.repository();
         let absent = |object: Object, code: Code, name: &str| {
-            let Some(outlook) = deleted else { return };
+            if let Some(denied) = object.denied() {
+                outlook.upstream.deny(&repository.name, denied);
+            }
+            if !deleted {
+                return;
+            }
             let absence = Absence { code: code.as_str().to_owned(), message: format!("{name} has been deleted") };
             self.negatives.remember(repository, object, absence, outlook.freshness.of(repository).negative_ttl);
         };
@@ -205,6 +210,7 @@ impl Inner {
                 no_blob(digest);
             }
             Removal::Repository(_) => {
+                outlook.upstream.deny(&repository.name, Denied::Repository);
                 let name = repository.name.as_str();
                 self.relist_catalogue(repository, |names| names.retain(|known| known != name)).await;
                 if let Some(links) = heard("forget", repository, self.forget_repository(repository).await) {

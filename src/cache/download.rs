@@ -13,6 +13,8 @@ use tokio::time::{sleep, timeout};
 
 /// A body that ends early without an error says that its source has no more. That often, in a row, is believed.
 const EARLY_ENDS: u32 = 6;
+/// An address whose bodies end so often in a row without a byte is left for the upstream's next one.
+const BARREN: u32 = 2;
 /// How long a body that has brought everything may take to say that it ends. What it then still says is of no use: the digest
 /// decides.
 const END_WAIT: Duration = Duration::from_millis(500);
@@ -39,6 +41,11 @@ pub(super) struct Download {
     from: Option<Source>,
     /// Whose bytes it has: sources, and which of their addresses.
     givers: Vec<(Source, usize)>,
+    /// The number of the upstream's address that the body comes from, and bodies in a row that brought nothing from there.
+    address: usize,
+    barren: u32,
+    /// The number of the address that is asked first: those before it have had their chance.
+    first: usize,
     /// Where its readers follow it, if it is a fill's.
     readers: Option<Watermark>,
 }
@@ -59,6 +66,9 @@ impl Download {
             early_ends: 0,
             from: None,
             givers: Vec::new(),
+            address: 0,
+            barren: 0,
+            first: 0,
             readers: None,
         }
     }
@@ -155,7 +165,7 @@ impl Download {
             let problem = match self.read().await {
                 Ok(Some(chunk)) => {
                     self.patience = Patience::default();
-                    self.early_ends = 0;
+                    (self.early_ends, self.barren) = (0, 0);
                     self.offset += chunk.len() as u64;
                     if self.length.is_some_and(|length| self.offset > length) {
                         return Err(self.mismatch("more bytes than it announced"));
@@ -169,7 +179,10 @@ impl Download {
                 }
                 Err(error) => Some(error),
             };
-            self.body = None;
+            self.barren += u32::from(self.body.take().is_some());
+            if self.barren >= BARREN {
+                (self.first, self.barren) = (self.address + 1, 0);
+            }
             self.resume(problem).await?;
         }
     }
@@ -258,9 +271,16 @@ impl Download {
             (0, None) => None,
             (start, end) => Some((start, end.map(|end| end - 1))),
         };
-        let request = source.outlook.upstream.get_blob(&source.repository.name, &self.digest, range);
+        if self.from.as_ref().is_none_or(|from| from.repository.registry != source.repository.registry) {
+            (self.first, self.barren) = (0, 0);
+        }
+        let upstream = &source.outlook.upstream;
+        let request = upstream.get_blob_from(self.first, &source.repository.name, &self.digest, range);
         let FetchedBlob { start, length, body, address } =
             source.outlook.ask_for_bytes(&source.repository, request).await?;
+        if address != self.address {
+            (self.address, self.barren) = (address, 0);
+        }
         self.sources.prove(source);
         self.skip = self.offset.saturating_sub(start);
         // The first answer's length is what readers were told; it stays, and the digest decides.

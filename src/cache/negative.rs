@@ -1,7 +1,7 @@
 use super::CacheError;
 use super::generations::Generation;
 use crate::oci::{Digest, Reference, Repository};
-use crate::upstream::{ErrorKind, UpstreamError};
+use crate::upstream::{Denied, ErrorKind, UpstreamError};
 use quick_cache::sync::Cache;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,6 +21,17 @@ pub(super) enum Object {
     Blob(Digest),
     /// The list of tags, or of a digest's referrers, with what was written until then: any write may bring it about.
     List(Option<Digest>, Generation),
+}
+
+impl Object {
+    /// The same, as what no mirror is asked for. A list is no thing of its own.
+    pub(super) fn denied(&self) -> Option<Denied> {
+        match self {
+            Self::Manifest(reference) => Some(Denied::Manifest(reference.clone())),
+            Self::Blob(digest) => Some(Denied::Blob(*digest)),
+            Self::List(..) => None,
+        }
+    }
 }
 
 /// The words of an upstream's 404.

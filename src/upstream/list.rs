@@ -66,6 +66,14 @@ pub struct FetchedList {
 }
 
 impl ListRequest {
+    /// The repository; the catalogue is of none.
+    pub(super) fn repository(&self) -> Option<&Name> {
+        match self {
+            Self::Catalogue { .. } => None,
+            Self::Tags { repository, .. } | Self::Referrers { repository, .. } => Some(repository),
+        }
+    }
+
     /// Continues "cannot …".
     pub(super) fn attempt(&self) -> String {
         match self {

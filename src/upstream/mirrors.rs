@@ -2,12 +2,14 @@
 //!
 //! The address is believed in everything it says. A mirror is believed in what it has: it may lag, so that its "not found" or its
 //! refusal only means that the next one is asked, and in the end the outage stands as if there were no mirror. A login that is
-//! refused is no reason to ask others. Who has given wrong bytes for a content is asked last for it, for a while.
+//! refused is no reason to ask others. What the address has refused, or said to be gone, no mirror is asked for until the address has
+//! given it again. Who has given wrong bytes for a content is asked last for it, for a while.
 
 use super::error::{ErrorKind, UpstreamError};
 use super::list::{FetchedList, ListRequest};
 use super::locked;
 use super::registry::{FetchedBlob, FetchedManifest, ManifestHead, Upstream};
+use super::verdicts::Denied;
 use crate::oci::{Accept, Digest, Name, Reference};
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -42,7 +44,8 @@ impl Blamed {
 impl Upstream {
     /// Asks whether a manifest is there, and which one a tag means.
     pub async fn head_manifest(&self, repository: &Name, reference: &Reference) -> Result<ManifestHead, UpstreamError> {
-        self.first_to_answer(|at| async move { at.head_manifest_here(repository, reference).await }).await
+        let about = Some((repository, Denied::Manifest(reference.clone())));
+        self.first_to_answer(about, |at| async move { at.head_manifest_here(repository, reference).await }).await
     }
 
     /// Fetches a manifest; without `accept` as whatever type it is stored.
@@ -52,12 +55,14 @@ impl Upstream {
         reference: &Reference,
         accept: &Accept,
     ) -> Result<FetchedManifest, UpstreamError> {
-        self.first_to_answer(|at| async move { at.get_manifest_here(repository, reference, accept).await }).await
+        let about = Some((repository, Denied::Manifest(reference.clone())));
+        self.first_to_answer(about, |at| async move { at.get_manifest_here(repository, reference, accept).await }).await
     }
 
     /// Asks whether a blob is there; the answer is its length, if that was said.
     pub async fn head_blob(&self, repository: &Name, digest: &Digest) -> Result<Option<u64>, UpstreamError> {
-        self.first_to_answer(|at| async move { at.head_blob_here(repository, digest).await }).await
+        let about = Some((repository, Denied::Blob(*digest)));
+        self.first_to_answer(about, |at| async move { at.head_blob_here(repository, digest).await }).await
     }
 
     /// Fetches a blob, or the bytes from a first to a last one, inclusive and perhaps open.
@@ -67,13 +72,26 @@ impl Upstream {
         digest: &Digest,
         range: Option<(u64, Option<u64>)>,
     ) -> Result<FetchedBlob, UpstreamError> {
-        let mut order: Vec<usize> = (0..=self.mirrors().len()).collect();
+        self.get_blob_from(0, repository, digest, range).await
+    }
+
+    /// The same, of the address with the number `first` before the others ([`FetchedBlob::address`]): for who has had enough of those
+    /// before it, which have shown that the repository may be read.
+    pub async fn get_blob_from(
+        &self,
+        first: usize,
+        repository: &Name,
+        digest: &Digest,
+        range: Option<(u64, Option<u64>)>,
+    ) -> Result<FetchedBlob, UpstreamError> {
+        let count = self.mirrors().len() + 1;
+        let mut order: Vec<usize> = (0..count).map(|step| (first + step) % count).collect();
         order.sort_by_key(|address| self.blamed().is(digest, *address));
         let ask = |at: &'_ Self| {
             let at = at.clone();
             async move { at.get_blob_here(repository, digest, range).await }
         };
-        let (address, fetched) = self.first_of(&order, ask).await?;
+        let (address, fetched) = self.first_of(&order, Some((repository, Denied::Blob(*digest))), ask).await?;
         Ok(FetchedBlob { address, ..fetched })
     }
 
@@ -101,30 +119,44 @@ impl Upstream {
     /// Fetches one page of a list.
     pub async fn get_list(&self, request: ListRequest) -> Result<FetchedList, UpstreamError> {
         let request = &request;
-        self.first_to_answer(|at| async move { at.get_list_here(request.clone()).await }).await
+        let about = request.repository().map(|repository| (repository, Denied::Repository));
+        self.first_to_answer(about, |at| async move { at.get_list_here(request.clone()).await }).await
     }
 
-    async fn first_to_answer<'a, T, F>(&'a self, ask: impl Fn(&'a Self) -> F) -> Result<T, UpstreamError>
+    async fn first_to_answer<'a, T, F>(
+        &'a self,
+        about: Option<(&Name, Denied)>,
+        ask: impl Fn(&'a Self) -> F,
+    ) -> Result<T, UpstreamError>
     where
         F: Future<Output = Result<T, UpstreamError>> + 'a,
     {
         let order: Vec<usize> = (0..=self.mirrors().len()).collect();
-        self.first_of(&order, ask).await.map(|(_, answer)| answer)
+        self.first_of(&order, about, ask).await.map(|(_, answer)| answer)
     }
 
     /// Asks the addresses in this order, of which 0 is its own and one of them; and which one has answered.
     async fn first_of<'a, T, F>(
         &'a self,
         order: &[usize],
+        about: Option<(&Name, Denied)>,
         ask: impl Fn(&'a Self) -> F,
     ) -> Result<(usize, T), UpstreamError>
     where
         F: Future<Output = Result<T, UpstreamError>> + 'a,
     {
+        let denied = || about.as_ref().is_some_and(|(repository, what)| self.verdicts().stands(repository, what));
         let mut outage = None;
         for address in order {
             let mirror = address.checked_sub(1).and_then(|number| self.mirrors().get(number));
-            match (ask(mirror.unwrap_or(self)).await, mirror) {
+            if mirror.is_some() && denied() {
+                continue;
+            }
+            let answer = ask(mirror.unwrap_or(self)).await;
+            if let (None, Some((repository, what)), true) = (mirror, &about, order.len() > 1) {
+                self.verdicts().note(repository, what, &answer);
+            }
+            match (answer, mirror) {
                 (Ok(answer), _) => return Ok((*address, answer)),
                 (Err(error), None) if order.len() == 1 || !may_be_asked_elsewhere(&error) => return Err(error),
                 (Err(error), None) => outage = Some(error),

@@ -43,6 +43,7 @@ mod throttle;
 mod tls;
 mod tokens;
 mod upload;
+mod verdicts;
 mod wire;
 mod write;
 
@@ -58,6 +59,7 @@ pub use hindrance::Hindrance;
 pub use list::{FetchedList, ListRequest, Page};
 pub use registry::{FetchedBlob, FetchedManifest, Login, ManifestHead, Upstream};
 pub use upload::{BodyHeaders, Source, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};
+pub use verdicts::Denied;
 pub use write::{AcrAnswer, AcrMethod, AcrRequest, PutManifest};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

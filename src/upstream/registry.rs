@@ -15,6 +15,7 @@ use super::resolve::Resolver;
 use super::scope::Scope;
 use super::throttle::Throttle;
 use super::tokens::Tokens;
+use super::verdicts::Verdicts;
 use super::wire::{Answer, Wire};
 use crate::config::Environment;
 use crate::config::{CredentialSettings, Limits, UpstreamSettings};
@@ -50,6 +51,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     mirrors: Vec<Upstream>,
     blamed: Blamed,
+    verdicts: Verdicts,
 }
 
 /// What the addresses of one upstream are made of.
@@ -186,6 +188,7 @@ impl Upstream {
             metrics,
             mirrors,
             blamed: Blamed::default(),
+            verdicts: Verdicts::new(limits.negative_entries),
         })))
     }
 
@@ -197,6 +200,10 @@ impl Upstream {
     /// The name for messages, with the host if it is a mirror's.
     pub(super) fn shown(&self) -> &str {
         &self.0.shown
+    }
+
+    pub(super) fn verdicts(&self) -> &Verdicts {
+        &self.0.verdicts
     }
 
     pub(super) fn blamed(&self) -> &Blamed {

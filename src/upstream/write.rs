@@ -94,6 +94,7 @@ impl Upstream {
                 tags: tags.collect(),
             };
             answer.body.drain().await;
+            self.lift_all(repository);
             Ok(said)
         };
         self.settled(put.await, || format!("put manifest {reference} into {repository} of {}", self.name()))

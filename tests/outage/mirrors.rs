@@ -1,7 +1,7 @@
 //! Several addresses of one upstream: its own is believed in everything, a mirror in what it has.
 
 use crate::harness::scripted::{Scripted, answer};
-use crate::harness::simulator::{Damage, DamageKind, Options, Seen, samples};
+use crate::harness::simulator::{Damage, DamageKind, FaultAnswer, Options, PathClass, Seen, samples};
 use crate::harness::{Acr, Setup, sha256, until};
 use bytes::Bytes;
 use http::Uri;
@@ -85,6 +85,106 @@ async fn a_download_that_loses_its_address_goes_on_at_the_mirror_where_it_was() 
     let offset: usize = from.strip_prefix("bytes=").unwrap().trim_end_matches('-').parse().unwrap();
     assert!((MIB..8 * MIB).contains(&offset), "{from}");
     until("the blob is stored", || larder.stores(&digest)).await;
+}
+
+/// It opens well and then brings nothing: its own address, or a mirror while that is away.
+#[tokio::test]
+async fn an_address_that_cuts_every_body_is_left_for_the_next_one() {
+    for own_is_away in [false, true] {
+        let (acr, mirror, setup, content, digest) = pair(2 * MIB).await;
+        let second = Acr::start(Options::public()).await;
+        second.push_blob("app", content.clone());
+        let more: Uri = second.url().parse().unwrap();
+        let (cutting, next) = if own_is_away { (&mirror, &second) } else { (&acr, &mirror) };
+        cutting.knobs().damage(Damage::once(DamageKind::Cut, MIB as u64));
+        cutting.knobs().damage(Damage::always(DamageKind::Cut, 0));
+        if own_is_away {
+            acr.stop_listening();
+        }
+        let larder = setup.upstream(|upstream| upstream.mirrors.push(more)).start().await;
+        let blob = larder.get(&format!("/v2/app/blobs/{digest}")).await;
+        assert!(blob.status == 200 && blob.body == content, "own is away: {own_is_away}");
+        assert!(cutting.downloads() <= 4, "{} bodies that brought nothing", cutting.downloads());
+        let went_on = next.log().into_iter().filter(Seen::is_blob_body).any(|seen| seen.range.is_some());
+        assert!(went_on, "it goes on where it was: {:?}", next.log());
+    }
+}
+
+/// Its last word counts until it says another.
+#[tokio::test]
+async fn what_its_own_address_has_refused_or_lost_does_not_come_back_by_a_mirror() {
+    let refused = FaultAnswer::Oci { status: 403, code: "DENIED".into(), message: "requested access is denied".into() };
+    for withdrawn in [true, false] {
+        let (acr, mirror, setup, _, digest) = pair(MIB).await;
+        let larder = setup.upstream(|upstream| upstream.freshness.negative_ttl = Duration::ZERO).start().await;
+        let (tag, blob) = ("/v2/app/manifests/v1", format!("/v2/app/blobs/{digest}"));
+        if withdrawn {
+            assert_eq!(larder.get(tag).await.status, 200);
+            acr.knobs().fail(PathClass::Manifests, refused.clone());
+            let no_cache = larder.call("GET", tag).line("Cache-Control", "no-cache");
+            assert_eq!(no_cache.send().await.status, 403);
+        } else {
+            acr.delete_tag("app", "v1");
+            acr.delete_blob("app", &digest);
+            assert_eq!(
+                (larder.get(tag).await.status, larder.head(&blob).await.status),
+                (404.try_into().unwrap(), 404.try_into().unwrap())
+            );
+        }
+        acr.stop_listening();
+        for target in [tag, &blob] {
+            assert_eq!(larder.get(target).await.status, 504, "{target}, withdrawn: {withdrawn}");
+        }
+        assert!(mirror.log().is_empty(), "{:?}", mirror.log());
+        acr.knobs().reset();
+        acr.resume_listening();
+        acr.push_blob("app", samples::incompressible(7, MIB));
+        acr.push_artifact("app", "v1", &[("x", "text/plain", Bytes::from_static(b"x"))]);
+        crate::harness::until_async("it is allowed and there again", async || larder.get(tag).await.status == 200)
+            .await;
+        assert_eq!(larder.head(&blob).await.status, 200);
+        acr.stop_listening();
+        assert_eq!(larder.get("/v2/app/tags/list").await.status, 200, "and mirrors may help again");
+    }
+}
+
+/// What was deleted through larder is gone, however far a mirror lags.
+#[tokio::test]
+async fn what_was_deleted_through_larder_does_not_come_back_by_a_mirror() {
+    let (acr, mirror) = (Acr::start(Options::private("ci", "secret")).await, Acr::start(Options::public()).await);
+    let of = |registry: &Acr, name: &str| {
+        registry.push_artifact(name, "v1", &[("x", "text/plain", Bytes::from_static(b"x"))]).digest
+    };
+    for name in ["tagged", "manifest", "whole"] {
+        assert_eq!(of(&acr, name), of(&mirror, name));
+    }
+    let digest = of(&acr, "manifest");
+    let url: Uri = mirror.url().parse().unwrap();
+    let setup = Setup::of(&acr).password("ci", "secret").with(|settings| {
+        settings.access.rules = vec![larder::config::AccessRule {
+            networks: None,
+            repositories: vec![larder::oci::RepositoryPattern::new("**")],
+            allow: vec![larder::config::Right::Delete],
+        }];
+    });
+    let setup = setup.upstream(|upstream| {
+        upstream.mirrors = vec![url];
+        upstream.freshness.negative_ttl = Duration::ZERO;
+    });
+    let larder = setup.start().await;
+    for name in ["tagged", "manifest", "whole"] {
+        assert_eq!(larder.get(&format!("/v2/{name}/manifests/v1")).await.status, 200);
+    }
+    for target in
+        ["/acr/v1/tagged/_tags/v1".to_owned(), format!("/v2/manifest/manifests/{digest}"), "/acr/v1/whole".to_owned()]
+    {
+        assert_eq!(larder.call("DELETE", &target).send().await.status, 202, "{target}");
+    }
+    acr.stop_listening();
+    for name in ["tagged", "manifest", "whole"] {
+        assert_eq!(larder.get(&format!("/v2/{name}/manifests/v1")).await.status, 504, "{name}");
+    }
+    assert!(mirror.log().is_empty(), "{:?}", mirror.log());
 }
 
 /// A mirror may be anybody's.
