@@ -464,6 +464,44 @@ fn doubtful_settings_are_warned_of() {
     let clear = format!("{MINIMAL}url = \"http://reg.lan\"\ncredential = {{ kind = \"auto\" }}\n");
     assert!(loaded(&clear).warnings[0].contains("plain http"));
     assert!(loaded(&format!("{MINIMAL}[[upstream]]\nname = \"b.io\"\n")).warnings[0].contains("default = true"));
+    let patterns = "[store]\npin = [\"a.oi/x/**\", \"*.io/x\", \"**\", \"a.io/x\"]\n\
+        [[access.rules]]\nrepositories = [\"a/x/**\", \"a.io/**\"]\nallow = [\"pull\"]\n\
+        [[upstream]]\nname = \"a.io\"\naliases = [\"a\"]\n";
+    assert_eq!(
+        loaded(patterns).warnings,
+        [
+            "access.rules.0: 'a/x/**' matches nothing, since a is an alias: write a.io/x/**",
+            "store.pin: 'a.oi/x/**' matches nothing, since no upstream is named a.oi",
+        ]
+    );
+}
+
+#[test]
+fn an_upstream_that_is_larder_itself_is_an_error() {
+    let at = |listen: &str, url: &str| {
+        let text = format!(
+            "[server]\nlisten = [\"{listen}\"]\n[access]\nopen_to = [\"10.0.0.0/8\"]\n[[upstream]]\nname = \"a.io\"\n{url}\n"
+        );
+        load(&sources(&text).1)
+    };
+    for (listen, url) in [
+        ("127.0.0.1:5000", "url = \"http://127.0.0.1:5000\""),
+        ("[::1]:5000", "url = \"http://localhost:5000\""),
+        ("0.0.0.0:5000", "url = \"http://localhost:5000\""),
+        ("127.0.0.1:5000", "mirrors = [\"http://127.0.0.1:5000\"]"),
+    ] {
+        let errors = at(listen, url).unwrap_err().to_string();
+        assert!(errors.contains("is larder itself"), "{listen} {url}: {errors}");
+        assert!(errors.contains(":7:"), "the line: {errors}");
+    }
+    for (listen, url) in [
+        ("127.0.0.1:5000", "url = \"http://127.0.0.1:5002\""),
+        ("127.0.0.1:5000", "url = \"http://127.0.0.2:5000\""),
+        ("0.0.0.0:5000", "url = \"http://10.0.0.9:5000\""),
+        ("127.0.0.1:0", "url = \"http://127.0.0.1\""),
+    ] {
+        assert!(at(listen, url).is_ok(), "{listen} {url}");
+    }
 }
 
 #[test]

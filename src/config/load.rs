@@ -1,6 +1,7 @@
 //! From the sources to validated settings.
 
 use super::access::read_access;
+use super::across::check_across;
 use super::environment::Environment;
 use super::origin::{ConfigError, ConfigErrors, Origin};
 use super::overlay::{Flags, apply_environment, apply_flags};
@@ -172,6 +173,8 @@ fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources
         let warning = "no upstream has default = true: only requests that name their upstream can be answered";
         top.reader.warnings.push(warning.to_owned());
     }
+    let settings = Settings { server, admin, store, access, upstreams };
+    check_across(top.reader, &settings);
     top.finish();
-    Settings { server, admin, store, access, upstreams }
+    settings
 }

@@ -7,6 +7,7 @@
 //! Secrets are never in the settings, only the paths of their files: [`read_secret`] reads one when it is needed.
 
 mod access;
+mod across;
 mod environment;
 mod freshness;
 #[cfg(any(test, fuzzing))]
