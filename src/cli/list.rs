@@ -63,7 +63,7 @@ fn show(references: &Value, filtered: bool) -> String {
 fn show_missing(missing: &Value) -> String {
     let mut text = String::new();
     for entry in missing.as_array().into_iter().flatten() {
-        let (times, last) = (&entry["times"], ago(&entry["last_timestamp"]));
+        let (times, last) = (entry["times"].as_u64().unwrap_or_default(), ago(&entry["last_timestamp"]));
         let _ = writeln!(text, "{times:>8}  {last:>8}  {}", entry["reference"].as_str().unwrap_or("?"));
     }
     if text.is_empty() {
