@@ -157,7 +157,8 @@ impl Tally {
     /// One of the rarest of these.
     pub fn rare(&self, among: &[Kind], dice: &mut Dice) -> Kind {
         let mut sorted = among.to_vec();
-        sorted.sort_by_key(|kind| self.of(*kind));
+        // Others go on counting meanwhile.
+        sorted.sort_by_cached_key(|kind| self.of(*kind));
         let half = sorted.len().div_ceil(2);
         *dice.pick(&sorted[..half])
     }
