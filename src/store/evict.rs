@@ -20,10 +20,23 @@ use tokio::time::Instant;
 
 /// After this long, a partial download that nobody goes on with is removed.
 const INGEST_AGE: Duration = Duration::from_secs(24 * 3600);
+/// The longest that is removed in one go: whoever waits for the lock, and the watch over jobs that hang, must not wait for all of it.
+const SLICE: Duration = Duration::from_secs(1);
 /// A disk that is full although the account is not gets this part of what is stored back, as a percentage.
 const RELIEF_PERCENT: u64 = 5;
 /// So long nothing more is removed for a disk that stayed full when something was.
 const FUTILE: Duration = Duration::from_secs(60);
+
+/// What became of an attempt to make room.
+#[derive(Default)]
+struct Made {
+    /// Bytes that were removed.
+    freed: u64,
+    /// Bytes that were not, because they cannot be had again now.
+    held: u64,
+    /// Whether there was not the time to remove all that would have been.
+    unfinished: bool,
+}
 
 impl Inner {
     /// Reserves `bytes`, removing what was not used for longest if they do not fit.
@@ -38,12 +51,29 @@ impl Inner {
         let _one = lock(&self.evicting);
         let held = match self.try_reserve(bytes) {
             Ok(reservation) => return Ok(reservation),
-            Err(shortage) => self.make_room(&shortage),
+            Err(shortage) => self.make_room(&shortage).held,
         };
         self.try_reserve(bytes).map_err(|shortage| match held {
             0 => shortage.refusal.into(),
             held => Refusal::Held { needed: bytes, held }.into(),
         })
+    }
+
+    /// Makes the room in the account that `bytes` need, in jobs that are each short: a disk does not hang because much has to go.
+    pub(super) async fn make_way(self: &Arc<Self>, bytes: u64) -> Result<(), StoreError> {
+        while !self.space.has_room(bytes) {
+            let inner = Arc::clone(self);
+            if !self.writers.run(move || Ok(inner.make_some_room(bytes))).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes for a reservation of `bytes` what can be removed in a short while. `true`: it takes longer, call again.
+    fn make_some_room(&self, bytes: u64) -> bool {
+        let _one = lock(&self.evicting);
+        self.try_reserve(bytes).is_err_and(|shortage| self.make_room(&shortage).unfinished)
     }
 
     /// Replaces a small file, for which there is room. No digest may be locked.
@@ -78,7 +108,7 @@ impl Inner {
         }
         let before = self.space.used();
         let (must, refusal) = (bytes.max(1), self.space.refusal(bytes, 0));
-        let _held = self.make_room(&Shortage { must, goal: must.max(before / 100 * RELIEF_PERCENT), refusal });
+        self.make_room(&Shortage { must, goal: must.max(before / 100 * RELIEF_PERCENT), refusal });
         let is_relieved = self.space.used() < before;
         if !is_relieved {
             self.set_futile(bytes);
@@ -93,9 +123,14 @@ impl Inner {
     /// Removes what is over the limit or over the high watermark, so that a download seldom waits for it.
     pub(super) fn trim(&self) {
         drop(self.reserve(0));
-        let _one = lock(&self.evicting);
-        if let Some(shortage) = self.space.over_high() {
-            let _held = self.make_room(&shortage);
+        let Some(mut shortage) = self.space.over_high() else { return };
+        while !self.is_closing() {
+            let _one = lock(&self.evicting);
+            let made = self.make_room(&shortage);
+            shortage.goal = shortage.goal.saturating_sub(made.freed);
+            if !made.unfinished {
+                break;
+            }
         }
     }
 
@@ -109,24 +144,29 @@ impl Inner {
         self.space.reserve(bytes, self.files.disk.free().unwrap_or(u64::MAX))
     }
 
-    /// Removes what may go. Gives back how many bytes were not removed because they cannot be had again now.
-    fn make_room(&self, shortage: &Shortage) -> u64 {
+    /// Removes what may go, for as long as a slice lasts.
+    fn make_room(&self, shortage: &Shortage) -> Made {
         let mut freed = self.clear_quarantine();
         if freed < shortage.must {
             freed += self.remove_idle_ingests();
         }
         let enough = if shortage.must > 0 { shortage.must } else { shortage.goal };
         if freed >= enough {
-            return 0;
+            return Made { freed, ..Made::default() };
         }
         let (candidates, held) = self.candidates();
         let evictable: u64 = candidates.iter().map(|(_, entry)| entry.len).sum();
         if freed + evictable < shortage.must {
-            return held;
+            return Made { freed, held, ..Made::default() };
         }
-        let (mut removed, before) = (0_u64, freed);
+        let end = Instant::now() + SLICE.min(self.files.disk.patience() / 5);
+        let (mut removed, before, mut unfinished) = (0_u64, freed, false);
         for (digest, entry) in candidates {
             if freed >= shortage.goal {
+                break;
+            }
+            unfinished = removed > 0 && Instant::now() >= end;
+            if unfinished {
                 break;
             }
             let bytes = self.evict(&digest, &entry, "space");
@@ -137,7 +177,7 @@ impl Inner {
             let size_bytes = freed - before;
             tracing::info!(blobs = removed, size_bytes, "removed blobs that were not used for long to make room");
         }
-        held
+        Made { freed, held, unfinished }
     }
 
     /// Blobs without a reader or a pin that can be had again, the first to go first; and the bytes of those that cannot.

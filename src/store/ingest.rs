@@ -60,6 +60,8 @@ impl Ingest {
     pub(super) async fn begin(inner: &Arc<Inner>, digest: Digest, length: Option<u64>) -> Result<Self, IngestError> {
         inner.health.admit()?;
         let claim = Self::claim(inner, digest).await?;
+        let kept = claim.len.unwrap_or_default();
+        inner.make_way(length.unwrap_or_default().saturating_sub(kept)).await?;
         let owner = Arc::clone(inner);
         let opened = inner.writers.run(move || State::open(owner, claim, digest, length)).await;
         let (state, kept) = inner.health.heed(opened)?;
@@ -107,6 +109,8 @@ impl Ingest {
 
     /// Says how long the content is, once that is known, and reserves what is missing of it.
     pub async fn expect_length(&mut self, length: u64) -> Result<(), IngestError> {
+        let has = self.received + self.carrier.idle().map_or(0, |state| state.reservation.bytes());
+        self.inner.make_way(length.saturating_sub(has)).await?;
         Ok(self.run(move |state| state.expect_length(length)).await?)
     }
 

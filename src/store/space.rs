@@ -107,6 +107,11 @@ impl Space {
         Err(Shortage { must: over.max(missing), goal, refusal })
     }
 
+    /// Whether the account has room for `bytes`, whatever the disk has.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        lock(&self.counts).total(self.limit).saturating_add(bytes) <= self.limit
+    }
+
     /// Whether room may soon have to be made.
     pub(super) fn is_nearly_full(&self) -> bool {
         lock(&self.counts).total(self.limit) > self.limit / 100 * NEARLY_FULL_PERCENT

@@ -69,6 +69,7 @@ impl Upload {
 
     /// Reserves room for `bytes` more, once it is known how many come.
     pub async fn expect(&mut self, bytes: u64) -> Result<(), StoreError> {
+        self.inner.make_way(bytes).await?;
         self.carrier.run(move |state| state.expect(bytes)).await
     }
 

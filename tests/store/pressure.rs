@@ -1,8 +1,12 @@
 //! Making room while everything goes on. `docs/testing.md` says how to run these at full size.
 
-use crate::common::{Bench, content, sha256, until_async, walked};
+use crate::common::{Bench, content, fill, open, settings, sha256, until_async, walked};
+use larder::config::StoreSettings;
 use larder::oci::Digest;
+use larder::store::disk::sim::SimDisk;
 use larder::store::{IngestError, Refusal};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -64,6 +68,30 @@ async fn no_hit_waits_for_an_eviction() {
     for digest in hot {
         assert!(bench.store.blob(digest).await.unwrap().is_some(), "what was just used stays");
     }
+}
+
+/// More has to go than a disk removes before it counts as one that hangs: the download waits, and nothing else does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_eviction_is_no_disk_that_hangs() {
+    const COUNT: usize = 300;
+    let disk = SimDisk::new();
+    disk.set_patience(Duration::from_millis(500));
+    let limit = Some((COUNT * SMALL) as u64 + 100_000);
+    let settings = StoreSettings { max_size: limit, ..settings(Path::new("sim")) };
+    let (store, metrics) = open(&settings, Arc::new(disk.clone())).await;
+    walked(&store).await;
+    for seed in 0..COUNT as u64 {
+        fill(&store, &content(seed, SMALL)).await;
+    }
+    // A second and a half for all of them.
+    disk.set_removal(Duration::from_millis(5));
+    let large = (COUNT * SMALL) as u64;
+    let ingest = store.ingest(&sha256(b"large"), Some(large)).await.map(drop);
+    assert!(ingest.is_ok(), "{ingest:?}");
+    assert!(metrics.store_evictions.with_label_values(&["space"]).get() > 100);
+    let mut later = store.ingest(&sha256(b"later"), None).await.unwrap();
+    later.expect_length(large).await.unwrap();
+    assert!(store.trouble().is_none(), "{:?}", store.trouble());
 }
 
 #[tokio::test]

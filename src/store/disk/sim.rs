@@ -29,6 +29,7 @@ struct State {
     quota: Option<u64>,
     stuck: bool,
     patience: Option<Duration>,
+    removal: Duration,
 }
 
 /// What a simulated disk says to whoever wants to change something.
@@ -92,6 +93,11 @@ impl SimDisk {
     /// How long an operation may take.
     pub fn set_patience(&self, patience: Duration) {
         self.state().patience = Some(patience);
+    }
+
+    /// How long the removal of one file takes.
+    pub fn set_removal(&self, time: Duration) {
+        self.state().removal = time;
     }
 
     /// Whether writes, and whatever else changes something, do not return.
@@ -308,6 +314,10 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        let time = self.state().removal;
+        if !time.is_zero() {
+            std::thread::sleep(time);
+        }
         let mut state = self.change()?;
         state.file(path)?;
         state.set(path, None);
