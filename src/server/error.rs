@@ -86,9 +86,9 @@ impl From<RequestError> for Problem {
             RequestError::Digest(InvalidDigest::Malformed(_)) => (StatusCode::BAD_REQUEST, Code::DigestInvalid),
             RequestError::Digest(InvalidDigest::Unsupported(_)) => (StatusCode::BAD_REQUEST, Code::Unsupported),
             RequestError::Tag(_) => (StatusCode::NOT_FOUND, Code::ManifestUnknown),
-            RequestError::UnknownUpstream { .. } | RequestError::NoDefault { .. } => {
-                (StatusCode::NOT_FOUND, Code::NameUnknown)
-            }
+            RequestError::UnknownUpstream { .. }
+            | RequestError::TwoUpstreams { .. }
+            | RequestError::NoDefault { .. } => (StatusCode::NOT_FOUND, Code::NameUnknown),
         };
         Self::new(status, code, &error)
     }

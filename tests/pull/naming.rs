@@ -169,4 +169,5 @@ async fn a_clash_of_names_is_settled_the_same_way_each_time() {
     }
     let (status, _, message) = larder.get("/other/v2/app/manifests/v1?ns=myacr.azurecr.io").await.error();
     assert_eq!(status, 404, "two that contradict each other: {message}");
+    assert!(message.contains("names two upstreams"), "{message}");
 }

@@ -114,6 +114,14 @@ pub enum RequestError {
         /// The names that there are.
         known: String,
     },
+    /// Two that are not the same, where both fix it.
+    #[error("the request names two upstreams, {fixed} by ns or Host and '{prefix}' before /v2: leave one of them out")]
+    TwoUpstreams {
+        /// The first.
+        fixed: Registry,
+        /// The other's name.
+        prefix: String,
+    },
     /// No upstream was named, and none is the default.
     #[error("the request names no upstream and none is the default: put one of these before the repository: {known}")]
     NoDefault {
@@ -200,12 +208,12 @@ impl Routes {
         let mut naming = Naming { ns: ns.map(Cow::into_owned), ..Naming::default() };
         let mut chosen = fixed;
         if let Some(prefix) = prefix {
-            let named = self.by_name.get(&prefix.to_ascii_lowercase());
-            if named.is_none() || (fixed.is_some() && named != fixed) {
-                return Err(self.unknown(prefix));
+            let named = self.by_name.get(&prefix.to_ascii_lowercase()).ok_or_else(|| self.unknown(prefix))?;
+            if let Some(fixed) = fixed.filter(|fixed| *fixed != named) {
+                return Err(RequestError::TwoUpstreams { fixed: fixed.clone(), prefix: prefix.to_owned() });
             }
             naming.prefix = Some(prefix.to_owned());
-            chosen = named;
+            chosen = Some(named);
         }
         let mut name = name;
         let (first, more) = name.split_once('/').map_or((name, ""), |(first, more)| (first, more));
