@@ -196,7 +196,7 @@ fn the_page_of_bounds_is_that_of_the_code() {
         }
         let mut file = "";
         for word in quoted(cells[2]).into_iter().chain(quoted(cells[1])) {
-            if word.ends_with(".rs") {
+            if word.strip_suffix(".rs").is_some() {
                 file = word;
             } else if word.contains('.') {
                 limits.insert(word.to_owned());

@@ -183,14 +183,31 @@ impl Inner {
                 Some(absent)
             }
         };
+        let lasting = match &entries {
+            Some(entries) => self.is_lasting(key, entries).await,
+            None => false,
+        };
         let state = ListState { entries: entries.map(Arc::new), age: Age::new() };
         let Some(_keeping) = self.keep_list(key, begun).await else { return Ok(state) };
         self.lists.insert(key.clone(), state.clone());
-        if let Some(content) = state.entries.as_ref().and_then(|entries| serde_json::to_vec(&**entries).ok()) {
+        let written = state.entries.as_ref().filter(|_| lasting);
+        if let Some(content) = written.and_then(|entries| serde_json::to_vec(&**entries).ok()) {
             let list = StoredList { fetched: SystemTime::now(), content: content.into() };
             heard("keep the list of", key.registry(), self.store.set_list(key, &list).await);
         }
         Ok(state)
+    }
+
+    /// Whether the list goes to disk. No list of the referrers of something that is not here does, if it is empty: a registry gives
+    /// one for any digest that a client makes up, and files would pile up that nobody wants.
+    async fn is_lasting(&self, key: &ListKey, entries: &Entries) -> bool {
+        let ListKey::Referrers(repository, subject) = key else { return true };
+        if !matches!(entries, Entries::Descriptors(all) if all.is_empty()) {
+            return true;
+        }
+        let linked = heard("read the link of", subject, self.store.manifest_type(repository, subject).await).flatten();
+        // What was there before is replaced.
+        linked.is_some() || heard("read the list of", key.registry(), self.store.list(key).await).flatten().is_some()
     }
 
     async fn note_list_failure(&self, key: &ListKey, error: &CacheError, begun: Generation) {

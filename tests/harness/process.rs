@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// Bytes of what a process says that are kept: the last ones.
+const KEPT: usize = 16 << 20;
+
 /// The real program, for what only a process can show: signals, exit codes, its own environment. Killed when dropped.
 pub struct Process {
     pub child: Child,
@@ -42,6 +45,12 @@ impl Process {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                 let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
                 let _ = writeln!(sink, "{line}");
+                // Some say something about each of millions of requests.
+                if sink.len() > 2 * KEPT {
+                    let old = sink.len() - KEPT;
+                    let line = sink.as_bytes()[old..].iter().position(|byte| *byte == b'\n');
+                    sink.drain(..line.map_or(0, |line| old + line + 1));
+                }
             }
         });
         let mut process = Self { child, address, admin, stderr, reader: Some(reader) };
