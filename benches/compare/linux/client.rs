@@ -44,9 +44,8 @@ impl Connection {
     }
 
     pub(super) fn get(&mut self, path: &str, mut sink: Sink<'_>) -> Result<Answer> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {MANIFEST_TYPE}\r\n\r\n");
         let began = Instant::now();
-        self.stream.write_all(request.as_bytes())?;
+        self.send(path)?;
         let (head, filled) = self.head(path)?;
         let length = length_of(&self.buffer[..head], path)?;
         let mut left = length - (filled - head) as u64;
@@ -61,6 +60,18 @@ impl Connection {
             left -= got as u64;
         }
         Ok(Answer { length, first_byte: first_byte.unwrap_or_else(|| began.elapsed()) })
+    }
+
+    /// Asks, and reads no more than the head of the answer.
+    pub(super) fn begin(&mut self, path: &str) -> Result<()> {
+        self.send(path)?;
+        let (head, _) = self.head(path)?;
+        length_of(&self.buffer[..head], path).map(drop)
+    }
+
+    fn send(&mut self, path: &str) -> Result<()> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {MANIFEST_TYPE}\r\n\r\n");
+        Ok(self.stream.write_all(request.as_bytes())?)
     }
 
     /// Reads until the head is whole: where it ends, and how much has been read.
@@ -124,6 +135,36 @@ pub(super) fn load(port: u16, path: &str, connections: usize, requests: usize) -
         let threads: Vec<_> = (0..connections).map(|_| scope.spawn(one)).collect();
         threads.into_iter().map(|thread| thread.join().map_err(|_| "a load thread panicked")?).sum()
     })
+}
+
+/// GETs of the paths by turns, `per_second` of them on one connection, until `over`: how long each took, counted from when it was
+/// due, so that whoever holds one up answers for those behind it.
+pub(super) fn paced(port: u16, paths: &[String], per_second: u32, over: impl Fn() -> bool) -> Result<Vec<Duration>> {
+    let mut connection = Connection::open(port)?;
+    let (began, mut times) = (Instant::now(), Vec::new());
+    for (number, path) in (0_u32..).zip(paths.iter().cycle()) {
+        let due = began + Duration::from_secs(1) * number / per_second;
+        // What the timer adds is not the server's.
+        let due = if due > Instant::now() {
+            std::thread::sleep(due - Instant::now());
+            Instant::now()
+        } else {
+            due
+        };
+        connection.get(path, Sink::Discard)?;
+        times.push(due.elapsed());
+        if over() {
+            break;
+        }
+    }
+    Ok(times)
+}
+
+/// Milliseconds that so many of a hundred took at most.
+pub(super) fn percentile(times: &mut [Duration], percent: usize) -> f64 {
+    times.sort_unstable();
+    let at = (times.len() * percent).div_ceil(100).saturating_sub(1);
+    times.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
 }
 
 fn pin() {

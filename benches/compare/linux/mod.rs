@@ -3,8 +3,10 @@
 mod client;
 mod cold;
 mod content;
+mod evict;
 mod fanout;
 mod hits;
+mod integrity;
 mod origin;
 mod peers;
 mod process;
@@ -20,7 +22,7 @@ use report::{Figure, Report};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-const USAGE: &str = "usage: benches/run [--gate] [--rounds N] [--only hits|writes|fanout|cold|push]...
+const USAGE: &str = "usage: benches/run [--gate] [--rounds N] [--only hits|writes|fanout|cold|push|evict|integrity]...
   --gate       exit with an error if a bar is missed; a measurement that misses one is repeated once before it counts
   --rounds N   interleaved rounds per measurement (5)
   --only WHAT  one kind of measurement";
@@ -55,12 +57,14 @@ impl Options {
 }
 
 type Measurement = fn(usize) -> Result<Vec<Figure>>;
-const MEASUREMENTS: [(&str, Measurement); 5] = [
+const MEASUREMENTS: [(&str, Measurement); 7] = [
     ("hits", hits::measure),
     ("writes", writes::measure),
     ("fanout", fanout::measure),
     ("cold", cold::measure),
     ("push", push::measure),
+    ("evict", evict::measure),
+    ("integrity", integrity::measure),
 ];
 
 pub(super) fn main() -> ExitCode {

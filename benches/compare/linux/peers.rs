@@ -1,8 +1,12 @@
 //! larder and the servers that it is measured against, each with a configuration that does it justice.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Result;
 use super::content::{Artifact, TAG};
@@ -11,6 +15,8 @@ use super::process::{Server, free_port, pinned};
 pub(super) const LARDER: &str = "larder";
 pub(super) const NGINX: &str = "nginx";
 pub(super) const REGISTRY: &str = "docker-registry";
+
+const LARDER_PROGRAM: &str = env!("CARGO_BIN_EXE_larder");
 
 /// Where a server runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,22 +29,52 @@ fn program(name: &str, cores: Cores) -> Command {
     if cores == Cores::First { pinned(name) } else { Command::new(name) }
 }
 
-/// larder in front of the origin, with an empty store.
+/// larder in front of the origin. Its store, which is empty at the first start, is where [`store_of`] says.
 pub(super) fn larder(folder: &Path, origin: u16, cores: Cores) -> Result<Server> {
-    start_larder(folder, origin, cores, &[])
+    start_larder(folder, origin, cores, |_| {})
 }
 
 /// The same, for clients that push.
 pub(super) fn larder_that_pushes(folder: &Path, upstream: u16, cores: Cores) -> Result<Server> {
-    start_larder(folder, upstream, cores, &["--allow", "push"])
+    start_larder(folder, upstream, cores, |command| {
+        command.args(["--allow", "push"]);
+    })
 }
 
-fn start_larder(folder: &Path, origin: u16, cores: Cores, further: &[&str]) -> Result<Server> {
+/// The same on all cores with one setting, as its environment variable and what that says.
+pub(super) fn larder_with(folder: &Path, origin: u16, (name, value): (&str, &str)) -> Result<Server> {
+    start_larder(folder, origin, Cores::All, |command| {
+        command.env(name, value);
+    })
+}
+
+/// Where larder has its store.
+pub(super) fn store_of(folder: &Path) -> PathBuf {
+    folder.join(LARDER)
+}
+
+/// Waits until a larder that was just started has counted what it found in its store.
+pub(super) fn counted(folder: &Path) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < deadline {
+        let mut status = Command::new(LARDER_PROGRAM);
+        let output = status.args(["status", "--json", "--store"]).arg(store_of(folder)).output()?;
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        if status["store"]["counted"] == true {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(100));
+    }
+    Err("larder does not come to the end of counting its store".into())
+}
+
+fn start_larder(folder: &Path, origin: u16, cores: Cores, further: impl FnOnce(&mut Command)) -> Result<Server> {
     let (port, admin) = (free_port()?, free_port()?);
-    let mut command = program(env!("CARGO_BIN_EXE_larder"), cores);
+    let mut command = program(LARDER_PROGRAM, cores);
     command.args(["serve", "--login", "anonymous", "--upstream", &format!("http://127.0.0.1:{origin}")]);
     command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin", &format!("127.0.0.1:{admin}")]);
-    command.arg("--store").arg(folder.join("larder")).args(further);
+    command.arg("--store").arg(store_of(folder));
+    further(&mut command);
     Server::start(command, port, &folder.join("larder.log"))
 }
 

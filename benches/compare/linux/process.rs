@@ -60,8 +60,17 @@ impl Server {
 
     /// Bytes that the process has caused to be written to a disk so far.
     pub(super) fn written(&self) -> Result<u64> {
+        self.io("write_bytes: ")
+    }
+
+    /// Bytes that the process has read so far, from wherever they came; what it has sent from a file is among them.
+    pub(super) fn read(&self) -> Result<u64> {
+        self.io("rchar: ")
+    }
+
+    fn io(&self, what: &str) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: ")).ok_or("no write_bytes in /proc")?;
+        let line = text.lines().find_map(|line| line.strip_prefix(what)).ok_or(format!("no {what}in /proc"))?;
         Ok(line.parse()?)
     }
 }
