@@ -10,6 +10,7 @@ mod harness;
 use harness::simulator::{Options, samples};
 use harness::{Acr, Process, Setup, Streaming, raw, until};
 use rustix::process::Signal;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -29,6 +30,26 @@ async fn registry(size: usize, rate: u64) -> (Acr, String) {
 
 async fn start(setup: &Setup, url: &str) -> Process {
     Process::start(setup, &["--upstream", url, "--login", "anonymous"]).await
+}
+
+/// Whatever a shell or a container gave it: what the system allows is what it has.
+#[tokio::test]
+async fn the_limit_on_open_files_is_raised() {
+    let (acr, _) = registry(MIB, MIB as u64).await;
+    let setup = Setup::of(&acr);
+    let larder = Process::start_with(&setup, &["--upstream", &acr.url(), "--login", "anonymous"], |command| {
+        let mut limited = Command::new("sh");
+        limited
+            .args(["-c", "ulimit -S -n 300 && exec \"$@\"", "sh"])
+            .arg(command.get_program())
+            .args(command.get_args());
+        limited.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        limited.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        *command = limited;
+    })
+    .await;
+    let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    assert_eq!(larder.metric("process_max_fds").await, allowed.min(65_536));
 }
 
 /// A download that has begun.

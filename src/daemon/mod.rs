@@ -1,6 +1,7 @@
 //! Puts every room together, once, in the order of a request's way; then waits for the signal to stop.
 
 mod announce;
+mod descriptors;
 mod signals;
 
 use crate::access::Access;
@@ -28,6 +29,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Runs until a signal ends it.
 #[must_use]
 pub fn run(settings: Settings, log: Log) -> ExitCode {
+    descriptors::raise();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().event_interval(EVENT_INTERVAL).thread_name("larder").build();
     let result = runtime.map_err(Failure::from).and_then(|runtime| {
