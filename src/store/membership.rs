@@ -12,7 +12,7 @@ use crate::oci::{Digest, Manifest, Repository};
 use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
 
-/// Digests remembered, all repositories together: some 20 MiB.
+/// Digests and repositories remembered, a repository that has nothing included: some 20 MiB.
 const REMEMBERED: usize = 200_000;
 
 /// What is known in memory.
@@ -53,7 +53,7 @@ impl Members {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.generation += 1;
         if let Some(blobs) = known.repositories.remove(repository) {
-            known.remembered -= blobs.digests.len();
+            known.remembered -= blobs.digests.len() + 1;
         }
     }
 
@@ -73,14 +73,15 @@ impl Members {
 impl Known {
     /// Whether there was room.
     fn add(&mut self, repository: &Repository, digests: &[Digest]) -> bool {
-        if self.remembered + digests.len() > REMEMBERED {
+        if self.remembered + digests.len() >= REMEMBERED {
             self.repositories.clear();
             self.remembered = 0;
             self.generation += 1;
-            if digests.len() > REMEMBERED {
+            if digests.len() >= REMEMBERED {
                 return false;
             }
         }
+        self.remembered += usize::from(!self.repositories.contains_key(repository));
         let blobs = self.repositories.entry(repository.clone()).or_default();
         for digest in digests {
             self.remembered += usize::from(blobs.digests.insert(*digest));
@@ -195,9 +196,17 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let (members, a, b) = (Members::default(), repository("a"), repository("b"));
-        members.learn(&a, &digests(0, REMEMBERED - 1), members.generation(), true);
+        members.learn(&a, &digests(0, REMEMBERED - 2), members.generation(), true);
         members.add(&b, &digests(0, 2));
         let known = members.known.read().unwrap();
-        assert_eq!((known.remembered, known.repositories.len()), (2, 1));
+        assert_eq!((known.remembered, known.repositories.len()), (3, 1));
+        drop(known);
+        members.forget(&b);
+        assert_eq!(members.known.read().unwrap().remembered, 0);
+        // Names that somebody makes up, of repositories that have nothing.
+        for number in 0..REMEMBERED + 5 {
+            members.learn(&repository(&format!("made-up/{number}")), &[], members.generation(), true);
+        }
+        assert!(members.known.read().unwrap().repositories.len() < REMEMBERED);
     }
 }
