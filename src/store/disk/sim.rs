@@ -315,9 +315,7 @@ impl Disk for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let time = self.state().removal;
-        if !time.is_zero() {
-            std::thread::sleep(time);
-        }
+        std::thread::sleep(time);
         let mut state = self.change()?;
         state.file(path)?;
         state.set(path, None);
