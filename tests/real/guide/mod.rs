@@ -135,7 +135,9 @@ impl Guide {
     }
 
     fn write(&self, files: &[(&str, &[u8])]) {
-        files.iter().for_each(|(name, bytes)| fs::write(self.here().join(name), bytes).unwrap());
+        for (name, bytes) in files {
+            fs::write(self.here().join(name), bytes).unwrap();
+        }
     }
 
     /// One line of the guide.
@@ -163,6 +165,8 @@ impl Guide {
     fn pulls(&self, reference: &str, files: &[(&str, &[u8])]) {
         let folder = self.folder.sub(&format!("pulled/{}", reference.replace(['/', ':'], "-")));
         self.oras.ok(&["pull", &self.at(reference)], &folder);
-        files.iter().for_each(|(name, bytes)| assert!(fs::read(folder.join(name)).unwrap() == *bytes, "{name}"));
+        for (name, bytes) in files {
+            assert!(fs::read(folder.join(name)).unwrap() == *bytes, "{name}");
+        }
     }
 }

@@ -70,9 +70,9 @@ impl Guide {
         // Older than its TTL, and good all the same: its pattern says that it never moves.
         std::thread::sleep(std::time::Duration::from_millis(1100));
         self.oras(&["pull", &build, "--output", "./deploy/"]);
-        files.iter().for_each(|(name, bytes)| {
-            assert!(fs::read(self.here().join("deploy").join(name)).unwrap() == *bytes, "{name}");
-        });
+        for (name, bytes) in files {
+            assert!(fs::read(self.here().join("deploy").join(name)).unwrap() == bytes, "{name}");
+        }
         assert_eq!(asked(), before, "upstream is not asked for a build");
     }
 
