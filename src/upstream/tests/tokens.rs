@@ -28,7 +28,8 @@ fn guarded_saying(
         let host = asked.header("host").unwrap();
         if asked.target.starts_with(path) {
             let number = given.fetch_add(1, Ordering::SeqCst) + 1;
-            let exp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + life;
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+            let exp = now.wrapping_add(life);
             let token = jwt(&format!("{{\"exp\":{exp},\"number\":{number}}}"));
             return reply(200, &[("content-type", "application/json")], format!("{{\"access_token\":\"{token}\"}}"));
         }
@@ -261,4 +262,25 @@ async fn the_cli_login_is_exchanged_once_for_all_scopes() {
     assert_eq!(metrics.token_expiry.with_label_values(&["test.registry"]).get(), 3_900_000_000);
     let login = upstream.describe_login().await;
     assert_eq!((login.identity.as_str(), login.source.as_str()), ("ann@contoso.com", "az (Azure CLI)"));
+}
+
+/// The wall clock was set by an hour, here or at the registry: a token that seems to be dead on arrival is used all the same, and one
+/// that seems to live for long is replaced as soon as it is refused. Neither costs more than one token for many requests.
+#[tokio::test]
+async fn a_wall_clock_that_is_wrong_by_an_hour_costs_no_storm_of_tokens() {
+    for (hours, dead) in [(-1, usize::MAX), (1, 1)] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        // The first token dies, whatever it says, after ten requests.
+        let good = move |number: usize| number != dead || count.fetch_add(1, Ordering::SeqCst) < 10;
+        let life = 3000_u64.wrapping_add_signed(hours * 3600);
+        let server = Server::start(guarded("/oauth2/token", life, good)).await;
+        let (upstream, _) = upstream(&settings(&server.url(), CredentialSettings::Anonymous));
+        for _ in 0..30 {
+            manifest(&upstream, "a").await.unwrap();
+        }
+        let expected = if dead == usize::MAX { 1 } else { 2 };
+        assert_eq!(server.count("/oauth2/token"), expected, "{hours} h");
+        assert_eq!(server.count("/v2/a"), 30 + expected, "{hours} h: one 401 per token");
+    }
 }
