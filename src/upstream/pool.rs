@@ -123,12 +123,20 @@ impl Pool {
         silent.collect()
     }
 
-    /// Sends the request and waits for the head of its answer.
-    pub(super) async fn send(&self, outgoing: &Outgoing, origin: &Origin, share: Share) -> Result<Head, Failure> {
+    /// Sends the request and waits for the head of its answer. `admit` says whether it may still be sent after the wait for a
+    /// connection.
+    pub(super) async fn send(
+        &self,
+        outgoing: &Outgoing,
+        origin: &Origin,
+        share: Share,
+        admit: impl Fn() -> Result<(), Failure>,
+    ) -> Result<Head, Failure> {
         let host = self.host(origin);
         // Before and after the wait for a connection: the host may have gone meanwhile.
         host.breaker.check()?;
         let permits = self.permits(&host, origin, share).await?;
+        admit()?;
         let pass = host.breaker.admit()?;
         let exchanged = self.on_a_connection(&host, &pass, outgoing, origin).await;
         pass.settle(exchanged.as_ref().err());
@@ -395,15 +403,15 @@ mod tests {
         let url: Uri = format!("{}/x", server.url()).parse().unwrap();
         let origin = Origin::of(&url).unwrap();
         let outgoing = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() };
-        let held = pool.send(&outgoing, &origin, Share::Download).await.unwrap();
+        let held = pool.send(&outgoing, &origin, Share::Download, || Ok(())).await.unwrap();
         for share in [Share::Download, Share::Small] {
-            let failure = pool.send(&outgoing, &origin, share).await.err().unwrap();
+            let failure = pool.send(&outgoing, &origin, share, || Ok(())).await.err().unwrap();
             assert_eq!(failure.kind, ErrorKind::Throttled { retry_after: Some(pool.wait) });
             assert!(failure.reason.contains("upstream_connections"), "{}", failure.reason);
         }
         held.response.into_body().collect().await.unwrap();
         held.lease.give_back();
-        assert!(!pool.send(&outgoing, &origin, Share::Small).await.unwrap().replaced);
+        assert!(!pool.send(&outgoing, &origin, Share::Small, || Ok(())).await.unwrap().replaced);
     }
 
     #[tokio::test]
@@ -414,7 +422,7 @@ mod tests {
         let origin = Origin::of(&url).unwrap();
         let outgoing = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() };
         for (age, kept) in [(IDLE.saturating_sub(Duration::from_secs(1)), true), (IDLE, false)] {
-            let head = pool.send(&outgoing, &origin, Share::Small).await.unwrap();
+            let head = pool.send(&outgoing, &origin, Share::Small, || Ok(())).await.unwrap();
             head.response.into_body().collect().await.unwrap();
             head.lease.give_back();
             tokio::time::pause();

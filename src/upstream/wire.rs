@@ -114,7 +114,9 @@ impl Wire {
         self.turn(op).await?;
         let outgoing = with_own_headers(outgoing);
         let begun = Instant::now();
-        let head = self.pool.send(&outgoing, &origin, op.share()).await;
+        // While it waited for a connection, others may have been refused.
+        let admit = || self.throttle.admit(op);
+        let head = self.pool.send(&outgoing, &origin, op.share(), admit).await;
         if let Err(failure) = &head
             && self.count_withheld(failure)
         {

@@ -193,6 +193,8 @@ async fn with_hosts_of_its_own(setup: &Setup, acr: &Acr) -> Option<(Process, std
         let mut wrapped = Command::new(UNSHARE[0]);
         wrapped.args(&UNSHARE[1..]).args(["sh", "-c", &script, "sh"]);
         wrapped.arg(command.get_program()).args(command.get_args());
+        // Nothing of the tests' own settings, which larder would take for its.
+        wrapped.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         wrapped.env("HOME", setup.folder.path()).env("LARDER_LOG_FORMAT", "json");
         wrapped.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         *command = wrapped;
