@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 const REPOSITORY: &str = "samples/exact";
+/// After a restart without upstream.
+const GONE: &str = "upstream is gone";
 
 /// One way of naming the upstream: what stands before the repository, what after the reference, and the `Host`.
 struct Way(String, String, Option<&'static str>);
@@ -63,7 +65,11 @@ async fn gives_back(larder: &Larder, written: &Written, when: &str) {
         let got = larder.get(&format!("/v2/{REPOSITORY}/blobs/{}", sha256(blob))).await;
         assert_eq!((got.status.as_u16(), &got.body), (200, blob), "{when}");
     }
-    assert_eq!(referrers(larder).await, attached(written), "{when}");
+    let attached = attached(written);
+    // That nothing is attached to what is not here is kept in memory alone, and upstream can say it no more.
+    if when != GONE || !attached.is_empty() {
+        assert_eq!(referrers(larder).await, attached, "{when}");
+    }
 }
 
 /// The digests that are listed as attached to the subject.
@@ -115,7 +121,7 @@ async fn goes_round(node: &Node) {
     let setup = larder.stop().await;
     acr.stop_listening();
     let larder = setup.start().await;
-    gives_back(&larder, &written, "upstream is gone").await;
+    gives_back(&larder, &written, GONE).await;
     larder.stop().await;
 }
 
