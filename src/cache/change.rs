@@ -159,7 +159,7 @@ impl Inner {
             return Manifest::parse(&manifest.content).and_then(|manifest| manifest.subject).into_iter().collect();
         }
         // Lists that are on disk alone are seconds from being asked for anew: they are good for no longer than that.
-        let listed = self.lists.keys().into_iter().filter_map(|key| match key {
+        let listed = self.lists.keys().filter_map(|key| match key {
             ListKey::Referrers(of, subject) if of == *repository => Some(subject),
             _ => None,
         });

@@ -118,19 +118,28 @@ impl Generations {
         self.stripe(repository).look().await
     }
 
-    /// As [`Self::current`], of the upstream's list of repositories.
-    pub(super) fn current_catalogue(&self, registry: &Registry) -> Generation {
-        self.catalogues.get(registry).map_or(Generation(0), Stripe::current)
+    /// As [`Self::current`], of what is of a repository or, without one, of the upstream's list of repositories.
+    pub(super) fn current_of(&self, registry: &Registry, repository: Option<&Repository>) -> Generation {
+        self.stripe_of(registry, repository).map_or(Generation(0), Stripe::current)
     }
 
-    /// As [`Self::keep`], of the upstream's list of repositories.
-    pub(super) async fn keep_catalogue(&self, registry: &Registry, begun: Generation) -> Option<Keeping<'_>> {
-        self.catalogues.get(registry)?.keep(begun).await
+    /// As [`Self::keep`], likewise.
+    pub(super) async fn keep_of(
+        &self,
+        registry: &Registry,
+        repository: Option<&Repository>,
+        begun: Generation,
+    ) -> Option<Keeping<'_>> {
+        self.stripe_of(registry, repository)?.keep(begun).await
     }
 
-    /// As [`Self::look`], of the upstream's list of repositories.
-    pub(super) async fn look_catalogue(&self, registry: &Registry) -> Option<Keeping<'_>> {
-        Some(self.catalogues.get(registry)?.look().await)
+    /// As [`Self::look`], likewise.
+    pub(super) async fn look_of(&self, registry: &Registry, repository: Option<&Repository>) -> Option<Keeping<'_>> {
+        Some(self.stripe_of(registry, repository)?.look().await)
+    }
+
+    fn stripe_of(&self, registry: &Registry, repository: Option<&Repository>) -> Option<&Stripe> {
+        repository.map_or_else(|| self.catalogues.get(registry), |repository| Some(self.stripe(repository)))
     }
 
     /// The upstream's list of repositories is about to be changed: what was begun before is kept no more, and nothing is kept until the
@@ -252,14 +261,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_catalogue_changes_by_itself_and_holds_up_no_repository() {
         let (generations, it) = generations();
-        let before = generations.current_catalogue(&it.registry);
+        let before = generations.current_of(&it.registry, None);
         drop(generations.begin(&it, Touch::Everything).settle().await);
-        assert!(generations.keep_catalogue(&it.registry, before).await.is_some(), "most writes do not change it");
+        assert!(generations.keep_of(&it.registry, None, before).await.is_some(), "most writes do not change it");
         let changing = generations.change_catalogue(&it.registry).await;
-        assert!(timeout(MOMENT, generations.look_catalogue(&it.registry)).await.is_err());
+        assert!(timeout(MOMENT, generations.look_of(&it.registry, None)).await.is_err());
         assert!(timeout(MOMENT, generations.look(&it)).await.is_ok());
         drop(changing);
-        assert!(generations.keep_catalogue(&it.registry, before).await.is_none());
+        assert!(generations.keep_of(&it.registry, None, before).await.is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use super::answer::{ListAnswer, Provenance};
 use super::current::{Aged, is_final};
 use super::error::CacheError;
 use super::freshness::Age;
-use super::generations::{Generation, Keeping};
+use super::generations::Generation;
 use super::negative::Object;
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
@@ -92,7 +92,7 @@ impl Cache {
     pub async fn list(&self, key: &ListKey, query: &str, revalidate: bool) -> Result<ListAnswer, CacheError> {
         let outlook = self.0.outlook_of(key.registry())?;
         let ttl = ttl(key, &outlook.freshness);
-        let generation = self.0.list_generation(key);
+        let generation = self.0.generations.current_of(key.registry(), repository(key));
         let withdrawn = repository(key).is_some_and(|repository| outlook.is_withdrawn(repository));
         let state = if withdrawn { None } else { self.0.list_state(key).await };
         if state.is_none() && outlook.sealed {
@@ -144,31 +144,12 @@ impl Inner {
         if let Some(state) = self.lists.get(key) {
             return Some(state);
         }
-        let _looking = match key {
-            ListKey::Catalogue(registry) => self.generations.look_catalogue(registry).await?,
-            ListKey::Tags(repository) | ListKey::Referrers(repository, _) => self.generations.look(repository).await,
-        };
+        let _looking = self.generations.look_of(key.registry(), repository(key)).await?;
         let stored = heard("read the list of", key.registry(), self.store.list(key).await)??;
         let entries = serde_json::from_slice(&stored.content).ok()?;
         let state = ListState { entries: Some(Arc::new(entries)), age: Age::since(stored.fetched) };
         self.lists.insert(key.clone(), state.clone());
         Some(state)
-    }
-
-    fn list_generation(&self, key: &ListKey) -> Generation {
-        match key {
-            ListKey::Catalogue(registry) => self.generations.current_catalogue(registry),
-            ListKey::Tags(repository) | ListKey::Referrers(repository, _) => self.generations.current(repository),
-        }
-    }
-
-    async fn keep_list(&self, key: &ListKey, begun: Generation) -> Option<Keeping<'_>> {
-        match key {
-            ListKey::Catalogue(registry) => self.generations.keep_catalogue(registry, begun).await,
-            ListKey::Tags(repository) | ListKey::Referrers(repository, _) => {
-                self.generations.keep(repository, begun).await
-            }
-        }
     }
 
     /// Fetches all pages and keeps the list, unless there was a write since `begun`.
@@ -188,7 +169,9 @@ impl Inner {
             None => false,
         };
         let state = ListState { entries: entries.map(Arc::new), age: Age::new() };
-        let Some(_keeping) = self.keep_list(key, begun).await else { return Ok(state) };
+        let Some(_keeping) = self.generations.keep_of(key.registry(), repository(key), begun).await else {
+            return Ok(state);
+        };
         self.lists.insert(key.clone(), state.clone());
         let written = state.entries.as_ref().filter(|_| lasting);
         if let Some(content) = written.and_then(|entries| serde_json::to_vec(&**entries).ok()) {
@@ -211,7 +194,7 @@ impl Inner {
     }
 
     async fn note_list_failure(&self, key: &ListKey, error: &CacheError, begun: Generation) {
-        let Some(_keeping) = self.keep_list(key, begun).await else { return };
+        let Some(_keeping) = self.generations.keep_of(key.registry(), repository(key), begun).await else { return };
         if is_final(error) {
             if let (Some((repository, object)), CacheError::Upstream(error), Ok(outlook)) =
                 (absent(key, begun), error, self.outlook_of(key.registry()))

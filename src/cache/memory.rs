@@ -15,10 +15,15 @@ pub(super) struct ManifestMemory(Cache<(Repository, Digest), Arc<StoredManifest>
 #[derive(Clone, Debug)]
 struct ByBytes;
 
-/// What an entry costs besides its document: keys, counters, the cache's own bookkeeping.
-const OVERHEAD: u64 = 512;
-/// A common size of a manifest, from which the table's first size is taken.
+/// What an entry costs besides its content: keys, counters, the cache's own bookkeeping.
+pub(super) const OVERHEAD: u64 = 512;
+/// A common size of what is kept, from which a table's first size is taken.
 const TYPICAL: u64 = 4096;
+
+/// Entries that a table of so many bytes is made for.
+pub(super) fn items(bytes: u64) -> usize {
+    usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX).max(16)
+}
 
 impl Weighter<(Repository, Digest), Arc<StoredManifest>> for ByBytes {
     fn weight(&self, _: &(Repository, Digest), manifest: &Arc<StoredManifest>) -> u64 {
@@ -29,8 +34,7 @@ impl Weighter<(Repository, Digest), Arc<StoredManifest>> for ByBytes {
 impl ManifestMemory {
     /// Keeps at most `bytes`.
     pub(super) fn new(bytes: u64) -> Self {
-        let items = usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX).max(16);
-        Self(Cache::with_weighter(items, bytes, ByBytes))
+        Self(Cache::with_weighter(items(bytes), bytes, ByBytes))
     }
 
     pub(super) fn get(&self, repository: &Repository, digest: &Digest) -> Option<Arc<StoredManifest>> {
@@ -65,14 +69,13 @@ impl Weighter<ListKey, ListState> for ByEntries {
 impl ListMemory {
     /// Keeps at most `bytes`.
     pub(super) fn new(bytes: u64) -> Self {
-        let items = usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX).max(16);
         let mut options = OptionsBuilder::new();
-        options.estimated_items_capacity(items).weight_capacity(bytes).shards(SHARDS);
+        options.estimated_items_capacity(items(bytes)).weight_capacity(bytes).shards(SHARDS);
         Self(match options.build() {
             Ok(options) => {
                 Cache::with_options(options, ByEntries, DefaultHashBuilder::default(), DefaultLifecycle::default())
             }
-            Err(_) => Cache::with_weighter(items, bytes, ByEntries),
+            Err(_) => Cache::with_weighter(items(bytes), bytes, ByEntries),
         })
     }
 
@@ -89,8 +92,8 @@ impl ListMemory {
         self.0.insert(key, state);
     }
 
-    pub(super) fn keys(&self) -> Vec<ListKey> {
-        self.0.iter().map(|(key, _)| key).collect()
+    pub(super) fn keys(&self) -> impl Iterator<Item = ListKey> {
+        self.0.iter().map(|(key, _)| key)
     }
 }
 

@@ -9,18 +9,14 @@ use super::current::{Aged, is_final};
 use super::error::CacheError;
 use super::flight::Flights;
 use super::freshness::Age;
-use super::generations::{Generation, Keeping};
+use super::generations::Generation;
+use super::memory::{OVERHEAD, items};
 use super::{Cache, Inner, lock};
 use crate::oci::{Code, Registry, Repository};
 use crate::upstream::{AcrAnswer, AcrRequest};
 use quick_cache::{Weighter, sync};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
-
-/// What an answer costs besides its bytes and its question.
-const OVERHEAD: u64 = 512;
-/// A common size of an answer, from which the table's first size is taken.
-const TYPICAL: u64 = 4096;
 
 /// A question, in upstream's words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,8 +62,7 @@ pub(super) struct Metadata {
 impl Metadata {
     /// Keeps at most `bytes`.
     pub(super) fn new(bytes: u64) -> Self {
-        let items = usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX).max(16);
-        let said = sync::Cache::with_weighter(items, bytes, ByBytes);
+        let said = sync::Cache::with_weighter(items(bytes), bytes, ByBytes);
         Self { said, flights: Flights::default(), catalogues: Mutex::default() }
     }
 
@@ -95,7 +90,7 @@ impl Cache {
         if repository.is_none() {
             lock(&self.0.metadata.catalogues).insert(registry.clone());
         }
-        let generation = self.0.generation_of(registry, repository.as_ref());
+        let generation = self.0.generations.current_of(registry, repository.as_ref());
         let question =
             Question { registry: registry.clone(), path: request.path.clone(), query: request.query.clone() };
         let withdrawn = repository.as_ref().is_some_and(|repository| outlook.is_withdrawn(repository));
@@ -114,25 +109,6 @@ impl Cache {
 }
 
 impl Inner {
-    fn generation_of(&self, registry: &Registry, repository: Option<&Repository>) -> Generation {
-        match repository {
-            Some(repository) => self.generations.current(repository),
-            None => self.generations.current_catalogue(registry),
-        }
-    }
-
-    async fn keep_metadata(
-        &self,
-        registry: &Registry,
-        repository: Option<&Repository>,
-        begun: Generation,
-    ) -> Option<Keeping<'_>> {
-        match repository {
-            Some(repository) => self.generations.keep(repository, begun).await,
-            None => self.generations.keep_catalogue(registry, begun).await,
-        }
-    }
-
     /// Asks, and keeps the answer unless there was a write since `begun`.
     async fn ask_acr(
         &self,
@@ -144,7 +120,7 @@ impl Inner {
         let outlook = self.outlook_of(&question.registry)?;
         // Who may not read metadata may pull all the same: a refusal is about nothing else.
         let answer = outlook.ask(None, outlook.upstream.acr(request)).await.map_err(CacheError::from);
-        let keeping = self.keep_metadata(&question.registry, repository, begun).await;
+        let keeping = self.generations.keep_of(&question.registry, repository, begun).await;
         let kept = &self.metadata.said;
         match answer {
             Ok(answer) => {

@@ -47,10 +47,12 @@ fn show(status: &Value) -> String {
     );
     for upstream in status["upstreams"].as_array().into_iter().flatten() {
         let troubles = upstream["troubles"].as_array().map_or(&[][..], Vec::as_slice);
-        let state = match upstream["sealed"] == true {
-            true => "  (sealed)",
-            false if upstream["up"] != true && troubles.is_empty() => "  (not asked yet)",
-            false => "",
+        let state = if upstream["sealed"] == true {
+            "  (sealed)"
+        } else if upstream["up"] != true && troubles.is_empty() {
+            "  (not asked yet)"
+        } else {
+            ""
         };
         let _ = writeln!(text, "upstream  {}{state}", upstream["name"].as_str().unwrap_or("?"));
         for trouble in troubles {

@@ -41,12 +41,8 @@ struct Made {
 impl Inner {
     /// Reserves `bytes`, removing what was not used for longest if they do not fit.
     pub(super) fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {
-        match self.try_reserve(bytes) {
-            Ok(reservation) => return Ok(reservation),
-            Err(shortage) if matches!(shortage.refusal, Refusal::TooLarge { .. }) => {
-                return Err(shortage.refusal.into());
-            }
-            Err(_) => {}
+        if let Ok(reservation) = self.try_reserve(bytes) {
+            return Ok(reservation);
         }
         let _one = lock(&self.evicting);
         let held = match self.try_reserve(bytes) {
@@ -63,7 +59,8 @@ impl Inner {
     pub(super) async fn make_way(self: &Arc<Self>, bytes: u64) -> Result<(), StoreError> {
         while !self.space.has_room(bytes) {
             let inner = Arc::clone(self);
-            if !self.writers.run(move || Ok(inner.make_some_room(bytes))).await? {
+            let made = self.writers.run(move || Ok(inner.make_some_room(bytes))).await;
+            if !self.health.heed(made)? {
                 break;
             }
         }
@@ -146,6 +143,9 @@ impl Inner {
 
     /// Removes what may go, for as long as a slice lasts.
     fn make_room(&self, shortage: &Shortage) -> Made {
+        if matches!(shortage.refusal, Refusal::TooLarge { .. }) {
+            return Made::default();
+        }
         let mut freed = self.clear_quarantine();
         if freed < shortage.must {
             freed += self.remove_idle_ingests();

@@ -61,7 +61,7 @@ impl Session {
         let answer = self.fetch(ask).await?;
         let began = Instant::now();
         match read(answer).await {
-            Err(failure) if matches!(failure.kind, ErrorKind::Interrupted) && began.elapsed() < self.wire.stall => {
+            Err(failure) if matches!(failure.kind, ErrorKind::Interrupted) && began.elapsed() < self.wire.stall() => {
                 self.wire.retried("resume");
                 read(self.fetch(ask).await?).await
             }

@@ -225,11 +225,17 @@ impl Pool {
     }
 
     /// A connection for a request whose body comes while it is sent. The breaker hears whether the host could be reached; what
-    /// becomes of the body in the hours that it may take says nothing about that.
-    pub(super) async fn reserve(&self, origin: &Origin, share: Share) -> Result<Reserved, Failure> {
+    /// becomes of the body in the hours that it may take says nothing about that. `admit` as in [`Self::send`].
+    pub(super) async fn reserve(
+        &self,
+        origin: &Origin,
+        share: Share,
+        admit: impl Fn() -> Result<(), Failure>,
+    ) -> Result<Reserved, Failure> {
         let host = self.host(origin);
         host.breaker.check()?;
         let permits = self.permits(&host, origin, share).await?;
+        admit()?;
         if let Some(connection) = host.take().await {
             return Ok(Reserved { connection, host, origin: origin.clone(), permits, kept: true });
         }
@@ -412,6 +418,20 @@ mod tests {
         held.response.into_body().collect().await.unwrap();
         held.lease.give_back();
         assert!(!pool.send(&outgoing, &origin, Share::Small, || Ok(())).await.unwrap().replaced);
+    }
+
+    #[tokio::test]
+    async fn what_may_not_be_sent_after_the_wait_is_not_and_takes_no_place() {
+        let server = Server::start(|_| reply(200, &[], "0123")).await;
+        let pool = Pool::new(connector(), 1, Duration::from_secs(5));
+        let url: Uri = format!("{}/x", server.url()).parse().unwrap();
+        let origin = Origin::of(&url).unwrap();
+        let outgoing = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() };
+        let refused = || Err(Failure::new(ErrorKind::Throttled { retry_after: None }, "another one was refused"));
+        assert!(pool.send(&outgoing, &origin, Share::Small, refused).await.is_err());
+        assert!(pool.reserve(&origin, Share::Upload, refused).await.is_err());
+        assert_eq!(server.count("/x"), 0);
+        assert!(pool.send(&outgoing, &origin, Share::Small, || Ok(())).await.is_ok());
     }
 
     #[tokio::test]

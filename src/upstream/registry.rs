@@ -192,7 +192,6 @@ impl Upstream {
         })))
     }
 
-    /// The addresses that are asked when its own does not answer.
     pub(super) fn wire(&self) -> &Wire {
         &self.0.session.wire
     }
@@ -210,6 +209,7 @@ impl Upstream {
         &self.0.blamed
     }
 
+    /// The addresses that are asked when its own does not answer.
     pub(super) fn mirrors(&self) -> &[Self] {
         if self.0.sealed { &[] } else { &self.0.mirrors }
     }

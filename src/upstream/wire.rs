@@ -22,8 +22,7 @@ pub(super) struct Wire {
     pool: Pool,
     throttle: Throttle,
     metrics: Arc<Metrics>,
-    /// Time without a byte of a body.
-    pub(super) stall: Duration,
+    stall: Duration,
     /// Whether nothing is ever sent.
     sealed: bool,
 }
@@ -129,7 +128,8 @@ impl Wire {
     /// Finds a connection for a request whose body can be sent only once.
     pub(super) async fn reserve(&self, op: Op, origin: &Origin) -> Result<Reserved, Failure> {
         self.admit(op)?;
-        self.pool.reserve(origin, op.share()).await.inspect_err(|failure| {
+        let admit = || self.throttle.admit(op);
+        self.pool.reserve(origin, op.share(), admit).await.inspect_err(|failure| {
             self.count_withheld(failure);
         })
     }
@@ -187,7 +187,7 @@ impl Wire {
         Answer { status: parts.status, headers: parts.headers, body, url: outgoing.url, origin, retry_after }
     }
 
-    /// How long an upstream may take nothing of a body.
+    /// How long an upstream may give, or take, nothing of a body.
     pub(super) fn stall(&self) -> Duration {
         self.stall
     }

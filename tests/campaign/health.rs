@@ -1,7 +1,7 @@
 //! What the process holds, and what its store takes.
 
 use super::Round;
-use super::harness::{Client, Process, footprint};
+use super::harness::{Process, footprint, metric_in};
 use rustix::process::Pid;
 use std::fs;
 use std::sync::Arc;
@@ -29,12 +29,12 @@ impl Rest {
         let deadline = Instant::now() + Duration::from_secs(90);
         let idle = ["larder_http_inflight_requests", "larder_fills_inflight", "larder_http_connections"];
         loop {
-            let text = metrics(process).await;
-            if idle.iter().all(|name| value(&text, name) == 0) {
+            let text = process.metrics().await;
+            if idle.iter().all(|name| metric_in(&text, name) == 0) {
                 break;
             }
             if Instant::now() > deadline {
-                let busy: Vec<_> = idle.iter().map(|name| format!("{name} {}", value(&text, name))).collect();
+                let busy: Vec<_> = idle.iter().map(|name| format!("{name} {}", metric_in(&text, name))).collect();
                 return Err(format!("it does not come to rest: {busy:?}"));
             }
             sleep(Duration::from_millis(50)).await;
@@ -62,17 +62,6 @@ impl Rest {
             || later.memory > self.memory + MORE_MEMORY;
         more.then(|| format!("a process at rest holds more than before: {self:?}, then {later:?}"))
     }
-}
-
-/// The text of `/metrics`.
-pub async fn metrics(process: &Process) -> String {
-    Client::new(process.admin).call("GET", "/metrics").send().await.text().to_owned()
-}
-
-/// The value of one series; 0 if it is not there.
-pub fn value(metrics: &str, series: &str) -> u64 {
-    let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
 /// Looks again and again at what the store takes, until the round's faults are over.

@@ -97,9 +97,7 @@ impl Larder {
 
     /// The value of one metric, its labels written as in `/metrics`; 0 if it is not there.
     pub async fn metric(&self, series: &str) -> u64 {
-        let lines = self.metric_lines(series).await;
-        let value = lines.iter().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(0, |value| value.parse().unwrap())
+        super::metric_in(self.admin_get("/metrics").await.text(), series)
     }
 
     /// The request lines so far, of requests whose answers have ended.

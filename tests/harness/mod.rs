@@ -74,6 +74,12 @@ pub async fn until_async(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// The value of one metric in the text of `/metrics`, its labels written as there; 0 if it is not there.
+pub fn metric_in(metrics: &str, series: &str) -> u64 {
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
 /// `sha256:…` of some bytes.
 pub fn sha256(content: &[u8]) -> String {
     format!("sha256:{}", hex(&sha2::Sha256::digest(content)))

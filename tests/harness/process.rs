@@ -79,11 +79,14 @@ impl Process {
         Client::new(self.address)
     }
 
+    /// The text of `/metrics`.
+    pub async fn metrics(&self) -> String {
+        Client::new(self.admin).call("GET", "/metrics").send().await.text().to_owned()
+    }
+
     /// The value of one metric, its labels written as in `/metrics`; 0 if it is not there.
     pub async fn metric(&self, series: &str) -> u64 {
-        let answer = Client::new(self.admin).call("GET", "/metrics").send().await;
-        let value = answer.text().lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(0, |value| value.parse().unwrap())
+        super::metric_in(&self.metrics().await, series)
     }
 
     /// What it has said so far.

@@ -15,7 +15,7 @@ mod load;
 mod site;
 mod wire;
 
-use harness::{Client, Dice, Process};
+use harness::{Dice, Process};
 use load::{KINDS, Load};
 use site::Site;
 use std::sync::Arc;
@@ -99,8 +99,7 @@ async fn memory_stays_where_it_is_however_many_requests_come() {
         println!("{:>9} {kind:?}", count.load(Ordering::Relaxed));
     }
 
-    let metrics = Client::new(process.admin).call("GET", "/metrics").send().await;
-    let metrics = metrics.text();
+    let metrics = process.metrics().await;
     for (name, label) in [
         ("larder_cache_requests_total", "result=\"hit\""),
         ("larder_cache_requests_total", "result=\"negative\""),
@@ -110,7 +109,7 @@ async fn memory_stays_where_it_is_however_many_requests_come() {
         ("larder_token_requests_total", "ok"),
         ("larder_store_evictions_total", "space"),
     ] {
-        let count = sum(metrics, name, label);
+        let count = sum(&metrics, name, label);
         println!("{count:>9} {name} {label}");
         assert!(count > 0, "{name} {label}: the soak did not meet that:\n{metrics}");
     }

@@ -94,6 +94,20 @@ async fn a_long_eviction_is_no_disk_that_hangs() {
     assert!(store.trouble().is_none(), "{:?}", store.trouble());
 }
 
+/// No room that could be made is enough for it: nothing goes, not even what nobody goes on with.
+#[tokio::test]
+async fn what_is_larger_than_the_store_takes_nothing_from_it() {
+    let bench = Bench::with(|settings| settings.max_size = Some(1_000_000)).await;
+    walked(&bench.store).await;
+    let left = sha256(b"left");
+    bench.store.ingest(&left, Some(500_000)).await.unwrap().write(content(1, 100_000)).await.unwrap();
+    let refused = bench.store.ingest(&sha256(b"larger"), Some(1_000_001)).await.map(drop);
+    assert!(matches!(refused, Err(IngestError::Refused(Refusal::TooLarge { .. }))), "{refused:?}");
+    let mut unknown = bench.store.ingest(&sha256(b"unknown"), None).await.unwrap();
+    unknown.expect_length(1_000_001).await.unwrap_err();
+    assert!(bench.path(format!("ingest/sha256/{}", left.hex())).is_file());
+}
+
 #[tokio::test]
 async fn ingests_that_nobody_goes_on_with_make_room_at_once_and_running_ones_never() {
     const PART: usize = 1_000_000;

@@ -50,7 +50,6 @@ struct Guard {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     metrics: Arc<Metrics>,
-    largest: u64,
     runner: Mutex<Runner>,
 }
 
@@ -68,6 +67,8 @@ struct Health {
     serving: AtomicBool,
     incomplete: AtomicBool,
     bytes: AtomicU64,
+    /// Bytes that it may grow to.
+    largest: u64,
     /// The thread has ended, for whatever reason.
     ended: AtomicBool,
     /// The thread has been given up: what it still does must not touch the folder.
@@ -81,7 +82,7 @@ impl Index {
         let (disk, metrics) = (Arc::clone(disk), Arc::clone(metrics));
         let largest = (limit / LARGEST_SHARE).clamp(LEAST, LARGEST);
         let runner = Mutex::new(Runner::start(&disk, &path, &metrics, largest));
-        Self(Some(Guard { disk, path, metrics, largest, runner }))
+        Self(Some(Guard { disk, path, metrics, runner }))
     }
 
     /// A manifest that may name the blob.
@@ -137,7 +138,7 @@ impl Index {
         if !ended {
             discard(&*guard.disk, &guard.metrics, "it does not answer");
         }
-        *runner = Runner::start(&guard.disk, &guard.path, &guard.metrics, guard.largest);
+        *runner = Runner::start(&guard.disk, &guard.path, &guard.metrics, runner.health.largest);
     }
 
     /// Flushes and closes it, waiting no longer than a bound.
@@ -194,13 +195,14 @@ impl Runner {
             serving: AtomicBool::new(false),
             incomplete: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
+            largest,
             ended: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
         });
         let (disk, path, metrics) = (Arc::clone(disk), path.to_owned(), Arc::clone(metrics));
         let theirs = Arc::clone(&health);
         let spawned = std::thread::Builder::new().name("larder-index".into()).spawn(move || {
-            run(&*disk, &path, &metrics, &theirs, &queue, largest);
+            run(&*disk, &path, &metrics, &theirs, &queue);
             theirs.ended.store(true, Ordering::Release);
         });
         if let Err(error) = spawned {
@@ -212,20 +214,13 @@ impl Runner {
 
 /// Opens the engine and serves commands; after a failure the folder goes, and it begins anew. One that was made anew and fails soon
 /// meets what the next one would, such as a full disk: it is left to [`Index::watch`] to try again.
-fn run(
-    disk: &dyn Disk,
-    path: &Path,
-    metrics: &Metrics,
-    health: &Health,
-    queue: &mpsc::Receiver<Command>,
-    largest: u64,
-) {
+fn run(disk: &dyn Disk, path: &Path, metrics: &Metrics, health: &Health, queue: &mpsc::Receiver<Command>) {
     let mut is_new = false;
     loop {
         let begun = Instant::now();
         let served = match health.guarded(|| open(path)) {
             Ok(engine) => {
-                let served = serve(&engine, health, queue, largest);
+                let served = serve(&engine, health, queue);
                 health.serving.store(false, Ordering::Release);
                 let _ = health.guarded(move || {
                     drop(engine);
@@ -259,13 +254,13 @@ fn open(path: &Path) -> Result<Engine, String> {
 }
 
 /// `Ok`: the store has been closed or dropped.
-fn serve(engine: &Engine, health: &Health, queue: &mpsc::Receiver<Command>, largest: u64) -> Result<(), String> {
+fn serve(engine: &Engine, health: &Health, queue: &mpsc::Receiver<Command>) -> Result<(), String> {
     let complete = health.guarded(|| Ok(engine.get(COMPLETE)?.is_some()))?;
     health.incomplete.store(!complete, Ordering::Release);
     let measure = || {
         let bytes = health.guarded(|| engine.bytes_on_disk())?;
         health.bytes.store(bytes, Ordering::Relaxed);
-        if bytes > largest { Err("it has grown too large".to_owned()) } else { Ok(Instant::now()) }
+        if bytes > health.largest { Err("it has grown too large".to_owned()) } else { Ok(Instant::now()) }
     };
     let mut measured = measure()?;
     health.serving.store(true, Ordering::Release);
