@@ -1,7 +1,7 @@
 //! `max_rate`: what an upstream may bring per second, shared between its downloads and never a brake on what is stored.
 
 use crate::harness::simulator::Options;
-use crate::harness::{Acr, Setup};
+use crate::harness::{Acr, Setup, until_async};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -32,6 +32,8 @@ async fn downloads_share_the_rate_and_stored_bytes_are_not_slowed() {
         // 4 MiB at 2 MiB/s, by halves: both end near the 2 s, neither after 1 s.
         assert!(end > Duration::from_millis(1600), "{ends:?}");
     }
+    // Whoever has the last byte may ask before the blob is in its place.
+    until_async("both are stored", async || larder.metric("larder_fills_inflight").await == 0).await;
     let again = Instant::now();
     for digest in &blobs {
         let answer = larder.get(&format!("/v2/a/b/blobs/{digest}")).await;
