@@ -21,6 +21,11 @@ const OPEN_FILES: usize = 256;
 const USED_AGAIN_NANOS: u32 = 200;
 const NANOS_PER_MILLI: u32 = 1_000_000;
 
+/// Milliseconds since 1970.
+pub(super) fn millis(time: SystemTime) -> u64 {
+    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or_default()
+}
+
 /// What is known of one blob.
 pub(super) struct Entry {
     pub(super) len: u64,
@@ -69,8 +74,7 @@ impl Entry {
     }
 
     pub(super) fn touch(&self) {
-        let now = super::clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.touch_at(u64::try_from(now.as_millis()).unwrap_or_default());
+        self.touch_at(millis(super::clock::now()));
     }
 
     /// It was used at this time.
@@ -100,6 +104,10 @@ impl Entry {
 
     pub(super) fn last_use(&self) -> u64 {
         self.last_use.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_unwritten(&self) -> bool {
+        self.unwritten.load(Ordering::Relaxed)
     }
 
     /// The time to write to the file, if it has changed since the last call.
@@ -199,8 +207,13 @@ impl Catalogue {
     }
 
     pub(super) fn all(&self) -> Vec<(Digest, Arc<Entry>)> {
+        self.those(|_| true)
+    }
+
+    pub(super) fn those(&self, mut which: impl FnMut(&Entry) -> bool) -> Vec<(Digest, Arc<Entry>)> {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().map(|(digest, entry)| (*digest, Arc::clone(entry))).collect()
+        let those = entries.iter().filter(|(_, entry)| which(entry));
+        those.map(|(digest, entry)| (*digest, Arc::clone(entry))).collect()
     }
 
     /// The blob, if its file is open. Marks it used.

@@ -4,7 +4,7 @@
 //! manifests. A blob that somebody has open, that is pinned, or that no upstream can give again now (`origins`) is no candidate.
 //! Nothing is removed for a reservation that would be refused all the same.
 
-use super::catalogue::Entry;
+use super::catalogue::{Entry, millis};
 use super::error::{Refusal, StoreError};
 use super::files::{Replaced, is_absent, is_full, lock};
 use super::inner::Inner;
@@ -38,6 +38,18 @@ struct Made {
     unfinished: bool,
 }
 
+/// Blobs that may go, the first to go first. To choose among 100,000 takes longer than to remove a few: one choice serves until
+/// there is room.
+struct Queue {
+    blobs: std::vec::IntoIter<(Digest, Arc<Entry>)>,
+    /// What they have together.
+    bytes: u64,
+    /// What those have that may not go, because they cannot be had again now.
+    held: u64,
+    /// Milliseconds since 1970. What is used after it has lost its place.
+    made: u64,
+}
+
 impl Inner {
     /// Reserves `bytes`, removing what was not used for longest if they do not fit.
     pub(super) fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {
@@ -47,7 +59,7 @@ impl Inner {
         let _one = lock(&self.evicting);
         let held = match self.try_reserve(bytes) {
             Ok(reservation) => return Ok(reservation),
-            Err(shortage) => self.make_room(&shortage).held,
+            Err(shortage) => self.make_room(&shortage, &mut None).held,
         };
         self.try_reserve(bytes).map_err(|shortage| match held {
             0 => shortage.refusal.into(),
@@ -57,20 +69,25 @@ impl Inner {
 
     /// Makes the room in the account that `bytes` need, in jobs that are each short: a disk does not hang because much has to go.
     pub(super) async fn make_way(self: &Arc<Self>, bytes: u64) -> Result<(), StoreError> {
+        let mut queue = None;
         while !self.space.has_room(bytes) {
             let inner = Arc::clone(self);
-            let made = self.writers.run(move || Ok(inner.make_some_room(bytes))).await;
-            if !self.health.heed(made)? {
-                break;
+            let made = self.writers.run(move || {
+                let unfinished = inner.make_some_room(bytes, &mut queue);
+                Ok(unfinished.then_some(queue))
+            });
+            match self.health.heed(made.await)? {
+                Some(rest) => queue = rest,
+                None => break,
             }
         }
         Ok(())
     }
 
     /// Removes for a reservation of `bytes` what can be removed in a short while. `true`: it takes longer, call again.
-    fn make_some_room(&self, bytes: u64) -> bool {
+    fn make_some_room(&self, bytes: u64, queue: &mut Option<Queue>) -> bool {
         let _one = lock(&self.evicting);
-        self.try_reserve(bytes).is_err_and(|shortage| self.make_room(&shortage).unfinished)
+        self.try_reserve(bytes).is_err_and(|shortage| self.make_room(&shortage, queue).unfinished)
     }
 
     /// Replaces a small file, for which there is room. No digest may be locked.
@@ -105,7 +122,7 @@ impl Inner {
         }
         let before = self.space.used();
         let (must, refusal) = (bytes.max(1), self.space.refusal(bytes, 0));
-        self.make_room(&Shortage { must, goal: must.max(before / 100 * RELIEF_PERCENT), refusal });
+        self.make_room(&Shortage { must, goal: must.max(before / 100 * RELIEF_PERCENT), refusal }, &mut None);
         let is_relieved = self.space.used() < before;
         if !is_relieved {
             self.set_futile(bytes);
@@ -121,9 +138,10 @@ impl Inner {
     pub(super) fn trim(&self) {
         drop(self.reserve(0));
         let Some(mut shortage) = self.space.over_high() else { return };
+        let mut queue = None;
         while !self.is_closing() {
             let _one = lock(&self.evicting);
-            let made = self.make_room(&shortage);
+            let made = self.make_room(&shortage, &mut queue);
             shortage.goal = shortage.goal.saturating_sub(made.freed);
             if !made.unfinished {
                 break;
@@ -141,8 +159,8 @@ impl Inner {
         self.space.reserve(bytes, self.files.disk.free().unwrap_or(u64::MAX))
     }
 
-    /// Removes what may go, for as long as a slice lasts.
-    fn make_room(&self, shortage: &Shortage) -> Made {
+    /// Removes what may go, for as long as a slice lasts. `queue` is what an earlier call has left to do.
+    fn make_room(&self, shortage: &Shortage, queue: &mut Option<Queue>) -> Made {
         if matches!(shortage.refusal, Refusal::TooLarge { .. }) {
             return Made::default();
         }
@@ -154,24 +172,34 @@ impl Inner {
         if freed >= enough {
             return Made { freed, ..Made::default() };
         }
-        let (candidates, held) = self.candidates();
-        let evictable: u64 = candidates.iter().map(|(_, entry)| entry.len).sum();
-        if freed + evictable < shortage.must {
+        let is_continued = queue.is_some();
+        let Queue { blobs, bytes: evictable, held, made } = queue.get_or_insert_with(|| self.candidates());
+        let held = *held;
+        if !is_continued && freed + *evictable < shortage.must {
             return Made { freed, held, ..Made::default() };
         }
         let end = Instant::now() + SLICE.min(self.files.disk.patience() / 5);
+        let away = self.origins.perhaps_away();
         let (mut removed, before, mut unfinished) = (0_u64, freed, false);
-        for (digest, entry) in candidates {
-            if freed >= shortage.goal {
-                break;
-            }
+        while freed < shortage.goal {
             unfinished = removed > 0 && Instant::now() >= end;
             if unfinished {
                 break;
             }
+            let Some((digest, entry)) = blobs.next() else {
+                // Of what was passed over since, some may go now.
+                unfinished = is_continued;
+                *queue = None;
+                break;
+            };
+            if self.pins.has(&digest) || entry.is_held(away) || (is_continued && entry.last_use() > *made) {
+                continue;
+            }
             let bytes = self.evict(&digest, &entry, "space");
             freed += bytes.unwrap_or_default();
             removed += u64::from(bytes.is_some());
+            // Requests go first. To sleep instead would cost them more: who wakes up is let in at once.
+            std::thread::yield_now();
         }
         if removed > 0 {
             let size_bytes = freed - before;
@@ -180,25 +208,28 @@ impl Inner {
         Made { freed, held, unfinished }
     }
 
-    /// Blobs without a reader or a pin that can be had again, the first to go first; and the bytes of those that cannot.
-    fn candidates(&self) -> (Vec<(Digest, Arc<Entry>)>, u64) {
+    /// Blobs without a reader or a pin that can be had again.
+    fn candidates(&self) -> Queue {
+        let made = millis(super::clock::now());
+        let none = |held| Queue { blobs: Vec::new().into_iter(), bytes: 0, held, made };
         if !self.pins.is_ready() {
-            return (Vec::new(), 0);
+            return none(0);
         }
         let away = self.origins.perhaps_away();
         if away != 0 && !self.origins.are_known() {
-            return (Vec::new(), self.space.used());
+            return none(self.space.used());
         }
         self.touch_children();
-        let mut all = self.catalogue.all();
         let mut held = 0;
-        all.retain(|(digest, entry)| {
+        let mut all = self.catalogue.those(|entry| {
             let is_held = entry.is_held(away);
             held += if is_held { entry.len } else { 0 };
-            !is_held && !self.pins.has(digest) && !self.catalogue.has_reader(digest, entry)
+            !is_held
         });
+        all.retain(|(digest, entry)| !self.pins.has(digest) && !self.catalogue.has_reader(digest, entry));
         policy::sort(&mut all, |(_, entry)| entry.standing());
-        (all, held)
+        let bytes = all.iter().map(|(_, entry)| entry.len).sum();
+        Queue { blobs: all.into_iter(), bytes, held, made }
     }
 
     fn evict(&self, digest: &Digest, entry: &Arc<Entry>, reason: &str) -> Option<u64> {

@@ -1,5 +1,5 @@
 use super::blobs::DigestLocks;
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Entry};
 use super::disk::Lock;
 use super::files::{Files, lock};
 use super::health::Health;
@@ -71,10 +71,8 @@ pub(super) struct Inner {
 impl Inner {
     /// Somebody has used a manifest: so what it refers to is in use, also where it need not be fetched.
     pub(super) fn touch_children(&self) {
-        for (digest, entry) in self.catalogue.all() {
-            if !entry.is_manifest() || entry.len > MAX_MANIFEST as u64 || !entry.take_untold() {
-                continue;
-            }
+        let is_to_tell = |entry: &Entry| entry.is_manifest() && entry.len <= MAX_MANIFEST as u64 && entry.take_untold();
+        for (digest, entry) in self.catalogue.those(is_to_tell) {
             let content = self.files.read(&layout::blob(&digest)).ok().flatten();
             let manifest = content.and_then(|content| Manifest::parse(&content)).unwrap_or_default();
             for child in manifest.children().filter_map(|child| self.catalogue.get(&child.digest)) {
@@ -86,7 +84,7 @@ impl Inner {
     /// Writes last use into the blobs' file times, for the next start.
     pub(super) fn write_last_use(&self) {
         self.touch_children();
-        for (digest, entry) in self.catalogue.all() {
+        for (digest, entry) in self.catalogue.those(Entry::is_unwritten) {
             if let Some(time) = entry.take_unwritten() {
                 // What cannot be written only blurs what goes first when room is needed.
                 let _ = self.files.disk.touch(&layout::blob(&digest), time);

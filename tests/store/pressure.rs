@@ -94,6 +94,36 @@ async fn a_long_eviction_is_no_disk_that_hangs() {
     assert!(store.trouble().is_none(), "{:?}", store.trouble());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_used_during_a_long_eviction_stays() {
+    const COUNT: u64 = 300;
+    let disk = SimDisk::new();
+    disk.set_patience(Duration::from_millis(500));
+    let limit = COUNT * SMALL as u64 + 100_000;
+    let settings = StoreSettings { max_size: Some(limit), ..settings(Path::new("sim")) };
+    let (store, metrics) = open(&settings, Arc::new(disk.clone())).await;
+    walked(&store).await;
+    for seed in 0..COUNT {
+        fill(&store, &content(seed, SMALL)).await;
+    }
+    disk.set_removal(Duration::from_millis(5));
+    let eviction = {
+        let store = store.clone();
+        tokio::spawn(async move { store.ingest(&sha256(b"large"), Some(limit / 10 * 8)).await.map(drop) })
+    };
+    let evicted = || metrics.store_evictions.with_label_values(&["space"]).get();
+    until_async("the eviction has begun", async || evicted() > 0).await;
+    let used: Vec<Digest> = (200..210).map(|seed| sha256(&content(seed, SMALL))).collect();
+    for digest in &used {
+        assert!(store.blob(digest).await.unwrap().is_some());
+    }
+    eviction.await.unwrap().unwrap();
+    assert!(evicted() > 220, "{}", evicted());
+    for digest in &used {
+        assert!(store.blob(digest).await.unwrap().is_some());
+    }
+}
+
 /// No room that could be made is enough for it: nothing goes, not even what nobody goes on with.
 #[tokio::test]
 async fn what_is_larger_than_the_store_takes_nothing_from_it() {
