@@ -224,3 +224,31 @@ async fn a_download_that_nobody_waits_for_waits_longer() {
     scene.stored().await;
     assert!(offsets(&scene).last().unwrap() > &0);
 }
+
+/// After a refusal the registry's pace is kept to: clients have it first, and what nobody waits for goes on when they have had theirs.
+#[tokio::test]
+async fn a_download_that_nobody_waits_for_goes_on_after_the_clients_of_a_throttled_registry() {
+    let scene = Scene::of(4 * MIB).await;
+    for number in 0..30 {
+        let layer = bytes::Bytes::from(format!("layer {number}"));
+        scene.acr.push_artifact("app", &format!("v{number}"), &[("x", "text/plain", layer)]);
+    }
+    scene.acr.knobs().turn(|knobs| {
+        knobs.faults.push(Fault::times(PathClass::Manifests, FaultAnswer::empty(429), 1));
+    });
+    assert_eq!(scene.larder.get("/v2/app/manifests/v0").await.status, 429);
+    // As long as a 429 without a time holds back. Of the pace of ten a second, one second's worth is there then.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+
+    scene.rate(Some(4 * MIB));
+    scene.acr.knobs().damage(Damage::once(DamageKind::Cut, MIB as u64));
+    let mut reader = scene.larder.call("GET", &scene.target).open().await;
+    reader.at_least(1).await;
+    drop(reader);
+    for number in 0..30 {
+        assert_eq!(scene.larder.get(&format!("/v2/app/manifests/v{number}")).await.status, 200);
+    }
+    assert_eq!(offsets(&scene), [0], "it has not gone on yet");
+    scene.stored().await;
+    assert!(offsets(&scene)[1] >= MIB as u64 / 2, "{:?}", offsets(&scene));
+}
