@@ -305,6 +305,27 @@ async fn an_http2_client_that_opens_no_window_is_closed() {
 }
 
 #[tokio::test]
+async fn an_http2_client_that_answers_no_ping_is_gone_after_fifty_seconds() {
+    // A preface, empty settings, and the head of `GET http://x/`.
+    const HEAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01x";
+    let (sender, mut asked) = mpsc::unbounded_channel();
+    let server = start(Limits::default(), move |_| {
+        sender.send(()).unwrap();
+        Box::pin(std::future::pending())
+    })
+    .await;
+    let mut stream = connect(server.address).await;
+    stream.write_all(HEAD).await.unwrap();
+    timeout(Duration::from_secs(5), asked.recv()).await.expect("the request has arrived").unwrap();
+    tokio::time::pause();
+    let begun = Instant::now();
+    // Settings and the ping, and then the end.
+    let _ = stream.read_to_end(&mut Vec::new()).await;
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(50) && took < Duration::from_secs(55), "{took:?}");
+}
+
+#[tokio::test]
 async fn an_answer_without_a_length_that_is_cut_while_its_last_bytes_wait_looks_broken() {
     let whole = Bytes::from(vec![b'x'; 64 << 20]);
     let (sender, mut ends) = mpsc::unbounded_channel();

@@ -59,6 +59,19 @@ async fn a_cut_without_a_length_is_no_end() {
     assert_eq!(scene.bodies().len(), 2);
 }
 
+/// All bytes are there and have the digest: what else the body might say is waited for for half a second.
+#[tokio::test]
+async fn a_body_that_has_brought_everything_and_does_not_end_holds_nobody_up() {
+    let scene = Scene::of(4 * MIB).await;
+    scene.acr.knobs().turn(|knobs| knobs.chunked = true);
+    scene.acr.knobs().damage(Damage::once(DamageKind::Stall, 4 * MIB as u64));
+    let begun = tokio::time::Instant::now();
+    scene.serves().await;
+    scene.stored().await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(scene.bodies().len(), 1);
+}
+
 #[tokio::test]
 async fn storage_that_ignores_the_range_is_read_up_to_the_offset() {
     for redirect in [Redirect::Sas, Redirect::Direct] {

@@ -40,6 +40,22 @@ async fn walk(larder: &Larder, first: &str) -> Vec<Vec<String>> {
     }
 }
 
+/// Ten seconds, well below what the head of its answer may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_hangs_keeps_the_others_repositories_waiting_for_ten_seconds() {
+    let (acr, other, setup) = two().await;
+    fill(&acr, &["a"]);
+    fill(&other, &["b"]);
+    let larder = setup.start().await;
+    other.knobs().turn(|knobs| knobs.login.hang = true);
+    let begun = tokio::time::Instant::now();
+    let answer = larder.get("/v2/_catalog").await;
+    let waited = begun.elapsed();
+    assert_eq!(names(&answer), ["a"]);
+    assert!(answer.header("warning").is_some_and(|warning| warning.contains(OTHER)), "{answer:?}");
+    assert!(waited > Duration::from_secs(9) && waited < Duration::from_secs(25), "{waited:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_of_every_upstream_is_listed_as_it_can_be_pulled() {
     let (acr, other, setup) = two().await;

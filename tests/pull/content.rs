@@ -4,6 +4,7 @@ use crate::harness::simulator::{OCI_ARTIFACT, OCI_INDEX, OCI_MANIFEST, Options};
 use crate::harness::{Acr, Setup, sha256, sha512};
 use crate::{DOCKER_LIST, DOCKER_MANIFEST, OCTETS, REPOSITORY, blob, large, manifest, seed};
 use bytes::Bytes;
+use std::time::Duration;
 
 /// Documents that a careless proxy would change: types, contents.
 fn documents() -> Vec<(&'static str, Bytes)> {
@@ -198,6 +199,13 @@ async fn a_client_that_cannot_read_the_stored_type_gets_upstreams_own_answer_and
     let asked = acr.log().into_iter().rfind(|seen| seen.path().contains("/manifests/")).unwrap();
     assert_eq!(asked.accept, [DOCKER_MANIFEST], "upstream sees what this client can read");
     assert_eq!(ask(OCI_MANIFEST).await.cache_status(), larder.get(&manifest(REPOSITORY, "v1")).await.cache_status());
+    acr.knobs().turn(|knobs| knobs.login.hang = true);
+    let begun = tokio::time::Instant::now();
+    let stored = ask(DOCKER_MANIFEST).await;
+    assert_eq!((stored.status.as_u16(), &stored.body), (200, &artifact.manifest));
+    let waited = begun.elapsed();
+    assert!(waited > Duration::from_millis(4900) && waited < Duration::from_secs(20), "{waited:?}");
+    acr.knobs().turn(|knobs| knobs.login.hang = false);
     acr.stop_listening();
     let stored = ask(DOCKER_MANIFEST).await;
     assert_eq!((stored.status.as_u16(), stored.body), (200, artifact.manifest));
