@@ -129,3 +129,23 @@ async fn call(socket: &Path, method: Method, path: String) -> Result<(u16, Value
 async fn call(_: &Path, _: Method, _: String) -> Result<(u16, Value), String> {
     Err("this platform has no Unix sockets".to_owned())
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_does_not_answer_is_waited_for_for_two_minutes() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("admin.sock");
+        let _accepting = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let daemon = Daemon { socket, runtime };
+        let clock = || daemon.runtime.block_on(async { tokio::time::Instant::now() });
+        let begun = clock();
+        let trouble = daemon.call(&Method::GET, "/v1/status").unwrap_err();
+        assert_eq!((trouble.code, &*trouble.text), (1, "the daemon does not answer"));
+        let waited = clock() - begun;
+        assert!(waited >= PATIENCE && waited < PATIENCE + Duration::from_secs(1), "{waited:?}");
+    }
+}

@@ -30,7 +30,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// More headers than any client sends; more are answered 431.
 const MAX_HEADERS: usize = 100;
 /// Requests at once on one HTTP/2 connection: layers of several images side by side.
-const MAX_STREAMS: u32 = 128;
+pub(super) const MAX_STREAMS: u32 = 128;
 /// How often a silent HTTP/2 client is asked whether it is still there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WITHIN: Duration = Duration::from_secs(20);

@@ -305,9 +305,46 @@ async fn an_http2_client_that_opens_no_window_is_closed() {
 }
 
 #[tokio::test]
+async fn an_http2_connection_has_a_bound_on_streams_and_the_next_one_waits() {
+    const STREAMS: usize = super::connection::MAX_STREAMS as usize;
+    let (sender, mut asked) = mpsc::unbounded_channel();
+    let server = start(Limits::default(), move |_| {
+        let (answer, wait) = tokio::sync::oneshot::channel::<()>();
+        sender.send(answer).unwrap();
+        Box::pin(async move {
+            let _ = wait.await;
+            Response::new(Body::full(Bytes::from_static(b"hello")))
+        })
+    })
+    .await;
+    let io = hyper_util::rt::TokioIo::new(connect(server.address).await);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut client, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut answers = tokio::task::JoinSet::new();
+    let mut waiting = Vec::new();
+    for number in 0..=STREAMS {
+        client.ready().await.unwrap();
+        answers.spawn(client.send_request(Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap()));
+        if number < STREAMS {
+            waiting.push(timeout(Duration::from_secs(5), asked.recv()).await.unwrap().unwrap());
+        }
+    }
+    assert!(timeout(Duration::from_millis(300), asked.recv()).await.is_err(), "one more than there may be");
+    waiting.pop().unwrap().send(()).unwrap();
+    waiting.push(timeout(Duration::from_secs(5), asked.recv()).await.expect("its turn has come").unwrap());
+    drop(waiting);
+    while let Some(answer) = answers.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().status(), 200);
+    }
+    connection.abort();
+}
+
+#[tokio::test]
 async fn an_http2_client_that_answers_no_ping_is_gone_after_fifty_seconds() {
     // A preface, empty settings, and the head of `GET http://x/`.
-    const HEAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01x";
+    const HEAD: &[u8] =
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01x";
     let (sender, mut asked) = mpsc::unbounded_channel();
     let server = start(Limits::default(), move |_| {
         sender.send(()).unwrap();

@@ -295,4 +295,15 @@ mod tests {
         files.all_counted();
         assert_eq!(space.used(), 4);
     }
+
+    #[test]
+    fn more_folders_than_are_remembered_are_made_all_the_same() {
+        let space = Arc::new(Space::new(1 << 30, 0, IntGauge::new("bytes", "bytes").unwrap()));
+        let files = Files::new(Arc::new(SimDisk::new()), Sync::None, space);
+        for number in 0..KNOWN_FOLDERS + 5 {
+            files.make_folder(&Path::new("repositories").join(number.to_string())).unwrap();
+        }
+        assert_eq!(lock(&files.known).len(), 5);
+        assert_eq!(files.disk.list(Path::new("repositories")).unwrap().len(), KNOWN_FOLDERS + 5);
+    }
 }

@@ -121,22 +121,26 @@ impl Landings {
 mod tests {
     use super::*;
     use crate::config::{StoreSettings, Sync};
+    use crate::oci::Algorithm;
     use crate::store::{RealDisk, Store};
     use crate::telemetry::Metrics;
 
-    #[tokio::test]
-    async fn a_copy_gives_way_after_a_minute_and_goes_after_an_hour() {
-        let folder = tempfile::tempdir().unwrap();
-        let settings = StoreSettings {
-            path: folder.path().to_owned(),
+    fn settings(path: &std::path::Path) -> StoreSettings {
+        StoreSettings {
+            path: path.to_owned(),
             max_size: Some(64 << 20),
             min_free: 0,
             sync: Sync::None,
             scrub_rate: 0,
             pin: Vec::new(),
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn a_copy_gives_way_after_a_minute_and_goes_after_an_hour() {
+        let folder = tempfile::tempdir().unwrap();
         let disk = Arc::new(RealDisk::new(folder.path()));
-        let store = Store::open(&settings, disk, Arc::new(Metrics::new())).await.unwrap();
+        let store = Store::open(&settings(folder.path()), disk, Arc::new(Metrics::new())).await.unwrap();
         let copies = Copies::new(2);
         let mut begun = Vec::new();
         for _ in 0..2 {
@@ -164,5 +168,26 @@ mod tests {
         tokio::time::advance(GIVES_WAY).await;
         assert!(!copies.reap());
         assert!(copies.take(3).is_none() && copies.place().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_landing_too_many_is_refused_and_one_that_ended_makes_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Arc::new(RealDisk::new(folder.path()));
+        let store = Store::open(&settings(folder.path()), disk, Arc::new(Metrics::new())).await.unwrap();
+        let digests: Vec<Digest> = (0..=LANDINGS).map(|n| Digest::of(Algorithm::Sha256, &n.to_le_bytes())).collect();
+        let content = b"content";
+        let digest = Digest::of(Algorithm::Sha256, content);
+        store.put_small(&digest, bytes::Bytes::from_static(content)).await.unwrap();
+        let file = store.blob(&digest).await.unwrap().unwrap().file().clone();
+        let landings = Landings::default();
+        for digest in &digests[..LANDINGS] {
+            assert!(landings.begin(*digest, file.clone(), 7));
+        }
+        assert!(!landings.begin(digests[LANDINGS], file.clone(), 7), "one too many");
+        landings.end(&digests[0]);
+        assert!(landings.get(&digests[0]).is_none());
+        assert!(!landings.begin(digests[1], file.clone(), 7), "that one is landing");
+        assert!(landings.begin(digests[LANDINGS], file, 7));
     }
 }

@@ -332,3 +332,95 @@ impl Health {
         since > 0 && self.started.elapsed() > Duration::from_millis(since) + time
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{Algorithm, Registry};
+    use crate::store::disk::RealDisk;
+
+    struct Scene {
+        index: Index,
+        repository: Repository,
+        manifest: Digest,
+        /// What an engine that does not answer was asked.
+        queue: mpsc::Receiver<Command>,
+        folder: tempfile::TempDir,
+    }
+
+    /// An index whose engine has begun a call and does not come back.
+    fn hung() -> Scene {
+        let folder = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(folder.path()));
+        let (commands, queue) = mpsc::sync_channel(QUEUE);
+        let health = Health {
+            started: Instant::now(),
+            busy_since: AtomicU64::new(1),
+            serving: AtomicBool::new(true),
+            incomplete: AtomicBool::new(false),
+            bytes: AtomicU64::new(0),
+            largest: LARGEST,
+            ended: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+        };
+        let (path, metrics) = (disk.real_path(&super::folder()).unwrap(), Arc::new(Metrics::new()));
+        std::fs::create_dir_all(&path).unwrap();
+        let runner = Mutex::new(Runner { commands, health: Arc::new(health) });
+        let repository = Repository { registry: Registry::new("r.example"), name: "a".parse().unwrap() };
+        let manifest = Digest::of(Algorithm::Sha256, b"manifest");
+        Scene { index: Index(Some(Guard { disk, path, metrics, runner })), repository, manifest, queue, folder }
+    }
+
+    impl Scene {
+        fn health(&self) -> Arc<Health> {
+            Arc::clone(&lock(&self.index.0.as_ref().unwrap().runner).health)
+        }
+
+        fn is_replaced(&self, by: &Arc<Health>) -> bool {
+            self.index.watch();
+            !Arc::ptr_eq(&self.health(), by)
+        }
+
+        /// Whether a new engine answers, soon.
+        fn answers(&self) -> bool {
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < Duration::from_secs(20) {
+                self.index.put(&self.repository, &[self.manifest], &self.manifest);
+                if self.index.get(&self.repository, &self.manifest) == Some(self.manifest) {
+                    return true;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            false
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_hangs_is_waited_for_once_and_replaced_after_half_a_minute() {
+        let scene = hung();
+        let (old, begun) = (scene.health(), std::time::Instant::now());
+        assert_eq!(scene.index.get(&scene.repository, &scene.manifest), None);
+        assert!(begun.elapsed() >= PATIENCE);
+        tokio::time::advance(PATIENCE + Duration::from_millis(2)).await;
+        assert_eq!(scene.index.get(&scene.repository, &scene.manifest), None);
+        assert_eq!(scene.queue.try_iter().count(), 1, "the second one has not asked");
+        assert!(!scene.is_replaced(&old));
+        tokio::time::advance(STALL).await;
+        assert!(scene.is_replaced(&old) && old.abandoned.load(Ordering::Acquire));
+        assert!(scene.answers());
+        assert!(scene.folder.path().join(super::folder()).exists());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_has_ended_is_tried_again_after_a_minute() {
+        let scene = hung();
+        let old = scene.health();
+        old.serving.store(false, Ordering::Release);
+        old.ended.store(true, Ordering::Release);
+        tokio::time::advance(RETRY).await;
+        assert!(!scene.is_replaced(&old));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(scene.is_replaced(&old));
+        assert!(scene.answers());
+    }
+}
