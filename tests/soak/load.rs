@@ -34,7 +34,7 @@ pub enum Kind {
 }
 
 /// What is stored costs memory, and small manifests are removed last: with ever new ones the process would grow with its store.
-const PUSHED: u64 = 1000;
+const PUSHED: u64 = 100;
 
 pub const KINDS: [Kind; 15] = [
     Kind::Tag,
