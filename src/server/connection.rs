@@ -17,6 +17,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -24,8 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// More headers than any client sends; more are answered 431.
 const MAX_HEADERS: usize = 100;
@@ -34,6 +35,10 @@ pub(super) const MAX_STREAMS: u32 = 128;
 /// How often a silent HTTP/2 client is asked whether it is still there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WITHIN: Duration = Duration::from_secs(20);
+/// So long a connection has had no request when it is closed for the next one, where all that there may be are open; and how often
+/// such a one is looked for.
+const GIVES_WAY: Duration = Duration::from_secs(1);
+const CROWDED_LOOK: Duration = Duration::from_millis(250);
 /// hyper accepts no smaller bound on a head.
 const LEAST_HEADER_BYTES: usize = 8 << 10;
 /// A timer that is of no use now looks again after this.
@@ -118,7 +123,12 @@ impl Server {
             async move { drain.begun().await }
         });
         let mut listeners = self.listeners;
+        let mut open = HashMap::new();
         loop {
+            let crowded = slots.available_permits() == 0;
+            if crowded {
+                give_way(&open);
+            }
             let next = async {
                 let slot = Arc::clone(&slots).acquire_owned().await;
                 (slot, listeners.accept().await)
@@ -126,22 +136,43 @@ impl Server {
             let (slot, (stream, peer)) = tokio::select! {
                 biased;
                 () = &mut begun => break,
-                Some(ended) = connections.join_next() => {
-                    note(ended);
+                Some(ended) = connections.join_next_with_id() => {
+                    open.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
+                    note(ended.map(|_| ()));
                     continue;
                 }
                 accepted = next => accepted,
+                () = sleep(CROWDED_LOOK), if crowded => continue,
             };
-            let driven =
-                drive(stream, peer, handler.clone(), self.limits.clone(), Arc::clone(&self.stats), drain.clone());
+            let watch = Arc::new(Watch::new(&self.limits));
+            let driven = drive(
+                stream,
+                peer,
+                handler.clone(),
+                builder(&self.limits),
+                Arc::clone(&watch),
+                Arc::clone(&self.stats),
+                drain.clone(),
+            );
             let counted = Counted::new(self.open.as_ref());
-            connections.spawn(async move {
+            let task = connections.spawn(async move {
                 driven.await;
                 drop((slot, counted));
             });
+            open.insert(task.id(), (watch, task));
         }
         drop(listeners);
         finish(connections, &mut drain).await;
+    }
+}
+
+/// Closes the connection that has had no request for longest, if that is long enough: clients keep theirs for later, and reconnect.
+fn give_way(open: &HashMap<Id, (Arc<Watch>, AbortHandle)>) {
+    let idle = open.values().filter_map(|(watch, task)| Some((watch.idle_since()?, task)));
+    if let Some((since, task)) = idle.min_by_key(|(since, _)| *since)
+        && since.elapsed() >= GIVES_WAY
+    {
+        task.abort();
     }
 }
 
@@ -175,11 +206,11 @@ async fn drive<H: Handler>(
     stream: Stream,
     peer: Arc<Peer>,
     handler: H,
-    limits: Limits,
+    builder: auto::Builder<Streams>,
+    watch: Arc<Watch>,
     stats: Arc<SendfileStats>,
     mut drain: Drain,
 ) {
-    let watch = Arc::new(Watch::new(&limits));
     let live = Live::new(stats);
     let io = Io::new(stream, Arc::clone(&watch), Arc::clone(&live));
     let service = service_fn({
@@ -189,7 +220,6 @@ async fn drive<H: Handler>(
             async move { Ok::<_, Infallible>(answer.await) }
         }
     });
-    let builder = builder(&limits);
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut begun = pin!(drain.begun());
     let mut draining = false;

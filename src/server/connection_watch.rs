@@ -92,6 +92,13 @@ impl Watch {
         if state.draining && grace < deadline { Some((grace, Patience::Drain)) } else { Some((deadline, patience)) }
     }
 
+    /// Since when the connection has been waiting for its next request.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let state = self.state();
+        let is_idle = state.requested && state.answers == 0 && state.head.is_none() && !state.blocked;
+        is_idle.then_some(state.progress)
+    }
+
     pub(super) fn received(&self) {
         let mut state = self.state();
         // HTTP/2 talks between requests too, so only the first head can be told from that.

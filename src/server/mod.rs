@@ -42,6 +42,8 @@ mod body_tests;
 #[cfg(test)]
 mod connection_tests;
 #[cfg(test)]
+mod http2_tests;
+#[cfg(test)]
 #[cfg(unix)]
 mod listen_tests;
 #[cfg(test)]
