@@ -173,6 +173,9 @@ impl Inner {
             return Made { freed, ..Made::default() };
         }
         let is_continued = queue.is_some();
+        if is_continued {
+            self.touch_children();
+        }
         let Queue { blobs, bytes: evictable, held, made } = queue.get_or_insert_with(|| self.candidates());
         let held = *held;
         if !is_continued && freed + *evictable < shortage.must {
