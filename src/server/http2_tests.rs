@@ -1,6 +1,7 @@
 //! HTTP/2 with prior knowledge at the socket: its streams, its windows, its pings.
 
 use super::body::BodyOutcome;
+use super::connection::MAX_STREAMS;
 use super::connection_tests::{Drip, answer, connect, quick, start};
 use super::*;
 use crate::config::Limits;
@@ -56,7 +57,7 @@ async fn an_http2_client_that_opens_no_window_is_closed() {
 
 #[tokio::test]
 async fn an_http2_connection_has_a_bound_on_streams_and_the_next_one_waits() {
-    const STREAMS: usize = super::connection::MAX_STREAMS as usize;
+    const STREAMS: usize = MAX_STREAMS as usize;
     let (sender, mut asked) = mpsc::unbounded_channel();
     let server = start(Limits::default(), move |_| {
         let (answer, wait) = tokio::sync::oneshot::channel::<()>();

@@ -101,7 +101,7 @@ pub(super) fn list(key: &ListKey) -> PathBuf {
     Path::new(LISTS).join(format!("{}-{}", key.kind(), hash.hex()))
 }
 
-fn folder(repository: &Repository) -> PathBuf {
+pub(super) fn folder(repository: &Repository) -> PathBuf {
     let mut path = registry(&repository.registry);
     path.extend(repository.name.as_str().split('/').map(encode));
     path

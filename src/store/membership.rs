@@ -12,7 +12,7 @@ use crate::oci::{Digest, Manifest, Repository};
 use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
 
-/// Digests and repositories remembered: some 20 MiB.
+/// Digests and repositories remembered, one whose links speak for nothing included: some 20 MiB.
 const REMEMBERED: usize = 200_000;
 
 /// What is known in memory.
@@ -63,10 +63,6 @@ impl Members {
 
     /// Something that was read from the files when `generation` was the current one.
     fn learn(&self, repository: &Repository, digests: &[Digest], generation: u64, complete: bool) {
-        // There is no end to the names of repositories that have nothing, and to look again costs little.
-        if digests.is_empty() {
-            return;
-        }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.generation == generation && known.add(repository, digests) && complete {
             known.repositories.entry(repository.clone()).or_default().complete = true;
@@ -113,7 +109,10 @@ impl Inner {
         }
         let generation = self.members.generation();
         let all = self.members_on_disk(repository)?;
-        self.members.learn(repository, &all, generation, true);
+        // There is no end to the names of repositories that have no links at all, and to look for theirs again costs little.
+        if self.files.disk.metadata(&layout::folder(repository)).is_ok() {
+            self.members.learn(repository, &all, generation, true);
+        }
         Ok(all.contains(digest))
     }
 
@@ -207,7 +206,10 @@ mod tests {
         drop(known);
         members.forget(&b);
         assert_eq!(members.known.read().unwrap().remembered, 0);
-        members.learn(&repository("made-up"), &[], members.generation(), true);
-        assert!(members.known.read().unwrap().repositories.is_empty());
+        // Repositories whose links speak for nothing any more.
+        for number in 0..REMEMBERED + 5 {
+            members.learn(&repository(&format!("empty/{number}")), &[], members.generation(), true);
+        }
+        assert!(members.known.read().unwrap().repositories.len() < REMEMBERED);
     }
 }

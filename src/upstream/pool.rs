@@ -401,14 +401,19 @@ mod tests {
         Connector::new("test", None, &environment(), Resolver::of_system(), Duration::from_secs(5)).unwrap()
     }
 
+    /// `GET /x` at the server.
+    fn question(server: &Server) -> (Origin, Outgoing) {
+        let url: Uri = format!("{}/x", server.url()).parse().unwrap();
+        let origin = Origin::of(&url).unwrap();
+        (origin, Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() })
+    }
+
     #[tokio::test]
     async fn a_full_host_says_when_to_come_back_and_recovers() {
         let server = Server::start(|_| reply(200, &[], "0123")).await;
         let mut pool = Pool::new(connector(), 1, Duration::from_secs(5));
         pool.wait = Duration::from_millis(50);
-        let url: Uri = format!("{}/x", server.url()).parse().unwrap();
-        let origin = Origin::of(&url).unwrap();
-        let outgoing = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() };
+        let (origin, outgoing) = question(&server);
         let held = pool.send(&outgoing, &origin, Share::Download, || Ok(())).await.unwrap();
         for share in [Share::Download, Share::Small] {
             let failure = pool.send(&outgoing, &origin, share, || Ok(())).await.err().unwrap();
@@ -424,9 +429,7 @@ mod tests {
     async fn what_may_not_be_sent_after_the_wait_is_not_and_takes_no_place() {
         let server = Server::start(|_| reply(200, &[], "0123")).await;
         let pool = Pool::new(connector(), 1, Duration::from_secs(5));
-        let url: Uri = format!("{}/x", server.url()).parse().unwrap();
-        let origin = Origin::of(&url).unwrap();
-        let outgoing = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() };
+        let (origin, outgoing) = question(&server);
         let refused = || Err(Failure::new(ErrorKind::Throttled { retry_after: None }, "another one was refused"));
         assert!(pool.send(&outgoing, &origin, Share::Small, refused).await.is_err());
         assert!(pool.reserve(&origin, Share::Upload, refused).await.is_err());
@@ -438,9 +441,7 @@ mod tests {
     async fn a_kept_connection_is_used_for_a_minute_and_not_after() {
         let server = Server::start(|_| reply(200, &[], "0123")).await;
         let pool = Pool::new(connector(), 2, Duration::from_secs(5));
-        let url: Uri = format!("{}/x", server.url()).parse().unwrap();
-        let origin = Origin::of(&url).unwrap();
-        let outgoing = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() };
+        let (origin, outgoing) = question(&server);
         for (age, kept) in [(IDLE.saturating_sub(Duration::from_secs(1)), true), (IDLE, false)] {
             let head = pool.send(&outgoing, &origin, Share::Small, || Ok(())).await.unwrap();
             head.response.into_body().collect().await.unwrap();

@@ -1,10 +1,11 @@
 //! Making room while everything goes on. `docs/testing.md` says how to run these at full size.
 
-use crate::common::{Bench, content, fill, open, settings, sha256, until_async, walked};
+use crate::common::{Bench, content, fill, link, open, repository, settings, sha256, until_async, walked};
 use larder::config::StoreSettings;
 use larder::oci::Digest;
 use larder::store::disk::sim::SimDisk;
 use larder::store::{IngestError, Refusal};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +107,9 @@ async fn what_is_used_during_a_long_eviction_stays() {
     for seed in 0..COUNT {
         fill(&store, &content(seed, SMALL)).await;
     }
+    let some = |seeds: Range<u64>| -> Vec<Digest> { seeds.map(|seed| sha256(&content(seed, SMALL))).collect() };
+    let (used, named) = (some(200..210), some(210..220));
+    let manifest = link(&store, &repository("a"), &named).await;
     disk.set_removal(Duration::from_millis(5));
     let eviction = {
         let store = store.clone();
@@ -113,13 +117,13 @@ async fn what_is_used_during_a_long_eviction_stays() {
     };
     let evicted = || metrics.store_evictions.with_label_values(&["space"]).get();
     until_async("the eviction has begun", async || evicted() > 0).await;
-    let used: Vec<Digest> = (200..210).map(|seed| sha256(&content(seed, SMALL))).collect();
     for digest in &used {
         assert!(store.blob(digest).await.unwrap().is_some());
     }
+    store.used(&manifest);
     eviction.await.unwrap().unwrap();
     assert!(evicted() > 220, "{}", evicted());
-    for digest in &used {
+    for digest in used.iter().chain(&named) {
         assert!(store.blob(digest).await.unwrap().is_some());
     }
 }
