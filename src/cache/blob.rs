@@ -11,7 +11,7 @@ use super::parts::{FOLLOW_WAIT, OWN_REQUESTS, Parts};
 use super::sources::Source;
 use super::transfer::Transfer;
 use super::want::{Want, Wanted, begins_sound, from_file, resolve};
-use super::{Cache, Inner, heard, lock};
+use super::{Cache, Inner, heard};
 use crate::oci::{ByteRange, Code, Digest, Reference, Repository};
 use crate::telemetry::CacheStatus;
 use crate::upstream::UpstreamError;
@@ -261,7 +261,7 @@ impl Cache {
             }
             End::Failed(error) => Err(self.failure(asked, fill, error).await),
             End::Bypassed(spare) => {
-                let spare = lock(&spare).take();
+                let spare = spare.lock().take();
                 self.bypass(asked, fill, spare).await
             }
         }

@@ -1,9 +1,9 @@
-use super::lock;
 use super::tasks::Tasks;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// At most one piece of work under way per key; everybody who asks meanwhile gets its result.
@@ -46,7 +46,7 @@ where
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let mut running = lock(&self.running);
+        let mut running = self.running.lock();
         if let Some(result) = running.get(&key) {
             return Seat { first: false, result: result.clone() };
         }
@@ -73,7 +73,7 @@ struct Landing<K: Eq + Hash, V> {
 
 impl<K: Eq + Hash, V> Drop for Landing<K, V> {
     fn drop(&mut self) {
-        lock(&self.running).remove(&self.key);
+        self.running.lock().remove(&self.key);
     }
 }
 

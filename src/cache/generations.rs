@@ -10,12 +10,12 @@
 //! own result replaces it. Repositories share a fixed number of counters, so that memory does not grow with their names; two that
 //! share one now and then fetch an answer more than they would have to.
 
-use super::lock;
 use crate::oci::{Registry, Repository, Tag};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard};
 
 /// Counters that repositories share.
@@ -154,7 +154,7 @@ impl Generations {
     /// A write is about to be forwarded.
     pub(super) fn begin(self: &Arc<Self>, repository: &Repository, touch: Touch) -> Write {
         let flying = Arc::new(Flying { touch, disturbed: AtomicBool::new(false) });
-        let mut under_way = lock(&self.under_way);
+        let mut under_way = self.under_way.lock();
         let others = under_way.entry(repository.clone()).or_default();
         for other in others.iter().filter(|other| other.touch.conflicts(&flying.touch)) {
             other.disturbed.store(true, Ordering::SeqCst);
@@ -190,7 +190,7 @@ impl Write {
 
 impl Drop for Write {
     fn drop(&mut self) {
-        let mut under_way = lock(&self.generations.under_way);
+        let mut under_way = self.generations.under_way.lock();
         if let Some(others) = under_way.get_mut(&self.repository) {
             others.retain(|other| !Arc::ptr_eq(other, &self.flying));
             if others.is_empty() {
@@ -255,7 +255,7 @@ mod tests {
         let during = generations.current(&it);
         drop(write);
         assert!(generations.keep(&it, during).await.is_none());
-        assert!(lock(&generations.under_way).is_empty());
+        assert!(generations.under_way.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,12 +11,13 @@ use super::flight::Flights;
 use super::freshness::Age;
 use super::generations::Generation;
 use super::memory::{OVERHEAD, items};
-use super::{Cache, Inner, lock};
+use super::{Cache, Inner};
 use crate::oci::{Code, Registry, Repository};
 use crate::upstream::{AcrAnswer, AcrRequest};
+use parking_lot::Mutex;
 use quick_cache::{Weighter, sync};
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// A question, in upstream's words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,7 +69,7 @@ impl Metadata {
 
     /// Whether the upstream's list of repositories has been asked for since this was last called.
     pub(super) fn take_catalogue(&self, registry: &Registry) -> bool {
-        lock(&self.catalogues).remove(registry)
+        self.catalogues.lock().remove(registry)
     }
 }
 
@@ -88,7 +89,7 @@ impl Cache {
         let name = request.repository.clone();
         let repository = name.map(|name| Repository { registry: registry.clone(), name });
         if repository.is_none() {
-            lock(&self.0.metadata.catalogues).insert(registry.clone());
+            self.0.metadata.catalogues.lock().insert(registry.clone());
         }
         let generation = self.0.generations.current_of(registry, repository.as_ref());
         let question =

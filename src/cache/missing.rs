@@ -1,9 +1,8 @@
 //! What was asked of sealed upstreams and is not stored: what to bring in the next time there is a way.
 
-use super::lock;
 use crate::oci::{Reference, Repository};
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::SystemTime;
 
 /// References remembered at once; more are refused all the same, and not remembered.
@@ -28,7 +27,7 @@ pub(super) struct MissingList(Mutex<HashMap<(Repository, Reference), (u64, Syste
 impl MissingList {
     /// Notes one request in vain; the first for a reference is logged.
     pub(super) fn note(&self, repository: &Repository, reference: &Reference) {
-        let mut entries = lock(&self.0);
+        let mut entries = self.0.lock();
         let key = (repository.clone(), reference.clone());
         let full = entries.len() >= ENTRIES;
         if let Some((times, last)) = entries.get_mut(&key) {
@@ -41,7 +40,7 @@ impl MissingList {
 
     /// All of them, those asked for most often first.
     pub(super) fn list(&self) -> Vec<Missing> {
-        let entries = lock(&self.0);
+        let entries = self.0.lock();
         let mut list: Vec<Missing> = entries
             .iter()
             .map(|((repository, reference), (times, last))| Missing {

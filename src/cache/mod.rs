@@ -67,7 +67,7 @@ use generations::{Generation, Generations};
 use outlook::Outlook;
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// The cache; a cheap clone.
 #[derive(Clone)]
@@ -189,9 +189,4 @@ impl Inner {
 /// Logs a failure of the store, which never fails a pull: what cannot be read is absent, what cannot be kept is not kept.
 fn heard<T>(attempt: &str, what: impl Display, result: Result<T, StoreError>) -> Option<T> {
     result.inspect_err(|error| tracing::error!(%error, "could not {attempt} {what}")).ok()
-}
-
-/// A lock whose holder panicked guards nothing half written: every change under one is complete in itself.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,16 +2,16 @@ use crate::config::UpstreamSettings;
 use crate::oci::Repository;
 use crate::telemetry::Metrics;
 use crate::upstream::{ErrorKind, Upstream, UpstreamError};
+use parking_lot::Mutex;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 
 use super::condition::Condition;
 use super::freshness::FreshnessRules;
-use super::lock;
 use super::reach::Reach;
 use super::withdrawn::{Refusal, Withdrawn};
 
@@ -68,7 +68,7 @@ impl Outlook {
 
     /// Why stored content goes out although it is out of date.
     pub(super) fn outage(&self) -> Arc<str> {
-        lock(&self.trouble).clone().unwrap_or_else(|| "no answer in time".into())
+        self.trouble.lock().clone().unwrap_or_else(|| "no answer in time".into())
     }
 
     /// A request waited in vain.
@@ -131,12 +131,12 @@ impl Outlook {
 
     /// How it does, for a person.
     pub(super) fn condition(&self) -> Condition {
-        let mut withheld: Vec<_> = lock(&self.withdrawn).refused().cloned().collect();
+        let mut withheld: Vec<_> = self.withdrawn.lock().refused().cloned().collect();
         withheld.sort();
         Condition {
             sealed: self.sealed,
             away: self.is_away(),
-            problem: lock(&self.trouble).clone(),
+            problem: self.trouble.lock().clone(),
             hindrances: self.upstream.hindrances(),
             withheld,
         }
@@ -181,25 +181,25 @@ impl Outlook {
     fn failed(&self, repository: Option<&Repository>, error: &UpstreamError) {
         match (error.kind(), repository) {
             (ErrorKind::RepositoryRefused { .. }, Some(repository)) => self.withdraw(repository, error),
-            _ if error.is_outage() => *lock(&self.trouble) = Some(error.to_string().into()),
+            _ if error.is_outage() => *self.trouble.lock() = Some(error.to_string().into()),
             _ => self.answered(),
         }
     }
 
     /// Whether `repository` was, or may have been, refused to a working token and has not been allowed since.
     pub(super) fn is_withdrawn(&self, repository: &Repository) -> bool {
-        lock(&self.withdrawn).contains(repository)
+        self.withdrawn.lock().contains(repository)
     }
 
     fn answered(&self) {
-        *lock(&self.trouble) = None;
+        *self.trouble.lock() = None;
         if self.slow.load(Ordering::Relaxed) && self.slow.swap(false, Ordering::Relaxed) {
             tracing::info!(upstream = %self.upstream.name(), "upstream answers again");
         }
     }
 
     fn withdraw(&self, repository: &Repository, error: &UpstreamError) {
-        let refusal = lock(&self.withdrawn).refuse(repository);
+        let refusal = self.withdrawn.lock().refuse(repository);
         match refusal {
             Refusal::First => tracing::warn!(
                 repo.name = %repository, %error,
@@ -215,7 +215,7 @@ impl Outlook {
     }
 
     fn restore(&self, repository: &Repository) {
-        if lock(&self.withdrawn).allow(repository) {
+        if self.withdrawn.lock().allow(repository) {
             tracing::info!(repo.name = %repository, "upstream allows the repository again");
         }
     }

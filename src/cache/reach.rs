@@ -6,10 +6,11 @@
 //! by a download that has to make room, and by `watch`. Blobs are judged by themselves, since they come from a storage host
 //! of their own.
 
+use super::Inner;
 use super::outlook::Outlook;
-use super::{Inner, lock};
 use crate::upstream::{ErrorKind, UpstreamError};
-use std::sync::{Arc, Mutex, Weak};
+use parking_lot::Mutex;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
@@ -82,9 +83,9 @@ impl Reach {
     /// A request was answered; `blob`: with a blob's bytes.
     pub(super) fn answered(&self, blob: bool) {
         let now = Instant::now();
-        lock(&self.registry).answered(now);
+        self.registry.lock().answered(now);
         if blob {
-            lock(&self.blobs).answered(now);
+            self.blobs.lock().answered(now);
         }
     }
 
@@ -95,42 +96,42 @@ impl Reach {
             return;
         }
         if !error.is_outage() {
-            lock(&self.registry).answered(Instant::now());
+            self.registry.lock().answered(Instant::now());
         } else if blob {
-            lock(&self.blobs).failed(Instant::now());
+            self.blobs.lock().failed(Instant::now());
         } else {
-            lock(&self.registry).failed(Instant::now());
+            self.registry.lock().failed(Instant::now());
         }
     }
 
     /// Whether it cannot give now what it has given.
     pub(super) fn is_away(&self) -> bool {
         let now = Instant::now();
-        let registry = lock(&self.registry);
+        let registry = self.registry.lock();
         if registry.outage.is_some() || registry.is_recovering(now) {
             return true;
         }
         drop(registry);
-        let blobs = lock(&self.blobs);
+        let blobs = self.blobs.lock();
         blobs.is_recovering(now) || blobs.outage.as_ref().is_some_and(|outage| now - outage.last < BLOB_NEWS)
     }
 
     /// Whether nobody has heard of it lately, so that it may be away.
     pub(super) fn is_unheard_of(&self) -> bool {
-        !lock(&self.registry).heard_within(NEWS, Instant::now())
+        !self.registry.lock().heard_within(NEWS, Instant::now())
     }
 
     fn is_to_be_asked(&self) -> bool {
-        !lock(&self.registry).heard_within(RECENT, Instant::now())
+        !self.registry.lock().heard_within(RECENT, Instant::now())
     }
 
     fn is_in_outage(&self) -> bool {
-        lock(&self.registry).outage.is_some()
+        self.registry.lock().outage.is_some()
     }
 
     /// No answer has come in time, whatever comes later.
     fn kept_waiting(&self) {
-        lock(&self.registry).failed(Instant::now());
+        self.registry.lock().failed(Instant::now());
     }
 }
 
@@ -233,7 +234,7 @@ mod tests {
     async fn storage_that_fails_is_not_excused_by_a_registry_that_answers() {
         let reach = Reach::default();
         reach.answered(true);
-        lock(&reach.blobs).failed(Instant::now());
+        reach.blobs.lock().failed(Instant::now());
         reach.answered(false);
         assert!(reach.is_away());
         // Nobody asks for another blob: it is not believed for ever.

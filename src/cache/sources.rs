@@ -1,11 +1,11 @@
 //! The ways to one content: every repository through which somebody who may have it came.
 
 use super::generations::Generation;
-use super::lock;
 use super::outlook::Outlook;
 use crate::oci::Repository;
 use crate::upstream::UpstreamError;
-use std::sync::{Arc, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 
 /// A way to a content through which an allowed reader came.
 #[derive(Clone, Debug)]
@@ -100,6 +100,6 @@ impl Sources {
     }
 
     fn lock(&self) -> MutexGuard<'_, Ways> {
-        lock(&self.0)
+        self.0.lock()
     }
 }

@@ -1,6 +1,5 @@
-use super::lock;
+use parking_lot::Mutex;
 use std::future::Future;
-use std::sync::Mutex;
 use tokio::task::JoinSet;
 
 /// The owner of the cache's background work: fills, revalidations, fetches that outlive the request that began them.
@@ -12,7 +11,7 @@ pub(super) struct Tasks(Mutex<JoinSet<()>>);
 impl Tasks {
     /// Runs `work` to its end, whoever waits for it or leaves.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let mut running = lock(&self.0);
+        let mut running = self.0.lock();
         while running.try_join_next().is_some() {}
         running.spawn(work);
     }

@@ -7,21 +7,21 @@ use super::catalogue::Entry;
 use super::check::Check;
 use super::disk::{Access, DiskFile, read_exact_at};
 use super::error::StoreError;
-use super::files::{is_absent, lock, parent};
+use super::files::{is_absent, parent};
 use super::inner::Inner;
 use super::layout;
 use super::pieces::{PIECE, Rehash};
 use crate::oci::{Digest, Hasher, MAX_MANIFEST};
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long a reader waits for whoever is changing the file of a blob: two seconds in all.
-const LOCK_PAUSE: Duration = Duration::from_millis(1);
-const LOCK_TRIES: u32 = 2000;
+/// How long a reader waits for whoever is changing the file of a blob.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One lock per digest, shared by a few.
 pub(super) struct DigestLocks([Mutex<()>; 64]);
@@ -33,21 +33,14 @@ impl DigestLocks {
 
     pub(super) fn lock(&self, digest: &Digest) -> MutexGuard<'_, ()> {
         let first = digest.as_bytes().first().copied().unwrap_or_default();
-        lock(&self.0[usize::from(first) % self.0.len()])
+        self.0[usize::from(first) % self.0.len()].lock()
     }
 
     /// The same for a reader, who does not wait long for a writer whose disk may not answer.
     fn lock_soon(&self, digest: &Digest) -> Result<MutexGuard<'_, ()>, StoreError> {
         let first = digest.as_bytes().first().copied().unwrap_or_default();
         let mutex = &self.0[usize::from(first) % self.0.len()];
-        for _ in 0..LOCK_TRIES {
-            match mutex.try_lock() {
-                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-                Ok(guard) => return Ok(guard),
-                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
-            }
-        }
-        Err(StoreError::Hung { patience: LOCK_PAUSE * LOCK_TRIES })
+        mutex.try_lock_for(LOCK_PATIENCE).ok_or(StoreError::Hung { patience: LOCK_PATIENCE })
     }
 }
 

@@ -4,14 +4,14 @@
 //! carries last use over a restart; it is written in batches by the upkeep.
 
 use super::blob::{Blob, BlobFile, Observer};
-use super::files::lock;
 use super::pieces::Checked;
 use super::policy::{ONE_USE_MILLIS, Standing};
 use crate::oci::Digest;
+use parking_lot::{Mutex, RwLock};
 use prometheus::IntGauge;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Files kept open for the next reader. Small against the usual limit of 1024 per process.
@@ -137,15 +137,15 @@ impl Entry {
 
     /// The file, if somebody has it open.
     pub(super) fn open_file(&self) -> Option<BlobFile> {
-        lock(&self.file).file()
+        self.file.lock().file()
     }
 
     pub(super) fn set_file(&self, file: &BlobFile) {
-        *lock(&self.file) = file.observer();
+        *self.file.lock() = file.observer();
     }
 
     pub(super) fn holders(&self) -> usize {
-        lock(&self.file).holders()
+        self.file.lock().holders()
     }
 }
 
@@ -175,16 +175,16 @@ impl Catalogue {
     }
 
     pub(super) fn len(&self) -> u64 {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).len() as u64
+        self.entries.read().len() as u64
     }
 
     pub(super) fn get(&self, digest: &Digest) -> Option<Arc<Entry>> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+        self.entries.read().get(digest).cloned()
     }
 
     /// Takes in an entry; gives back the one whose place it took.
     pub(super) fn insert(&self, digest: Digest, entry: Arc<Entry>) -> Option<Arc<Entry>> {
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.write();
         let old = entries.insert(digest, entry);
         self.gauge.set(i64::try_from(entries.len()).unwrap_or(i64::MAX));
         old
@@ -192,7 +192,7 @@ impl Catalogue {
 
     pub(super) fn remove(&self, digest: &Digest) -> Option<Arc<Entry>> {
         drop(self.close(digest));
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.write();
         let old = entries.remove(digest);
         self.gauge.set(i64::try_from(entries.len()).unwrap_or(i64::MAX));
         old
@@ -200,9 +200,9 @@ impl Catalogue {
 
     /// Forgets every blob, and closes the files kept open.
     pub(super) fn clear(&self) {
-        let open = std::mem::take(&mut *self.open.write().unwrap_or_else(PoisonError::into_inner));
+        let open = std::mem::take(&mut *self.open.write());
         drop(open);
-        self.entries.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.entries.write().clear();
         self.gauge.set(0);
     }
 
@@ -211,14 +211,14 @@ impl Catalogue {
     }
 
     pub(super) fn those(&self, mut which: impl FnMut(&Entry) -> bool) -> Vec<(Digest, Arc<Entry>)> {
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries.read();
         let those = entries.iter().filter(|(_, entry)| which(entry));
         those.map(|(digest, entry)| (*digest, Arc::clone(entry))).collect()
     }
 
     /// The blob, if its file is open. Marks it used.
     pub(super) fn hit(&self, digest: &Digest) -> Option<Blob> {
-        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let open = self.open.read();
         let slot = open.slots.get(digest)?;
         slot.entry.touch();
         slot.used.store(true, Ordering::Relaxed);
@@ -228,7 +228,7 @@ impl Catalogue {
     /// Keeps a blob's file open for the next reader.
     pub(super) fn keep_open(&self, blob: &Blob, entry: Arc<Entry>) {
         let mut closed = Vec::new();
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.write();
         while open.slots.len() >= OPEN_FILES {
             let Some(oldest) = open.order.pop_front() else { break };
             match open.slots.get(&oldest) {
@@ -247,13 +247,13 @@ impl Catalogue {
 
     /// Whether somebody besides the catalogue holds the blob's file open.
     pub(super) fn has_reader(&self, digest: &Digest, entry: &Entry) -> bool {
-        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let open = self.open.read();
         entry.holders() > usize::from(open.slots.contains_key(digest))
     }
 
     /// Closes the file kept open for a blob, if no reader has it. `false`: one has.
     pub(super) fn close_unread(&self, digest: &Digest, entry: &Entry) -> bool {
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.write();
         if entry.holders() > usize::from(open.slots.contains_key(digest)) {
             return false;
         }
@@ -264,7 +264,7 @@ impl Catalogue {
     }
 
     fn close(&self, digest: &Digest) -> Option<Slot> {
-        Self::take(&mut self.open.write().unwrap_or_else(PoisonError::into_inner), digest)
+        Self::take(&mut self.open.write(), digest)
     }
 
     fn take(open: &mut OpenFiles, digest: &Digest) -> Option<Slot> {

@@ -6,7 +6,7 @@
 
 use super::catalogue::{Entry, millis};
 use super::error::{Refusal, StoreError};
-use super::files::{Replaced, is_absent, is_full, lock};
+use super::files::{Replaced, is_absent, is_full};
 use super::inner::Inner;
 use super::layout;
 use super::policy;
@@ -56,7 +56,7 @@ impl Inner {
         if let Ok(reservation) = self.try_reserve(bytes) {
             return Ok(reservation);
         }
-        let _one = lock(&self.evicting);
+        let _one = self.evicting.lock();
         let held = match self.try_reserve(bytes) {
             Ok(reservation) => return Ok(reservation),
             Err(shortage) => self.make_room(&shortage, &mut None).held,
@@ -86,7 +86,7 @@ impl Inner {
 
     /// Removes for a reservation of `bytes` what can be removed in a short while. `true`: it takes longer, call again.
     fn make_some_room(&self, bytes: u64, queue: &mut Option<Queue>) -> bool {
-        let _one = lock(&self.evicting);
+        let _one = self.evicting.lock();
         self.try_reserve(bytes).is_err_and(|shortage| self.make_room(&shortage, queue).unfinished)
     }
 
@@ -116,8 +116,8 @@ impl Inner {
 
     /// Removes what was not used for longest for a disk that takes nothing more; whether anything went.
     fn relieve(&self, bytes: u64) -> bool {
-        let _one = lock(&self.evicting);
-        if lock(&self.futile).is_some_and(|(until, least)| bytes >= least && Instant::now() < until) {
+        let _one = self.evicting.lock();
+        if self.futile.lock().is_some_and(|(until, least)| bytes >= least && Instant::now() < until) {
             return false;
         }
         let before = self.space.used();
@@ -131,7 +131,7 @@ impl Inner {
     }
 
     fn set_futile(&self, least: u64) {
-        *lock(&self.futile) = Some((Instant::now() + FUTILE, least));
+        *self.futile.lock() = Some((Instant::now() + FUTILE, least));
     }
 
     /// Removes what is over the limit or over the high watermark, so that a download seldom waits for it.
@@ -140,7 +140,7 @@ impl Inner {
         let Some(mut shortage) = self.space.over_high() else { return };
         let mut queue = None;
         while !self.is_closing() {
-            let _one = lock(&self.evicting);
+            let _one = self.evicting.lock();
             let made = self.make_room(&shortage, &mut queue);
             shortage.goal = shortage.goal.saturating_sub(made.freed);
             if !made.unfinished {

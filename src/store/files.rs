@@ -8,12 +8,13 @@ use super::error::StoreError;
 use super::layout;
 use super::space::Space;
 use crate::config::Sync;
+use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Folders remembered as made and synced; beyond that they are forgotten and looked at again.
 const KNOWN_FOLDERS: usize = 10_000;
@@ -30,10 +31,6 @@ pub(super) struct Files {
     /// One at a time changes a file, so that the bytes before and after are those that it found and left.
     changing: [Mutex<()>; 64],
     next_temporary: AtomicU64,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Files {
@@ -99,7 +96,7 @@ impl Files {
     /// Makes a folder and those above it, and makes sure that they survive a crash: also one that was there already, since
     /// the process that made it may have been killed before it could.
     pub(super) fn make_folder(&self, folder: &Path) -> Result<(), StoreError> {
-        if lock(&self.known).contains(folder) {
+        if self.known.lock().contains(folder) {
             return Ok(());
         }
         let mut above: Vec<&Path> = folder.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
@@ -112,7 +109,7 @@ impl Files {
                 _ => self.sync_folder(parent(path))?,
             }
         }
-        let mut known = lock(&self.known);
+        let mut known = self.known.lock();
         if known.len() >= KNOWN_FOLDERS {
             known.clear();
         }
@@ -123,7 +120,7 @@ impl Files {
     /// A folder made while the walk counts may lie where the walk has passed. It is empty, and so it counts as counted: whoever
     /// fills it adds the bytes.
     fn make_one(&self, folder: &Path) -> io::Result<()> {
-        let mut counted = lock(&self.counted);
+        let mut counted = self.counted.lock();
         self.disk.make_dir(folder)?;
         if let Some(folders) = counted.as_mut() {
             folders.insert(folder.to_owned());
@@ -140,7 +137,7 @@ impl Files {
 
     /// Counts a folder's files, once, with nobody changing one meanwhile. The walk calls it.
     pub(super) fn count_folder(&self, folder: &Path, mut each: impl FnMut(&str)) {
-        let mut counted = lock(&self.counted);
+        let mut counted = self.counted.lock();
         let Some(folders) = counted.as_mut().filter(|folders| !folders.contains(folder)) else { return };
         let mut bytes = 0;
         for entry in self.disk.list(folder).unwrap_or_default().iter().filter(|entry| !entry.is_dir) {
@@ -155,19 +152,19 @@ impl Files {
 
     /// Another folder than before is to be counted from nothing.
     pub(super) fn count_again(&self) {
-        lock(&self.known).clear();
-        *lock(&self.counted) = Some(HashSet::new());
+        self.known.lock().clear();
+        *self.counted.lock() = Some(HashSet::new());
     }
 
     /// The walk has ended: from now on every change counts.
     pub(super) fn all_counted(&self) {
-        *lock(&self.counted) = None;
+        *self.counted.lock() = None;
     }
 
     pub(super) fn write_new(&self, path: &Path, content: &[u8]) -> Result<(), StoreError> {
         let file = match self.disk.open(path, Access::CreateNew) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                lock(&self.known).remove(parent(path));
+                self.known.lock().remove(parent(path));
                 self.make_folder(parent(path))?;
                 self.disk.open(path, Access::CreateNew)
             }
@@ -196,7 +193,7 @@ impl Files {
         let mut renamed = rename();
         if renamed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             // Somebody has removed the folder by hand.
-            lock(&self.known).clear();
+            self.known.lock().clear();
             self.make_folder(folder)?;
             renamed = rename();
         }
@@ -210,8 +207,8 @@ impl Files {
     fn counting(&self, path: &Path, change: impl FnOnce() -> io::Result<(u64, u64)>) -> io::Result<bool> {
         let mut hasher = DefaultHasher::new();
         path.hash(&mut hasher);
-        let _one = lock(&self.changing[usize::from(hasher.finish().to_le_bytes()[0]) % self.changing.len()]);
-        let counted = lock(&self.counted);
+        let _one = self.changing[usize::from(hasher.finish().to_le_bytes()[0]) % self.changing.len()].lock();
+        let counted = self.counted.lock();
         let is_counted = match &*counted {
             Some(folders) => folders.contains(parent(path)),
             None => true,
@@ -303,7 +300,7 @@ mod tests {
         for number in 0..KNOWN_FOLDERS + 5 {
             files.make_folder(&Path::new("repositories").join(number.to_string())).unwrap();
         }
-        assert_eq!(lock(&files.known).len(), 5);
+        assert_eq!(files.known.lock().len(), 5);
         assert_eq!(files.disk.list(Path::new("repositories")).unwrap().len(), KNOWN_FOLDERS + 5);
     }
 }

@@ -1,7 +1,6 @@
 use super::blob::Blob;
 use super::disk::Disk;
 use super::error::{IngestError, OpenError, StoreError};
-use super::files::lock;
 use super::health::Trouble;
 use super::ingest::Ingest;
 use super::inner::Inner;
@@ -69,7 +68,7 @@ impl Store {
             tracing::warn!("the disk does not answer: the store is left as it is, without the last use of its blobs");
             return;
         }
-        let threads = std::mem::take(&mut *lock(&self.0.background));
+        let threads = std::mem::take(&mut *self.0.background.lock());
         for thread in threads {
             thread.stop().await;
         }

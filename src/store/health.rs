@@ -8,16 +8,17 @@
 
 use super::disk::Home;
 use super::error::{Refusal, StoreError};
-use super::files::{is_absent, is_full, lock};
+use super::files::{is_absent, is_full};
 use super::inner::Inner;
 use super::layout;
 use super::upkeep::{Told, alive};
 use super::workers::StuckWatch;
 use crate::telemetry::Metrics;
+use parking_lot::Mutex;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 /// How often it is looked whether jobs come to an end, at most, and how often the disk is tried while it is in trouble.
@@ -97,7 +98,7 @@ impl Health {
     }
 
     pub(super) fn trouble(&self) -> Option<Trouble> {
-        lock(&self.trouble).clone()
+        self.trouble.lock().clone()
     }
 
     pub(super) fn is_well(&self) -> bool {
@@ -123,7 +124,7 @@ impl Health {
 
     fn note(&self, kind: TroubleKind, problem: &str) {
         self.metrics.store_failures.with_label_values(&[kind.as_str()]).inc();
-        let mut trouble = lock(&self.trouble);
+        let mut trouble = self.trouble.lock();
         if kind == TroubleKind::Hung {
             self.hung.store(true, Ordering::Release);
         }
@@ -142,7 +143,7 @@ impl Health {
 
     fn over(&self) {
         self.hung.store(false, Ordering::Release);
-        let mut trouble = lock(&self.trouble);
+        let mut trouble = self.trouble.lock();
         self.well.store(true, Ordering::Release);
         if trouble.take().is_some() {
             self.metrics.store_writable.with_label_values(&[] as &[&str]).set(1);

@@ -1,7 +1,7 @@
 use super::blobs::DigestLocks;
 use super::catalogue::{Catalogue, Entry};
 use super::disk::Lock;
-use super::files::{Files, lock};
+use super::files::Files;
 use super::health::Health;
 use super::index::Index;
 use super::inspect::Inspection;
@@ -16,10 +16,11 @@ use super::workers::Workers;
 use crate::config::StoreSettings;
 use crate::oci::{MAX_MANIFEST, Manifest};
 use crate::telemetry::Metrics;
+use parking_lot::Mutex;
 use prometheus::IntGauge;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use tokio::time::Instant;
 
 /// All parts of an open store.
@@ -104,6 +105,6 @@ impl Inner {
     }
 
     pub(super) fn release_lock(&self) {
-        drop(lock(&self.lock).take());
+        drop(self.lock.lock().take());
     }
 }

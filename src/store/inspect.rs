@@ -6,7 +6,7 @@
 use super::catalogue::Entry;
 use super::disk::Access;
 use super::error::StoreError;
-use super::files::{is_absent, lock};
+use super::files::is_absent;
 use super::inner::Inner;
 use super::layout;
 use super::pieces::Rehash;
@@ -52,7 +52,7 @@ pub struct DamagedBlob {
 impl Inner {
     /// Begins to look at all blobs. `false`: that goes on already.
     pub(super) fn begin_inspection(self: &Arc<Self>, repair: bool) -> Result<bool, StoreError> {
-        let mut state = lock(&self.inspection);
+        let mut state = self.inspection.lock();
         if state.as_ref().is_some_and(|inspection| !inspection.done) {
             return Ok(false);
         }
@@ -63,24 +63,24 @@ impl Inner {
         let begun = Background::start("larder-verify", self, move |weak, told| {
             inspect(weak, told, all, repair);
             if let Some(inner) = weak.upgrade()
-                && let Some(inspection) = &mut *lock(&inner.inspection)
+                && let Some(inspection) = &mut *inner.inspection.lock()
             {
                 inspection.done = true;
             }
         });
         let thread = begun.map_err(StoreError::io("start a thread for", Path::new(layout::BLOBS)))?;
-        let mut threads = lock(&self.background);
+        let mut threads = self.background.lock();
         threads.retain_mut(|thread| !thread.has_ended());
         threads.push(thread);
         Ok(true)
     }
 
     pub(super) fn inspection(&self) -> Option<Inspection> {
-        lock(&self.inspection).clone()
+        self.inspection.lock().clone()
     }
 
     fn note(&self, found: impl FnOnce(&mut Inspection)) {
-        lock(&self.inspection).as_mut().map(found);
+        self.inspection.lock().as_mut().map(found);
     }
 }
 

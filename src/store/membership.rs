@@ -9,8 +9,8 @@ use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
 use super::links::{BlobLink, MANIFEST};
 use crate::oci::{Digest, Manifest, Repository};
+use parking_lot::RwLock;
 use std::collections::{HashMap, HashSet};
-use std::sync::{PoisonError, RwLock};
 
 /// Digests and repositories remembered, one whose links speak for nothing included: some 20 MiB.
 const REMEMBERED: usize = 200_000;
@@ -39,18 +39,18 @@ struct Blobs {
 impl Members {
     /// `Some` if it is known whether the repository has the blob.
     pub(super) fn get(&self, repository: &Repository, digest: &Digest) -> Option<bool> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read();
         let blobs = known.repositories.get(repository)?;
         if blobs.digests.contains(digest) { Some(true) } else { blobs.complete.then_some(false) }
     }
 
     /// Something that was just written to the files, whatever else is known.
     pub(super) fn add(&self, repository: &Repository, digests: &[Digest]) {
-        self.known.write().unwrap_or_else(PoisonError::into_inner).add(repository, digests);
+        self.known.write().add(repository, digests);
     }
 
     pub(super) fn forget(&self, repository: &Repository) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write();
         known.generation += 1;
         if let Some(blobs) = known.repositories.remove(repository) {
             known.remembered -= blobs.digests.len() + 1;
@@ -58,12 +58,12 @@ impl Members {
     }
 
     fn generation(&self) -> u64 {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).generation
+        self.known.read().generation
     }
 
     /// Something that was read from the files when `generation` was the current one.
     fn learn(&self, repository: &Repository, digests: &[Digest], generation: u64, complete: bool) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write();
         if known.generation == generation && known.add(repository, digests) && complete {
             known.repositories.entry(repository.clone()).or_default().complete = true;
         }
@@ -201,15 +201,15 @@ mod tests {
         let (members, a, b) = (Members::default(), repository("a"), repository("b"));
         members.learn(&a, &digests(0, REMEMBERED - 2), members.generation(), true);
         members.add(&b, &digests(0, 2));
-        let known = members.known.read().unwrap();
+        let known = members.known.read();
         assert_eq!((known.remembered, known.repositories.len()), (3, 1));
         drop(known);
         members.forget(&b);
-        assert_eq!(members.known.read().unwrap().remembered, 0);
+        assert_eq!(members.known.read().remembered, 0);
         // Repositories whose links speak for nothing any more.
         for number in 0..REMEMBERED + 5 {
             members.learn(&repository(&format!("empty/{number}")), &[], members.generation(), true);
         }
-        assert!(members.known.read().unwrap().repositories.len() < REMEMBERED);
+        assert!(members.known.read().repositories.len() < REMEMBERED);
     }
 }

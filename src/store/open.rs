@@ -21,10 +21,11 @@ use super::upkeep::Background;
 use super::workers::Workers;
 use crate::config::{StoreSettings, Sync};
 use crate::telemetry::Metrics;
+use parking_lot::Mutex;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const VERSION: &[u8] = b"1\n";
@@ -106,7 +107,7 @@ pub(super) fn open(
     ];
     for thread in threads {
         let thread = thread.map_err(|error| at.io("start the threads of", error))?;
-        super::files::lock(&inner.background).push(thread);
+        inner.background.lock().push(thread);
     }
     Ok(inner)
 }
@@ -119,7 +120,7 @@ impl Inner {
         disk.prepare().map_err(|source| at.io("make the folder of", source))?;
         at.check_version(&**disk)?;
         let held = at.lock(&**disk)?;
-        *super::files::lock(&self.lock) = Some(held);
+        *self.lock.lock() = Some(held);
         let uncounted = self.metrics.store_bytes.with_label_values(&[] as &[&str]);
         let first = Files::new(Arc::clone(disk), Sync::Commit, Arc::new(Space::new(u64::MAX, 0, uncounted)));
         at.furnish(&**disk, &first)?;

@@ -11,9 +11,10 @@ use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
 use super::upkeep::{alive, repository_at};
 use crate::oci::{Digest, Registry, Repository};
+use parking_lot::RwLock;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{OnceLock, Weak};
 
 /// Registries with a bit of their own. Any further ones share the last bit, which is away if one of them is.
 const BITS: usize = 64;
@@ -56,9 +57,9 @@ impl Origins {
 
     pub(super) fn bit(&self, registry: &Registry) -> Registries {
         let place = |names: &[Registry]| names.iter().position(|name| name == registry);
-        let known = place(&self.names.read().unwrap_or_else(PoisonError::into_inner));
+        let known = place(&self.names.read());
         let place = known.unwrap_or_else(|| {
-            let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+            let mut names = self.names.write();
             place(&names).unwrap_or_else(|| {
                 if names.len() < BITS - 1 {
                     names.push(registry.clone());

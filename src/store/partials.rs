@@ -1,10 +1,10 @@
 //! Which ingests there are on disk, and that each has one writer at most.
 
-use super::files::lock;
 use crate::oci::Digest;
+use parking_lot::Mutex;
 use prometheus::IntGauge;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// The partial downloads below `ingest/`.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ impl Partials {
     }
 
     pub(super) fn len(&self) -> u64 {
-        lock(&self.0.files).len() as u64
+        self.0.files.lock().len() as u64
     }
 
     /// Enters a file that an earlier process left.
@@ -38,7 +38,7 @@ impl Partials {
 
     /// Claims the digest for one writer. `None`: somebody has it.
     pub(super) fn claim(&self, digest: Digest) -> Option<Claim> {
-        let mut files = lock(&self.0.files);
+        let mut files = self.0.files.lock();
         let partial = files.entry(digest).or_insert(Partial { len: 0, running: false, allocated: false });
         if partial.running {
             return None;
@@ -52,25 +52,25 @@ impl Partials {
 
     /// Those that nobody is writing.
     pub(super) fn idle(&self) -> Vec<Digest> {
-        let files = lock(&self.0.files);
+        let files = self.0.files.lock();
         files.iter().filter(|(_, partial)| !partial.running).map(|(digest, _)| *digest).collect()
     }
 
     /// Those that nobody is writing and that may have more space than they need.
     pub(super) fn untidy(&self) -> Vec<Digest> {
-        let files = lock(&self.0.files);
+        let files = self.0.files.lock();
         files.iter().filter(|(_, partial)| !partial.running && partial.allocated).map(|(digest, _)| *digest).collect()
     }
 
     /// Whether it is still one of those; from now on it is not.
     pub(super) fn set_tidy(&self, digest: &Digest) -> bool {
-        let mut files = lock(&self.0.files);
+        let mut files = self.0.files.lock();
         let partial = files.get_mut(digest).filter(|partial| !partial.running);
         partial.is_some_and(|partial| std::mem::replace(&mut partial.allocated, false))
     }
 
     fn set(&self, digest: Digest, partial: Option<Partial>) {
-        let mut files = lock(&self.0.files);
+        let mut files = self.0.files.lock();
         match partial {
             Some(partial) => files.insert(digest, partial),
             None => files.remove(&digest),

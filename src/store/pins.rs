@@ -6,17 +6,17 @@
 //! anything has changed; what is linked in between is pinned at once.
 
 use super::error::StoreError;
-use super::files::{Files, lock};
+use super::files::Files;
 use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
 use super::record::Record;
 use super::upkeep::repository_at;
 use crate::oci::{Digest, InvalidDigest, InvalidName, Registry, Repository, RepositoryPattern, Tag};
+use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const KIND: &str = "pins";
@@ -115,12 +115,12 @@ impl Pins {
     /// All pins: those of the configuration, then those that were asked for.
     fn all(&self) -> (Vec<Pin>, Vec<Pin>) {
         let configured = self.configured.iter().cloned().map(Pin::Repositories).collect();
-        (configured, lock(&self.state).asked.clone())
+        (configured, self.state.lock().asked.clone())
     }
 
     fn concern(&self, repository: &Repository) -> bool {
         self.configured.iter().any(|pattern| pattern.matches(repository))
-            || lock(&self.state).asked.iter().any(|pin| match pin {
+            || self.state.lock().asked.iter().any(|pin| match pin {
                 Pin::Repositories(pattern) => pattern.matches(repository),
                 Pin::Tag(..) | Pin::Manifest(..) => false,
             })
@@ -134,7 +134,7 @@ impl Pins {
         children: impl Iterator<Item = Digest>,
     ) {
         let named = |pin: &Pin| matches!(pin, Pin::Manifest(theirs, it) if it == digest && theirs == repository);
-        if self.concern(repository) || self.has(digest) || lock(&self.state).asked.iter().any(named) {
+        if self.concern(repository) || self.has(digest) || self.state.lock().asked.iter().any(named) {
             self.insert(children.chain([*digest]));
         }
     }
@@ -149,12 +149,12 @@ impl Pins {
     /// Whether a tag is pinned by its name.
     pub(super) fn has_tag(&self, repository: &Repository, tag: &Tag) -> bool {
         let named = |pin: &Pin| matches!(pin, Pin::Tag(theirs, it) if it == tag && theirs == repository);
-        lock(&self.state).asked.iter().any(named)
+        self.state.lock().asked.iter().any(named)
     }
 
     /// A tag has moved, or a link has gone: something that was pinned may be pinned no more.
     pub(super) fn outdate(&self) {
-        if !lock(&self.state).digests.is_empty() {
+        if !self.state.lock().digests.is_empty() {
             self.stale.store(true, Ordering::Release);
         }
     }
@@ -165,7 +165,7 @@ impl Pins {
     }
 
     fn insert(&self, digests: impl IntoIterator<Item = Digest>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         for digest in digests {
             state.digests.insert(digest);
             if let Some(found) = &mut state.found {
@@ -175,16 +175,16 @@ impl Pins {
     }
 
     pub(super) fn has(&self, digest: &Digest) -> bool {
-        lock(&self.state).digests.contains(digest)
+        self.state.lock().digests.contains(digest)
     }
 
     /// A walk begins: what it finds replaces what was known.
     fn begin(&self) {
-        lock(&self.state).found = Some(HashSet::new());
+        self.state.lock().found = Some(HashSet::new());
     }
 
     fn finish(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if let Some(found) = state.found.take() {
             state.digests = found;
         }
@@ -242,14 +242,14 @@ impl Inner {
     fn set_pins(&self, asked: Vec<Pin>) -> Result<(), StoreError> {
         let text = asked.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         self.replace(Path::new(layout::PINS), &Record::new().with_body(text.as_bytes()).to_bytes(KIND))?;
-        lock(&self.pins.state).asked = asked;
+        self.pins.state.lock().asked = asked;
         self.find_pins();
         Ok(())
     }
 
     /// Finds out anew what is pinned. What was pinned stays so until then.
     pub(super) fn find_pins(&self) {
-        let _one = lock(&self.pins.walking);
+        let _one = self.pins.walking.lock();
         self.pins.begin();
         let mut folders = vec![PathBuf::from(layout::REPOSITORIES)];
         while let Some(folder) = folders.pop().filter(|_| !self.is_closing()) {

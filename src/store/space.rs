@@ -4,9 +4,9 @@
 //! once the walk has counted what was there at the start, and never eat into `min_free`.
 
 use super::error::Refusal;
-use super::files::lock;
+use parking_lot::Mutex;
 use prometheus::IntGauge;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Removal goes on down to this part of the limit, so that it does not start again with the next download.
 const LOW_WATERMARK_PERCENT: u64 = 90;
@@ -62,7 +62,7 @@ impl Space {
 
     /// Bytes on disk.
     pub(super) fn used(&self) -> u64 {
-        let counts = lock(&self.counts);
+        let counts = self.counts.lock();
         counts.used + counts.index
     }
 
@@ -85,7 +85,7 @@ impl Space {
 
     /// Reserves `needed` bytes, of which the file system has `free`.
     pub(super) fn reserve(self: &Arc<Self>, needed: u64, free: u64) -> Result<Reservation, Shortage> {
-        let mut counts = lock(&self.counts);
+        let mut counts = self.counts.lock();
         let after = counts.total(self.limit).saturating_add(needed);
         let over = after.saturating_sub(self.limit);
         let free = free.saturating_sub(counts.promised);
@@ -109,17 +109,17 @@ impl Space {
 
     /// Whether the account has room for `bytes`, whatever the disk has.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
-        lock(&self.counts).total(self.limit).saturating_add(bytes) <= self.limit
+        self.counts.lock().total(self.limit).saturating_add(bytes) <= self.limit
     }
 
     /// Whether room may soon have to be made.
     pub(super) fn is_nearly_full(&self) -> bool {
-        lock(&self.counts).total(self.limit) > self.limit / 100 * NEARLY_FULL_PERCENT
+        self.counts.lock().total(self.limit) > self.limit / 100 * NEARLY_FULL_PERCENT
     }
 
     /// What to remove to get from above the high watermark to the low one.
     pub(super) fn over_high(&self) -> Option<Shortage> {
-        let (total, limit) = (lock(&self.counts).total(self.limit), self.limit);
+        let (total, limit) = (self.counts.lock().total(self.limit), self.limit);
         let goal = total.saturating_sub(limit / 100 * LOW_WATERMARK_PERCENT);
         let refusal = Refusal::Full { needed: 0, limit };
         (total > limit / 100 * HIGH_WATERMARK_PERCENT).then_some(Shortage { must: 0, goal, refusal })
@@ -131,7 +131,7 @@ impl Space {
     }
 
     fn change(&self, change: impl FnOnce(&mut Counts)) {
-        let mut counts = lock(&self.counts);
+        let mut counts = self.counts.lock();
         change(&mut counts);
         self.gauge.set(i64::try_from(counts.used + counts.index).unwrap_or(i64::MAX));
     }
@@ -151,7 +151,7 @@ impl Reservation {
 
     /// The file system has allocated all of it.
     pub(super) fn set_allocated(&mut self) {
-        lock(&self.space.counts).promised -= self.bytes;
+        self.space.counts.lock().promised -= self.bytes;
         self.allocated = true;
     }
 
@@ -175,7 +175,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut counts = lock(&self.space.counts);
+        let mut counts = self.space.counts.lock();
         counts.reserved -= self.bytes;
         counts.promised -= if self.allocated { 0 } else { self.bytes };
     }

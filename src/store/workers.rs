@@ -5,10 +5,11 @@
 //! goes on. Nobody waits longer for a job than the disk's patience: its thread may never come back.
 
 use super::error::StoreError;
+use parking_lot::Mutex;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -49,14 +50,14 @@ impl Workers {
 
     /// Waits for a place in the queue. Nothing is lost if the caller goes away while it waits.
     pub(super) async fn place(&self) -> Result<Place, StoreError> {
-        let sender = self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sender = self.0.jobs.lock().clone();
         let sender = sender.ok_or(StoreError::Closed)?;
         Ok(Place(sender.reserve_owned().await.map_err(|_| StoreError::Closed)?))
     }
 
     /// A place in the queue, if there is one at once.
     pub(super) fn try_place(&self) -> Option<Place> {
-        let sender = self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let sender = self.0.jobs.lock().clone()?;
         sender.try_reserve_owned().ok().map(Place)
     }
 
@@ -82,7 +83,7 @@ impl Workers {
 
     /// Starts `job` if there is a place for it now. Nobody hears how it ends.
     pub(super) fn try_start(&self, job: impl FnOnce() + Send + 'static) {
-        let sender = self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sender = self.0.jobs.lock().clone();
         if let Some(sender) = sender {
             // A full queue: the last one has not come to its turn yet.
             let _ = sender.try_send(Box::new(job));
@@ -101,7 +102,7 @@ impl Workers {
 
     /// Takes no more jobs, finishes those in the queue and ends the threads.
     pub(super) async fn stop(&self) {
-        drop(self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.0.jobs.lock().take());
         while self.0.ended.lock().await.recv().await.is_some() {}
     }
 }
@@ -151,7 +152,7 @@ impl Place {
 fn work(receiver: &Mutex<mpsc::Receiver<Job>>, running: &AtomicU64) {
     let mut number = 0;
     loop {
-        let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        let job = receiver.lock().blocking_recv();
         let Some(job) = job else { return };
         number += 1;
         running.store(number, Ordering::Relaxed);

@@ -2,11 +2,11 @@
 
 #![allow(clippy::missing_panics_doc, reason = "that is how a target says that a property does not hold")]
 
-use super::challenge::{Challenge, challenges};
-use super::jwt;
-use super::link::{self, Next};
-use super::origin::Origin;
-use super::upload;
+use crate::upstream::auth::challenge::{Challenge, challenges};
+use crate::upstream::auth::jwt;
+use crate::upstream::protocol::link::{self, Next};
+use crate::upstream::protocol::upload;
+use crate::upstream::transport::origin::Origin;
 use http::header::{LINK, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 

@@ -2,7 +2,7 @@
 
 use super::error::Withheld;
 use super::registry::Upstream;
-use super::throttle;
+use crate::upstream::limits::throttle;
 use std::time::{Duration, SystemTime};
 
 /// Why some requests are not sent to an upstream at the moment.

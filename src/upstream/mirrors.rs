@@ -6,13 +6,12 @@
 //! given it again. Who has given wrong bytes for a content is asked last for it, for a while.
 
 use super::error::{ErrorKind, UpstreamError};
-use super::list::{FetchedList, ListRequest};
-use super::locked;
 use super::registry::{FetchedBlob, FetchedManifest, ManifestHead, Upstream};
 use super::verdicts::Denied;
 use crate::oci::{Accept, Digest, Name, Reference};
+use crate::upstream::protocol::list::{FetchedList, ListRequest};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -27,7 +26,7 @@ pub(super) struct Blamed(Mutex<VecDeque<(Digest, usize, Instant)>>);
 
 impl Blamed {
     fn add(&self, digest: &Digest, address: usize) {
-        let mut blamed = locked(&self.0);
+        let mut blamed = self.0.lock();
         blamed.retain(|(of, who, since)| since.elapsed() < HELD_AGAINST && !(of == digest && *who == address));
         if blamed.len() >= MOST_BLAMED {
             blamed.pop_front();
@@ -36,7 +35,7 @@ impl Blamed {
     }
 
     fn is(&self, digest: &Digest, address: usize) -> bool {
-        let blamed = locked(&self.0);
+        let blamed = self.0.lock();
         blamed.iter().any(|(of, who, since)| of == digest && *who == address && since.elapsed() < HELD_AGAINST)
     }
 }

@@ -9,62 +9,28 @@
 //! of the protocol. `docs/upstream.md` tells it to operators.
 
 mod auth;
-mod body;
-mod breaker;
-mod budget;
-mod certificate;
-mod challenge;
-mod classify;
-mod connect;
-mod credential;
 mod error;
-mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-mod grant;
 mod hindrance;
-mod jwt;
-mod link;
-mod list;
-mod listening;
+mod limits;
 mod mirrors;
-mod op;
-mod origin;
-mod payload;
-mod pool;
-mod process;
-mod rate;
+mod protocol;
 mod registry;
-mod resolve;
-mod said;
-mod scope;
-mod secret;
-mod throttle;
-mod tls;
-mod tokens;
-mod upload;
+mod transport;
 mod verdicts;
-mod wire;
-mod write;
 
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use body::UpstreamBody;
-pub use budget::in_background;
 pub use error::{ErrorKind, SetupError, UpstreamError};
 pub use hindrance::Hindrance;
-pub use list::{FetchedList, ListRequest, Page};
+pub use limits::budget::in_background;
+pub use protocol::list::{FetchedList, ListRequest, Page};
+pub use protocol::upload::{BodyHeaders, Source, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};
+pub use protocol::write::{AcrAnswer, AcrMethod, AcrRequest, PutManifest};
 pub use registry::{FetchedBlob, FetchedManifest, Login, ManifestHead, Upstream};
-pub use upload::{BodyHeaders, Source, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};
+pub use transport::body::UpstreamBody;
 pub use verdicts::Denied;
-pub use write::{AcrAnswer, AcrMethod, AcrRequest, PutManifest};
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// A lock whose holder panicked guards nothing that could be half written: every change below one is a single assignment.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

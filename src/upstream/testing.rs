@@ -11,9 +11,10 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -91,7 +92,7 @@ impl Server {
                             headers: head.headers,
                             body: String::from_utf8(body.to_vec()).unwrap(),
                         };
-                        seen.lock().unwrap().push(asked.clone());
+                        seen.lock().push(asked.clone());
                         Ok::<_, hyper::Error>(script(asked).await)
                     }
                 });
@@ -108,7 +109,7 @@ impl Server {
     }
 
     pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+        self.asked.lock().clone()
     }
 
     /// How many requests had this in method, path or query.

@@ -18,14 +18,15 @@ mod sync {
 
 pub use follower::{Follower, Step};
 
+use super::Inner;
 use super::download::Download;
 use super::error::CacheError;
 use super::sources::{Source, Sources};
-use super::{Inner, lock};
 use crate::oci::Digest;
 use crate::store::BlobFile;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -148,6 +149,6 @@ impl Fills {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Fill>>> {
-        lock(&self.running)
+        self.running.lock()
     }
 }

@@ -6,7 +6,8 @@ use super::{End, Fill, Opened, Writer, before_digest};
 use crate::store::{Ingest, IngestError, StoreError, VerifyError};
 use crate::telemetry::IntGauge;
 use crate::upstream::ErrorKind;
-use std::sync::{Arc, Mutex};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Chunks (of up to 400 KiB, as hyper reads them) that may have arrived and not be written.

@@ -1,11 +1,11 @@
 //! The local copies of uploads: between two requests of a session, and between upstream's yes and the commit.
 
-use super::super::lock;
 use crate::oci::Digest;
 use crate::store::{BlobFile, Upload};
+use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -39,7 +39,7 @@ impl Copies {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(place);
         }
-        let mut idle = lock(&self.idle);
+        let mut idle = self.idle.lock();
         let oldest = idle.iter().min_by_key(|(_, (_, since))| *since);
         let oldest = oldest.filter(|(_, (_, since))| since.elapsed() >= GIVES_WAY).map(|(id, _)| *id)?;
         drop(idle.remove(&oldest));
@@ -53,17 +53,17 @@ impl Copies {
 
     /// Takes the copy of a session.
     pub(super) fn take(&self, id: u128) -> Option<Kept> {
-        lock(&self.idle).remove(&id).map(|(kept, _)| kept)
+        self.idle.lock().remove(&id).map(|(kept, _)| kept)
     }
 
     /// Keeps it for the session's next request.
     pub(super) fn put_back(&self, id: u128, kept: Kept) {
-        lock(&self.idle).insert(id, (kept, Instant::now()));
+        self.idle.lock().insert(id, (kept, Instant::now()));
     }
 
     /// Removes the copies of abandoned sessions; whether any is left.
     pub(super) fn reap(&self) -> bool {
-        let mut idle = lock(&self.idle);
+        let mut idle = self.idle.lock();
         let before = idle.len();
         idle.retain(|_, (_, since)| since.elapsed() < ABANDONED);
         if idle.len() < before {
@@ -96,12 +96,12 @@ impl Landings {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
-        lock(&self.all).get(digest).cloned()
+        self.all.lock().get(digest).cloned()
     }
 
     /// Enters one. `false`: another of that digest is landing, or too many are.
     pub(super) fn begin(&self, digest: Digest, file: BlobFile, length: u64) -> bool {
-        let mut landings = lock(&self.all);
+        let mut landings = self.all.lock();
         if landings.len() >= LANDINGS || landings.contains_key(&digest) {
             return false;
         }
@@ -111,7 +111,7 @@ impl Landings {
     }
 
     pub(super) fn end(&self, digest: &Digest) {
-        let mut landings = lock(&self.all);
+        let mut landings = self.all.lock();
         landings.remove(digest);
         self.count.store(landings.len(), Ordering::Release);
     }

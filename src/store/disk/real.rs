@@ -1,10 +1,10 @@
 use super::super::files::is_absent;
 use super::super::layout::LOCK;
 use super::{Access, Disk, DiskFile, Entry, Home, Lock, LockError, Metadata};
+use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// The store's folder on the operating system's file system.
@@ -37,7 +37,7 @@ impl RealDisk {
     }
 
     fn locked(&self) -> Option<Identity> {
-        *self.locked.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.locked.lock()
     }
 }
 
@@ -62,7 +62,7 @@ impl Disk for RealDisk {
         let written = file.set_len(0).and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
         written.map_err(LockError::Io)?;
         let identity = file.metadata().map(|metadata| platform::identity(&metadata)).map_err(LockError::Io)?;
-        *self.locked.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+        *self.locked.lock() = identity;
         Ok(Box::new(file))
     }
 

@@ -5,10 +5,11 @@
 //! contrast, loses nothing of what it had written: [`SimDisk::kill`].
 
 use super::{Access, Disk, DiskFile, Entry, Home, Lock, LockError, Metadata};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The simulated disk. A clone is the same disk.
@@ -72,50 +73,50 @@ impl SimDisk {
     /// Changes and syncs so far.
     #[must_use]
     pub fn steps(&self) -> u64 {
-        self.state().steps
+        self.0.lock().steps
     }
 
     /// The change or sync with this number, and everything after it, fails and does nothing.
     pub fn stop_at(&self, step: u64) {
-        self.state().stop_at = Some(step);
+        self.0.lock().stop_at = Some(step);
     }
 
     /// What is wrong with the disk from now on.
     pub fn set_fault(&self, fault: Option<Fault>) {
-        self.state().fault = fault;
+        self.0.lock().fault = fault;
     }
 
     /// How many bytes all files may have together. What is free does not tell.
     pub fn set_quota(&self, bytes: u64) {
-        self.state().quota = Some(bytes);
+        self.0.lock().quota = Some(bytes);
     }
 
     /// How long an operation may take.
     pub fn set_patience(&self, patience: Duration) {
-        self.state().patience = Some(patience);
+        self.0.lock().patience = Some(patience);
     }
 
     /// How long the removal of one file takes.
     pub fn set_removal(&self, time: Duration) {
-        self.state().removal = time;
+        self.0.lock().removal = time;
     }
 
     /// Whether writes, and whatever else changes something, do not return.
     pub fn set_stuck(&self, stuck: bool) {
-        self.state().stuck = stuck;
+        self.0.lock().stuck = stuck;
     }
 
     /// The disk that the next process finds after this one was killed.
     #[must_use]
     pub fn kill(&self) -> Self {
-        let state = self.state().clone();
+        let state = self.0.lock().clone();
         Self(Arc::new(Mutex::new(State { steps: 0, stop_at: None, fault: None, stuck: false, ..state })))
     }
 
     /// The disk after the machine has crashed now.
     #[must_use]
     pub fn crash(&self, seed: u64) -> Self {
-        let state = self.state();
+        let state = self.0.lock();
         let mut dice = Dice(seed.wrapping_mul(2).wrapping_add(1));
         let files: Vec<FileState> = state.files.iter().map(|file| file.crashed(&mut dice)).collect();
         let mut names = state.durable.clone();
@@ -137,7 +138,7 @@ impl SimDisk {
     /// The content of every file below `folder`.
     #[must_use]
     pub fn files_below(&self, folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-        let state = self.state();
+        let state = self.0.lock();
         let below = state.names.iter().filter(|(path, _)| path.starts_with(folder));
         below
             .filter_map(|(path, node)| match node {
@@ -149,7 +150,7 @@ impl SimDisk {
 
     /// Alters a file behind the store's back.
     pub fn damage(&self, path: &Path, content: &[u8]) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         if let Some(Node::File(file)) = state.names.get(path).copied() {
             state.files[file] =
                 FileState { content: content.to_vec(), durable: content.to_vec(), ..FileState::default() };
@@ -158,20 +159,16 @@ impl SimDisk {
 
     /// Makes every read of a file fail, as a broken sector does.
     pub fn set_unreadable(&self, path: &Path) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         if let Some(Node::File(file)) = state.names.get(path).copied() {
             state.files[file].unreadable = true;
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// For a change or a sync: waits as long as the disk does not answer.
     fn change(&self) -> io::Result<MutexGuard<'_, State>> {
         loop {
-            let mut state = self.state();
+            let mut state = self.0.lock();
             if !state.stuck {
                 state.step()?;
                 return Ok(state);
@@ -183,7 +180,7 @@ impl SimDisk {
 
     /// For a look at names.
     fn look(&self) -> io::Result<MutexGuard<'_, State>> {
-        let state = self.state();
+        let state = self.0.lock();
         match state.fault {
             Some(Fault::Unmounted) => Err(missing()),
             Some(Fault::Broken) => Err(io::Error::from_raw_os_error(5)),
@@ -314,7 +311,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let time = self.state().removal;
+        let time = self.0.lock().removal;
         std::thread::sleep(time);
         let mut state = self.change()?;
         state.file(path)?;
@@ -383,7 +380,7 @@ impl Disk for SimDisk {
     }
 
     fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()> {
-        while self.state().stuck {
+        while self.0.lock().stuck {
             std::thread::sleep(Duration::from_millis(5));
         }
         let mut state = self.look()?;
@@ -393,11 +390,11 @@ impl Disk for SimDisk {
     }
 
     fn home(&self) -> io::Result<Home> {
-        Ok(if self.state().fault == Some(Fault::Unmounted) { Home::Elsewhere } else { Home::Ours })
+        Ok(if self.0.lock().fault == Some(Fault::Unmounted) { Home::Elsewhere } else { Home::Ours })
     }
 
     fn patience(&self) -> Duration {
-        self.state().patience.unwrap_or(Duration::from_secs(10))
+        self.0.lock().patience.unwrap_or(Duration::from_secs(10))
     }
 
     fn free(&self) -> io::Result<u64> {
@@ -421,7 +418,7 @@ struct SimFile {
 
 impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.disk.state();
+        let state = self.disk.0.lock();
         let FileState { content, unreadable, .. } = &state.files[self.file];
         if *unreadable || state.fault == Some(Fault::Broken) {
             return Err(io::Error::from_raw_os_error(5));
@@ -456,7 +453,7 @@ impl DiskFile for SimFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<bool> {
-        self.disk.state().charge(self.file, len)?;
+        self.disk.0.lock().charge(self.file, len)?;
         Ok(true)
     }
 
@@ -465,7 +462,7 @@ impl DiskFile for SimFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.disk.state().files[self.file].content.len() as u64)
+        Ok(self.disk.0.lock().files[self.file].content.len() as u64)
     }
 
     fn forget(&self) {}

@@ -2,13 +2,13 @@ use super::engine::Engine;
 use super::{COMPLETE, Key, Value, decode, encode, key};
 use crate::oci::{Digest, Repository};
 use crate::store::disk::Disk;
-use crate::store::files::lock;
 use crate::store::layout;
 use crate::telemetry::Metrics;
+use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -87,7 +87,7 @@ impl Index {
 
     /// A manifest that may name the blob.
     pub(in crate::store) fn get(&self, repository: &Repository, digest: &Digest) -> Option<Digest> {
-        if !lock(&self.0.as_ref()?.runner).health.answers() {
+        if !self.0.as_ref()?.runner.lock().health.answers() {
             return None;
         }
         let (reply, answer) = mpsc::sync_channel(1);
@@ -118,17 +118,17 @@ impl Index {
 
     /// Whether it has to be filled from the files.
     pub(in crate::store) fn is_incomplete(&self) -> bool {
-        self.0.as_ref().is_some_and(|guard| lock(&guard.runner).health.incomplete.load(Ordering::Acquire))
+        self.0.as_ref().is_some_and(|guard| guard.runner.lock().health.incomplete.load(Ordering::Acquire))
     }
 
     pub(in crate::store) fn bytes(&self) -> u64 {
-        self.0.as_ref().map_or(0, |guard| lock(&guard.runner).health.bytes.load(Ordering::Relaxed))
+        self.0.as_ref().map_or(0, |guard| guard.runner.lock().health.bytes.load(Ordering::Relaxed))
     }
 
     /// Replaces an engine that hangs or has ended. The upkeep calls it now and then.
     pub(in crate::store) fn watch(&self) {
         let Some(guard) = &self.0 else { return };
-        let mut runner = lock(&guard.runner);
+        let mut runner = guard.runner.lock();
         let ended = runner.health.ended.load(Ordering::Acquire);
         if ended && runner.health.started.elapsed() <= RETRY || !ended && !runner.health.is_stalled() {
             return;
@@ -143,7 +143,7 @@ impl Index {
 
     /// Flushes and closes it, waiting no longer than a bound.
     pub(in crate::store) fn close(&self) {
-        if !self.0.as_ref().is_some_and(|guard| lock(&guard.runner).health.serving.load(Ordering::Acquire)) {
+        if !self.0.as_ref().is_some_and(|guard| guard.runner.lock().health.serving.load(Ordering::Acquire)) {
             return;
         }
         let (reply, closed) = mpsc::sync_channel(1);
@@ -154,7 +154,7 @@ impl Index {
 
     fn send(&self, command: Command) -> Result<(), mpsc::TrySendError<Command>> {
         match &self.0 {
-            Some(guard) => lock(&guard.runner).commands.try_send(command),
+            Some(guard) => guard.runner.lock().commands.try_send(command),
             None => Err(mpsc::TrySendError::Disconnected(command)),
         }
     }
@@ -373,7 +373,7 @@ mod tests {
 
     impl Scene {
         fn health(&self) -> Arc<Health> {
-            Arc::clone(&lock(&self.index.0.as_ref().unwrap().runner).health)
+            Arc::clone(&self.index.0.as_ref().unwrap().runner.lock().health)
         }
 
         fn is_replaced(&self, by: &Arc<Health>) -> bool {

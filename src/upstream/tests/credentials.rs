@@ -3,7 +3,8 @@ use crate::config::CredentialSettings;
 use crate::upstream::testing::{Reply, Server, bare, errors, jwt, password, reply, settings, upstream};
 #[cfg(unix)]
 use crate::upstream::testing::{script, upstream_in};
-use std::sync::{Arc, Mutex};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A registry whose token service is at `realm`, its own if none is given; it takes any Bearer token but `nobody`.
@@ -77,7 +78,7 @@ async fn a_refused_secret_is_read_again_once_and_then_named() {
             if asked.header("authorization") == Some("Basic Y2k6bmV3") {
                 return reply(200, &[], r#"{"token":"t"}"#);
             }
-            if let Some(new) = *next.lock().unwrap() {
+            if let Some(new) = *next.lock() {
                 std::fs::write(&at, new).unwrap();
             }
             return bare(401, &[("x-ms-correlation-request-id", "c-1")], "");
@@ -101,7 +102,7 @@ async fn a_refused_secret_is_read_again_once_and_then_named() {
     assert_eq!(metrics.token_requests.with_label_values(&["test.registry", "basic", "refused"]).get(), 1);
     assert_eq!(metrics.upstream_up.with_label_values(&["test.registry"]).get(), 0);
 
-    *rotated.lock().unwrap() = Some("new");
+    *rotated.lock() = Some("new");
     manifest(&upstream, "a").await.unwrap();
 }
 

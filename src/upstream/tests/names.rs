@@ -1,11 +1,12 @@
 use super::*;
 use crate::config::{CredentialSettings, Limits};
 use crate::telemetry::Metrics;
-use crate::upstream::resolve::Resolver;
 use crate::upstream::testing::{Server, environment, reply, settings};
+use crate::upstream::transport::resolve::Resolver;
+use parking_lot::Mutex;
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -24,7 +25,7 @@ async fn named() -> (Server, Upstream, Arc<AtomicU8>, mpsc::Sender<()>) {
         GONE => Err(io::Error::other("Temporary failure in name resolution")),
         HANGS => {
             // Until the test ends: its sender is gone then.
-            let _ = locked(&released).recv();
+            let _ = released.lock().recv();
             Err(io::Error::other("timed out"))
         }
         _ => Ok(vec![([127, 0, 0, 1], 0).into()]),

@@ -1,0 +1,126 @@
+//! `/v2/_catalog` of a request that names no upstream: every upstream's repositories, each as this client can ask for it.
+//!
+//! The default upstream's stand as they are, all others behind their upstream's name, so that whatever is listed can be pulled as
+//! it stands. A repository of the default upstream whose first component is an upstream's name would lead there; it is listed
+//! behind the default's own name.
+
+use super::error::Problem;
+use super::explain;
+use super::lists::{self, Cut};
+use super::registry::{Asked, Inner};
+use super::reply::{JSON, Reply, list_reply};
+use crate::cache::{Cache, CacheError, Entries, List, ListAnswer, Provenance};
+use crate::oci::Registry;
+use crate::store::ListKey;
+use crate::telemetry::CacheStatus;
+use http::header;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// Upstreams that one request asks at once.
+const AT_ONCE: usize = 8;
+/// How long one upstream may keep the others' repositories waiting. Its list goes on being fetched, for the next request.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// What one upstream brings to the list of all.
+struct Share {
+    entries: Arc<Entries>,
+    provenance: Provenance,
+}
+
+impl Inner {
+    pub(in crate::server) async fn catalogues(&self, asked: &Asked<'_>) -> Result<Reply, Problem> {
+        let cut = Cut::parse(asked.query)?;
+        let registries = self.routes.registries();
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let mut asking = JoinSet::new();
+        for (place, registry) in registries.iter().enumerate() {
+            let (cache, places, registry) = (self.cache.clone(), Arc::clone(&places), registry.clone());
+            let no_cache = asked.no_cache();
+            asking.spawn(async move {
+                let _place = places.acquire().await;
+                (place, share(&cache, &registry, no_cache).await)
+            });
+        }
+        let mut shares: Vec<_> = registries.iter().map(|_| Err(CacheError::Aborted)).collect();
+        while let Some(done) = asking.join_next().await {
+            if let Ok((place, share)) = done {
+                shares[place] = share;
+            }
+        }
+        let (mut names, mut remarks) = (Vec::new(), Vec::new());
+        let mut provenance: Option<Provenance> = None;
+        let mut failure = None;
+        for (registry, share) in registries.iter().zip(shares) {
+            match share {
+                Ok(share) => {
+                    let unnamed = self.add_named(&mut names, registry, asked, &share.entries);
+                    if unnamed > 0 {
+                        remarks
+                            .push(format!("{unnamed} of {registry}, whose name no path can have (give it an alias)"));
+                    }
+                    if let Some(outage) = &share.provenance.outage {
+                        remarks.push(format!("{registry} as it was last seen ({outage})"));
+                    }
+                    provenance = Some(join(provenance, share.provenance));
+                }
+                Err(error) => {
+                    remarks.push(format!("{registry} left out ({error})"));
+                    failure = failure.or(Some(error));
+                }
+            }
+        }
+        let provenance = match (provenance, failure) {
+            (Some(provenance), _) => Provenance { outage: None, ..provenance },
+            (None, Some(error)) => return Err(error.into()),
+            (None, None) => Provenance::new(CacheStatus::Hit),
+        };
+        names.sort_unstable();
+        let page = lists::catalogue(&cut, asked.naming, &names);
+        let mut reply = list_reply(page, JSON, asked.is_head(), provenance);
+        if !remarks.is_empty()
+            && let Some(warning) = explain::warning_text(&format!("not all repositories: {}", remarks.join("; ")))
+        {
+            reply.response.headers_mut().insert(header::WARNING, warning);
+        }
+        Ok(reply)
+    }
+
+    /// Adds the repositories that the caller may pull, as it can ask for them, and gives the number of those that it cannot.
+    fn add_named(&self, names: &mut Vec<String>, registry: &Registry, asked: &Asked<'_>, entries: &Entries) -> usize {
+        let visible = self.visible(&ListKey::Catalogue(registry.clone()), asked, entries);
+        let Entries::Names(listed) = visible.as_ref().unwrap_or(entries) else { return 0 };
+        let before = names.len();
+        names.extend(listed.iter().filter_map(|name| self.routes.name_without_ns(registry, name)));
+        listed.len() - (names.len() - before)
+    }
+}
+
+async fn share(cache: &Cache, registry: &Registry, no_cache: bool) -> Result<Share, CacheError> {
+    let key = ListKey::Catalogue(registry.clone());
+    let Ok(answer) = timeout(WAIT, cache.list(&key, "", no_cache)).await else {
+        return Err(CacheError::Slow { what: "the list of repositories", waited: WAIT });
+    };
+    let ListAnswer { list, provenance } = answer?;
+    match list {
+        List::Whole(entries) => Ok(Share { entries, provenance }),
+        List::Page(_) => Err(CacheError::TooMany { registry: registry.clone() }),
+    }
+}
+
+/// One word for both: the one that says more about what was asked upstream.
+fn join(all: Option<Provenance>, one: Provenance) -> Provenance {
+    let Some(all) = all else { return one };
+    let rank = |provenance: &Provenance| match provenance.status {
+        CacheStatus::Stale => 4,
+        CacheStatus::Miss => 3,
+        CacheStatus::Coalesced => 2,
+        CacheStatus::Revalidated => 1,
+        _ => 0,
+    };
+    let ttl = all.ttl.into_iter().chain(one.ttl).min();
+    Provenance { ttl, ..if rank(&one) > rank(&all) { one } else { all } }
+}

@@ -1,0 +1,134 @@
+//! Answers to GET and HEAD: manifests, blobs and lists, from what the cache says of them.
+
+use super::content;
+use super::error::Problem;
+use super::lists::{self, Cut};
+use super::multipart;
+use super::registry::{Asked, Inner};
+use super::reply::{CONTENT_DIGEST, JSON, OCTETS, Reply, list_reply, value};
+use super::request;
+use crate::cache::{BlobAnswer, Content, Entries, List, ListAnswer, ManifestAnswer, ManifestRequest, Want};
+use crate::config::Right;
+use crate::oci::{Accept, Digest, MediaType, Ranges, Reference, Registry, Repository};
+use crate::server::http::body::Body;
+use crate::store::ListKey;
+use http::{HeaderValue, Response, StatusCode, header};
+
+impl Inner {
+    pub(in crate::server) async fn tags(&self, repository: &Repository, asked: &Asked<'_>) -> Result<Reply, Problem> {
+        let path = asked.naming.path(&format!("{}/tags/list", repository.name));
+        self.list(&ListKey::Tags(repository.clone()), asked, &path).await
+    }
+
+    pub(in crate::server) async fn referrers(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        asked: &Asked<'_>,
+    ) -> Result<Reply, Problem> {
+        let path = asked.naming.path(&format!("{}/referrers/{digest}", repository.name));
+        let answer = self.list(&ListKey::Referrers(repository.clone(), *digest), asked, &path).await;
+        answer.map_err(Problem::of_referrers)
+    }
+
+    pub(in crate::server) async fn catalogue(&self, registry: &Registry, asked: &Asked<'_>) -> Result<Reply, Problem> {
+        self.list(&ListKey::Catalogue(registry.clone()), asked, &asked.naming.path("_catalog")).await
+    }
+
+    async fn list(&self, key: &ListKey, asked: &Asked<'_>, path: &str) -> Result<Reply, Problem> {
+        let cut = Cut::parse(asked.query)?;
+        let ListAnswer { list, provenance } =
+            self.cache.list(key, &cut.for_upstream(asked.naming), asked.no_cache()).await?;
+        let page = match &list {
+            List::Whole(entries) => {
+                let visible = self.visible(key, asked, entries);
+                lists::page(&cut, key, asked.naming, path, visible.as_ref().unwrap_or(entries))
+            }
+            List::Page(passed) => {
+                let visible = self.visible(key, asked, &passed.entries);
+                let entries = visible.as_ref().unwrap_or(&passed.entries);
+                let mut page = lists::page(&cut.uncut(), key, asked.naming, path, entries);
+                let next = passed.next.as_deref().map(|query| lists::passed_link(path, query, asked.naming));
+                page.link = page.link.or(next);
+                page.filtered |= passed.filtered;
+                page
+            }
+        };
+        let kind = match key {
+            ListKey::Referrers(..) => HeaderValue::from_static(MediaType::OCI_INDEX),
+            ListKey::Tags(_) | ListKey::Catalogue(_) => JSON,
+        };
+        Ok(list_reply(page, kind, asked.is_head(), provenance))
+    }
+
+    /// The repositories of a catalogue that the caller may pull; `None` if nothing is kept from anybody.
+    pub(in crate::server) fn visible(&self, key: &ListKey, asked: &Asked<'_>, entries: &Entries) -> Option<Entries> {
+        let (ListKey::Catalogue(registry), Entries::Names(names)) = (key, entries) else { return None };
+        if !self.access.restricts_pulls() {
+            return None;
+        }
+        let visible = names.iter().filter(|name| self.may_pull(asked, registry, name));
+        Some(Entries::Names(visible.cloned().collect()))
+    }
+
+    /// Whether the caller may pull from the repository of this name, as a list has it.
+    pub(in crate::server) fn may_pull(&self, asked: &Asked<'_>, registry: &Registry, name: &str) -> bool {
+        let repository = name.parse().ok().map(|name| Repository { registry: registry.clone(), name });
+        repository.is_some_and(|it| self.access.permit(asked.caller, Right::Pull, &it).is_ok())
+    }
+
+    pub(in crate::server) async fn manifest(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        asked: &Asked<'_>,
+    ) -> Result<Reply, Problem> {
+        let lines = asked.headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+        let accept = Accept::from_lines(lines);
+        let request = ManifestRequest { repository, reference, accept: &accept, revalidate: asked.no_cache() };
+        let ManifestAnswer { manifest, provenance } = self.cache.manifest(request).await?;
+        let body = if asked.is_head() { Body::empty() } else { Body::full(manifest.content.clone()) };
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, value(manifest.media_type.as_str()));
+        headers.insert(header::CONTENT_LENGTH, manifest.content.len().into());
+        headers.insert(CONTENT_DIGEST, value(&manifest.digest.to_string()));
+        Ok(Reply { response, provenance: Some(provenance), detail: None })
+    }
+
+    pub(in crate::server) async fn blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        asked: &Asked<'_>,
+    ) -> Result<Reply, Problem> {
+        let ranges = if asked.is_head() { None } else { request::ranges(asked.headers)? };
+        let want = match &ranges {
+            _ if asked.is_head() => Want::Head,
+            Some(Ranges::One(range)) => Want::Range(*range),
+            Some(Ranges::Many(ranges)) => Want::Parts(ranges),
+            None => Want::Whole,
+        };
+        let BlobAnswer { length, range, content, provenance } = self.cache.blob(repository, digest, want).await?;
+        let several = matches!(content, Content::Parts(_));
+        let body = content::body(content);
+        // An answer to HEAD has none, and says how long the blob is.
+        let bytes = if asked.is_head() { length } else { body.length().unwrap_or(length) };
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, OCTETS);
+        headers.insert(header::CONTENT_LENGTH, bytes.into());
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert(CONTENT_DIGEST, value(&digest.to_string()));
+        if let Some(range) = range {
+            headers.insert(header::CONTENT_RANGE, value(&range.content_range(length)));
+        }
+        if several {
+            headers.insert(header::CONTENT_TYPE, value(&multipart::content_type(digest)));
+        }
+        if several || range.is_some() {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        }
+        Ok(Reply { response, provenance: Some(provenance), detail: None })
+    }
+}

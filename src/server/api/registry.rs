@@ -1,0 +1,151 @@
+//! The registry API: one request in, one answer out, and what is said about it in header, log and metric.
+
+use super::error::Problem;
+use super::explain;
+use super::record::Record;
+use super::reply::{API_VERSION, CACHE_STATUS, NAMESPACE, Reply, ping, problem_reply};
+use super::request::{Naming, Resolved, Routes, Target, without_port};
+use crate::access::{Access, Caller};
+use crate::cache::Cache;
+use crate::server::http::body::Body;
+use crate::server::http::connection::{Handler, Peer};
+use crate::telemetry::{Log, Metrics};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header, request};
+use hyper::body::Incoming;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The handler of the registry's listeners; a cheap clone.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+pub(in crate::server) struct Inner {
+    pub(in crate::server) routes: Routes,
+    pub(in crate::server) access: Access,
+    pub(in crate::server) cache: Cache,
+    pub(in crate::server) metrics: Arc<Metrics>,
+    log: Log,
+    requests: AtomicU64,
+}
+
+impl Registry {
+    /// Joins what a request passes through, in its order: routes, access, cache.
+    #[must_use]
+    pub fn new(routes: Routes, access: Access, cache: Cache, metrics: Arc<Metrics>, log: Log) -> Self {
+        Self(Arc::new(Inner { routes, access, cache, metrics, log, requests: AtomicU64::new(0) }))
+    }
+}
+
+impl Handler for Registry {
+    async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
+        let inner = &self.0;
+        let number = inner.requests.fetch_add(1, Ordering::Relaxed);
+        let mut record = Record::new(&request, &peer, number, Arc::clone(&inner.metrics), inner.log.clone());
+        let result = inner.answer(request, &peer, &mut record).await;
+        let Reply { mut response, provenance, detail } =
+            result.unwrap_or_else(|problem| problem_reply(&problem, &record.request_id()));
+        let headers = response.headers_mut();
+        headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        if let Some(provenance) = &provenance {
+            headers.insert(CACHE_STATUS, explain::cache_status(provenance));
+            if let Some(warning) = explain::warning(provenance) {
+                headers.insert(header::WARNING, warning);
+            }
+        } else if !headers.contains_key(CACHE_STATUS) {
+            headers.insert(CACHE_STATUS, HeaderValue::from_static("larder"));
+        }
+        record.answered(response.status(), provenance.map(|p| p.status), detail);
+        let (parts, body) = response.into_parts();
+        Response::from_parts(parts, body.on_end(move |end| record.ended(end)))
+    }
+}
+
+impl Inner {
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer, record: &mut Record) -> Result<Reply, Problem> {
+        let (head, body) = request.into_parts();
+        let host = host(&head);
+        let caller = Caller {
+            address: peer.address.map(|address| address.ip()),
+            local: peer.local.map(|address| address.ip()),
+            host: host.map(without_port),
+        };
+        self.access.admit(&caller)?;
+        let query = head.uri.query();
+        let Resolved { target, naming } = self.routes.resolve(head.uri.path(), query, host)?;
+        record.resolved(&target);
+        let asked = Asked {
+            method: &head.method,
+            headers: &head.headers,
+            query: query.unwrap_or(""),
+            naming: &naming,
+            caller: &caller,
+            host,
+        };
+        // An error, too, is scoped by the namespace.
+        let result = self.target(&target, &asked, body).await;
+        let mut reply = result.unwrap_or_else(|problem| problem_reply(&problem, &record.request_id()));
+        if let Some(ns) = naming.ns.as_deref().and_then(|ns| HeaderValue::from_str(ns).ok()) {
+            reply.response.headers_mut().insert(NAMESPACE, ns);
+        }
+        Ok(reply)
+    }
+
+    async fn target(&self, target: &Target, asked: &Asked<'_>, body: Incoming) -> Result<Reply, Problem> {
+        if !target.methods().contains(asked.method) {
+            return Err(Problem::method(asked.method, target.methods()));
+        }
+        if let Some(repository) = target.repository() {
+            self.access.permit(asked.caller, target.right(asked.method), repository)?;
+        }
+        match (target, asked.method) {
+            (Target::Ping, _) => Ok(ping(asked.is_head())),
+            (Target::Manifest(repository, reference), &Method::PUT) => {
+                self.put_manifest(repository, reference, asked, body).await
+            }
+            (Target::Manifest(repository, reference), &Method::DELETE) => {
+                self.delete_manifest(repository, reference).await
+            }
+            (Target::Manifest(repository, reference), _) => self.manifest(repository, reference, asked).await,
+            (Target::Blob(repository, digest), &Method::DELETE) => self.delete_blob(repository, digest).await,
+            (Target::Blob(repository, digest), _) => self.blob(repository, digest, asked).await,
+            (Target::Tags(repository), _) => self.tags(repository, asked).await,
+            (Target::Catalogue(registry), _) => self.catalogue(registry, asked).await,
+            (Target::Catalogues, _) => self.catalogues(asked).await,
+            (Target::Referrers(repository, digest), _) => self.referrers(repository, digest, asked).await,
+            (Target::Uploads(repository), _) => self.begin_upload(repository, asked, body).await,
+            (Target::Upload(repository, session), _) => self.upload(repository, session, asked, body).await,
+            (Target::Acr(resource), _) => self.acr(resource, asked, body).await,
+        }
+    }
+}
+
+/// What of a request the answers look at.
+pub(in crate::server) struct Asked<'a> {
+    pub(in crate::server) method: &'a Method,
+    pub(in crate::server) headers: &'a HeaderMap,
+    /// Without its question mark; empty if there is none.
+    pub(in crate::server) query: &'a str,
+    pub(in crate::server) naming: &'a Naming,
+    pub(in crate::server) caller: &'a Caller<'a>,
+    /// `Host`, or HTTP/2's authority.
+    pub(in crate::server) host: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    pub(in crate::server) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
+    /// Whether the client wants upstream's word, not a stored one.
+    pub(in crate::server) fn no_cache(&self) -> bool {
+        let lines = self.headers.get_all(header::CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
+        lines.flat_map(|line| line.split(',')).any(|directive| directive.trim().eq_ignore_ascii_case("no-cache"))
+    }
+}
+
+fn host(head: &request::Parts) -> Option<&str> {
+    if head.version == Version::HTTP_2 {
+        return head.uri.authority().map(http::uri::Authority::as_str);
+    }
+    head.headers.get(header::HOST)?.to_str().ok()
+}

@@ -1,0 +1,326 @@
+//! Connections: from an accepted socket to a handler, and how each of them ends.
+//!
+//! HTTP/1 and HTTP/2 (prior knowledge) on the same port. A TLS hello gets hyper's plain 400 at once, which is what clients wait for
+//! before they fall back to plain HTTP. The number of open connections, the head of a request and the patience with a client are
+//! bounded; [`Server::serve`] returns by the drain's deadline, whatever clients do. It knows nothing of registries.
+
+use super::body::Body;
+use super::connection_io::{Io, Stream};
+use super::connection_watch::{Patience, Watch};
+use super::drain::Drain;
+use super::listen::{BindError, Listeners};
+use super::sendfile::{Live, SendfileStats};
+use crate::config::{Limits, Listen};
+use crate::telemetry::IntGauge;
+use http::{Method, Request, Response, Version};
+use hyper::body::{Body as _, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
+use hyper_util::server::conn::auto;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+/// More headers than any client sends; more are answered 431.
+const MAX_HEADERS: usize = 100;
+/// Requests at once on one HTTP/2 connection: layers of several images side by side.
+pub(in crate::server) const MAX_STREAMS: u32 = 128;
+/// How often a silent HTTP/2 client is asked whether it is still there, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_WITHIN: Duration = Duration::from_secs(20);
+/// So long a connection has had no request when it is closed for the next one, where all that there may be are open; and how often
+/// such a one is looked for.
+const GIVES_WAY: Duration = Duration::from_secs(1);
+const CROWDED_LOOK: Duration = Duration::from_millis(250);
+/// hyper accepts no smaller bound on a head.
+const LEAST_HEADER_BYTES: usize = 8 << 10;
+/// A timer that is of no use now looks again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The client's address; none on a Unix socket.
+    pub address: Option<SocketAddr>,
+    /// The address that the client reached.
+    pub local: Option<SocketAddr>,
+    /// The listener that took the connection.
+    pub listener: Arc<Listen>,
+}
+
+/// Answers requests.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// The answer to one request.
+    fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// Bound listeners, ready to serve.
+pub struct Server {
+    listeners: Listeners,
+    limits: Limits,
+    stats: Arc<SendfileStats>,
+    open: Option<IntGauge>,
+}
+
+/// One connection in the count of open ones, however it ends.
+struct Counted(Option<IntGauge>);
+
+impl Counted {
+    fn new(open: Option<&IntGauge>) -> Self {
+        if let Some(open) = open {
+            open.inc();
+        }
+        Self(open.cloned())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(open) = &self.0 {
+            open.dec();
+        }
+    }
+}
+
+impl Server {
+    /// Binds every place, or says which one could not be bound, why, and what to do.
+    pub async fn bind(listen: &[Listen], limits: &Limits) -> Result<Self, BindError> {
+        let listeners = Listeners::bind(listen).await?;
+        Ok(Self { listeners, limits: limits.clone(), stats: Arc::default(), open: None })
+    }
+
+    /// Where it really listens: ports that were left to the system are filled in.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Listen> {
+        self.listeners.addresses()
+    }
+
+    /// Counts the open connections in `gauge`.
+    #[must_use]
+    pub fn counted_in(self, gauge: IntGauge) -> Self {
+        Self { open: Some(gauge), ..self }
+    }
+
+    /// What sendfile carries.
+    #[must_use]
+    pub fn sendfile_stats(&self) -> Arc<SendfileStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Serves until the drain, and returns by its deadline.
+    pub async fn serve(self, handler: impl Handler, mut drain: Drain) {
+        let slots = Arc::new(Semaphore::new(self.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+        let mut connections = JoinSet::new();
+        let mut begun = pin!({
+            let mut drain = drain.clone();
+            async move { drain.begun().await }
+        });
+        let mut listeners = self.listeners;
+        let mut open = HashMap::new();
+        loop {
+            let crowded = slots.available_permits() == 0;
+            if crowded {
+                give_way(&open);
+            }
+            let next = async {
+                let slot = Arc::clone(&slots).acquire_owned().await;
+                (slot, listeners.accept().await)
+            };
+            let (slot, (stream, peer)) = tokio::select! {
+                biased;
+                () = &mut begun => break,
+                Some(ended) = connections.join_next_with_id() => {
+                    open.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
+                    note(ended.map(|_| ()));
+                    continue;
+                }
+                accepted = next => accepted,
+                () = sleep(CROWDED_LOOK), if crowded => continue,
+            };
+            let watch = Arc::new(Watch::new(&self.limits));
+            let driven = drive(
+                stream,
+                peer,
+                handler.clone(),
+                builder(&self.limits),
+                Arc::clone(&watch),
+                Arc::clone(&self.stats),
+                drain.clone(),
+            );
+            let counted = Counted::new(self.open.as_ref());
+            let task = connections.spawn(async move {
+                driven.await;
+                drop((slot, counted));
+            });
+            open.insert(task.id(), (watch, task));
+        }
+        drop(listeners);
+        finish(connections, &mut drain).await;
+    }
+}
+
+/// Closes the connection that has had no request for longest, if that is long enough: clients keep theirs for later, and reconnect.
+fn give_way(open: &HashMap<Id, (Arc<Watch>, AbortHandle)>) {
+    let idle = open.values().filter_map(|(watch, task)| Some((watch.idle_since()?, task)));
+    if let Some((since, task)) = idle.min_by_key(|(since, _)| *since)
+        && since.elapsed() >= GIVES_WAY
+    {
+        task.abort();
+    }
+}
+
+/// Waits for the connections until the deadline, then closes them.
+async fn finish(mut connections: JoinSet<()>, drain: &mut Drain) {
+    let mut expired = pin!(drain.expired());
+    loop {
+        tokio::select! {
+            biased;
+            ended = connections.join_next() => match ended {
+                Some(ended) => note(ended),
+                None => return,
+            },
+            () = &mut expired => break,
+        }
+    }
+    tracing::warn!(connections = connections.len(), "the drain time is over, open connections are cut");
+    connections.shutdown().await;
+}
+
+fn note(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection's task panicked, its connection is closed");
+    }
+}
+
+/// Runs one connection to its end.
+async fn drive<H: Handler>(
+    stream: Stream,
+    peer: Arc<Peer>,
+    handler: H,
+    builder: auto::Builder<Streams>,
+    watch: Arc<Watch>,
+    stats: Arc<SendfileStats>,
+    mut drain: Drain,
+) {
+    let live = Live::new(stats);
+    let io = Io::new(stream, Arc::clone(&watch), Arc::clone(&live));
+    let service = service_fn({
+        let (watch, peer) = (Arc::clone(&watch), Arc::clone(&peer));
+        move |request| {
+            let answer = answer(request, handler.clone(), Arc::clone(&peer), Arc::clone(&watch), Arc::clone(&live));
+            async move { Ok::<_, Infallible>(answer.await) }
+        }
+    });
+    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut begun = pin!(drain.begun());
+    let mut draining = false;
+    let mut timer = pin!(sleep_until(watch.deadline().map_or_else(Instant::now, |(deadline, _)| deadline)));
+    let end = std::future::poll_fn(|cx| {
+        if !draining && begun.as_mut().poll(cx).is_ready() {
+            draining = true;
+            watch.drain();
+            connection.as_mut().graceful_shutdown();
+        }
+        match connection.as_mut().poll(cx) {
+            Poll::Ready(end) => Poll::Ready(Ok(end)),
+            Poll::Pending => poll_patience(&watch, timer.as_mut(), cx).map(Err),
+        }
+    })
+    .await;
+    match end {
+        Ok(Ok(())) => (),
+        Ok(Err(error)) => tracing::debug!(peer = ?peer.address, %error, "connection ended early"),
+        Err(patience) => {
+            tracing::debug!(peer = ?peer.address, ?patience, "connection closed, the client took too long");
+        }
+    }
+}
+
+/// Ready once the client has taken too long.
+fn poll_patience(watch: &Watch, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Patience> {
+    loop {
+        let deadline = watch.deadline();
+        if timer.is_elapsed() {
+            let now = Instant::now();
+            match deadline {
+                Some((deadline, patience)) if deadline <= now => return Poll::Ready(patience),
+                Some((deadline, _)) => timer.as_mut().reset(deadline),
+                None => timer.as_mut().reset(now + LOOK_AGAIN),
+            }
+        } else if let Some((deadline, _)) = deadline
+            && deadline < timer.deadline()
+        {
+            // Only ever earlier: a timer that is too early costs one look, moving it at every write costs more.
+            timer.as_mut().reset(deadline);
+        }
+        ready!(timer.as_mut().poll(cx));
+    }
+}
+
+/// Has a request answered, and ties the answer's body to the connection.
+async fn answer<H: Handler>(
+    request: Request<Incoming>,
+    handler: H,
+    peer: Arc<Peer>,
+    watch: Arc<Watch>,
+    live: Arc<Live>,
+) -> Response<Body> {
+    let (version, head) = (request.version(), request.method() == Method::HEAD);
+    let answering = watch.request(version, !request.body().is_end_stream());
+    let mut response = handler.handle(request, peer).await;
+    let body = response.body_mut();
+    if head {
+        body.head_only();
+    } else {
+        if version == Version::HTTP_10 && body.length().is_none() {
+            watch.close_delimited();
+        }
+        body.attach(answering, (version != Version::HTTP_2).then_some(live));
+    }
+    response
+}
+
+fn builder(limits: &Limits) -> auto::Builder<Streams> {
+    let header_bytes = limits.header_bytes.max(LEAST_HEADER_BYTES);
+    let mut builder = auto::Builder::new(Streams::default());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .half_close(false)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(header_bytes)
+        .writev(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_WITHIN);
+    builder
+}
+
+/// Owns the tasks of one connection's HTTP/2 streams: they end with it.
+#[derive(Clone, Default)]
+struct Streams(Arc<Mutex<JoinSet<()>>>);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let mut streams = self.0.lock();
+        while let Some(ended) = streams.try_join_next() {
+            note(ended);
+        }
+        streams.spawn(stream);
+    }
+}

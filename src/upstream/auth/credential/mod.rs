@@ -1,0 +1,133 @@
+//! As whom larder asks: sources of logins, each behind one trait.
+//!
+//! A source reads its file or runs its program every time it is asked. [`Memo`] asks it once for all who wait and remembers the
+//! login for seconds, so that a secret rotates without a restart.
+
+mod auto;
+mod azure_cli;
+mod docker;
+mod file;
+mod helper;
+mod memo;
+
+pub(in crate::upstream) use memo::Memo;
+
+use super::secret::Secret;
+use crate::config::CredentialSettings;
+use crate::config::Environment;
+use crate::upstream::error::Failure;
+use crate::upstream::transport::origin::Origin;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::SystemTime;
+
+/// What is presented to a token service, or to a registry that wants a password itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::upstream) enum Grant {
+    Anonymous,
+    Password {
+        username: String,
+        password: Secret,
+    },
+    /// A refresh or identity token.
+    Refresh(Secret),
+    /// An Entra access token, which ACR exchanges for a refresh token.
+    Entra {
+        token: Secret,
+        tenant: Option<String>,
+    },
+}
+
+/// A login as it is now.
+#[derive(Clone, Debug)]
+pub(in crate::upstream) struct Material {
+    pub(in crate::upstream) grant: Grant,
+    /// Whom it names.
+    pub(in crate::upstream) identity: String,
+    /// Where it came from.
+    pub(in crate::upstream) source: String,
+    /// What to do when it is refused.
+    pub(in crate::upstream) remedy: String,
+    pub(in crate::upstream) expires: Option<SystemTime>,
+}
+
+impl Material {
+    fn anonymous(source: &str, remedy: &str) -> Self {
+        Self {
+            grant: Grant::Anonymous,
+            identity: "anonymous".to_owned(),
+            source: source.to_owned(),
+            remedy: remedy.to_owned(),
+            expires: None,
+        }
+    }
+
+    /// The failure that says that this login was refused.
+    pub(in crate::upstream) fn refused(&self, by: &str) -> Failure {
+        let Self { identity, source, .. } = self;
+        let problem = match self.grant {
+            Grant::Anonymous => format!("{by} gives nothing to anonymous callers"),
+            _ => format!("{by} refuses the login of {identity} (from {source})"),
+        };
+        Failure::credential(identity, problem, &self.remedy)
+    }
+}
+
+pub(in crate::upstream) type Pending<'a> = Pin<Box<dyn Future<Output = Result<Material, Failure>> + Send + 'a>>;
+
+/// A source of logins.
+pub(in crate::upstream) trait Credential: Send + Sync {
+    /// The login as it is now.
+    fn material(&self) -> Pending<'_>;
+
+    /// The login last given out was refused: whatever was remembered is not to be given again.
+    fn refused(&self) {}
+}
+
+/// The source that is configured for an upstream.
+pub(in crate::upstream) fn source(
+    settings: &CredentialSettings,
+    name: &str,
+    origin: &Origin,
+    environment: &Environment,
+) -> Box<dyn Credential> {
+    let environment = environment.clone();
+    match settings {
+        CredentialSettings::Anonymous => Box::new(Anonymous),
+        CredentialSettings::Password { username, password_file } => {
+            Box::new(file::Password { username: username.clone(), file: password_file.clone() })
+        }
+        CredentialSettings::RefreshToken { token_file } => {
+            Box::new(file::RefreshToken { file: token_file.clone(), registry: origin.host.clone() })
+        }
+        CredentialSettings::DockerConfig { file } => {
+            Box::new(docker::DockerConfig::new(file.clone(), name, origin, environment))
+        }
+        CredentialSettings::AzureCli => Box::new(azure_cli::AzureCli { environment }),
+        CredentialSettings::Auto => Box::new(auto::Auto::new(name, origin, &environment)),
+    }
+}
+
+struct Anonymous;
+
+impl Credential for Anonymous {
+    fn material(&self) -> Pending<'_> {
+        let remedy = "configure a login ([upstream.credential], or --login)";
+        Box::pin(async move { Ok(Material::anonymous("no credential is configured", remedy)) })
+    }
+}
+
+/// Whether a host is an Azure Container Registry.
+pub(in crate::upstream) fn is_acr(host: &str) -> bool {
+    [".azurecr.io", ".azurecr.cn", ".azurecr.us"].iter().any(|suffix| host.ends_with(suffix))
+}
+
+/// What to do about a dead login made by `az acr login` or `docker login`.
+fn login_again(registry: &str) -> String {
+    match registry.split_once('.') {
+        Some((name, _)) if is_acr(registry) => {
+            format!("run `az acr login --name {name}` again (such a login dies after three hours)")
+        }
+        _ => format!("run `docker login {registry}` again"),
+    }
+}

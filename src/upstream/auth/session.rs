@@ -1,0 +1,302 @@
+//! Sends requests to the upstream with the authorization that it wants, and answers its challenges, once per request.
+
+use super::challenge::{self, Challenge};
+use super::credential::{self, Grant, Material};
+use super::grant::{Granter, Service};
+use super::scope::{Learned, Scope};
+use super::secret;
+use super::tokens::{Key, Span, Token, Tokens};
+use crate::upstream::error::{ErrorKind, Failure};
+use crate::upstream::limits::op::Op;
+use crate::upstream::protocol::classify;
+use crate::upstream::protocol::said::Said;
+use crate::upstream::protocol::wire::{Answer, Wire};
+use crate::upstream::transport::pool::Outgoing;
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// How the upstream wants to be asked, once it has said so.
+#[derive(Clone, Debug, PartialEq)]
+enum Scheme {
+    Bearer(Service),
+    Basic,
+    /// Without any.
+    Open,
+}
+
+/// What a request was sent with.
+pub(in crate::upstream) struct Pass {
+    header: HeaderValue,
+    pub(in crate::upstream) identity: String,
+    via: Via,
+}
+
+enum Via {
+    Token { key: Key, token: Arc<Token>, fresh: bool },
+    Password(Material),
+}
+
+/// A 401, read to its end: nothing that is waited for next may depend on its connection.
+pub(in crate::upstream) struct Refusal {
+    origin: String,
+    headers: HeaderMap,
+    said: Option<Said>,
+}
+
+impl Refusal {
+    pub(in crate::upstream) async fn read(answer: Answer) -> Self {
+        let (origin, headers) = (answer.origin.to_string(), answer.headers.clone());
+        let said = Said::read(&answer.collect(classify::MAX_ERROR).await.unwrap_or_default());
+        Self { origin, headers, said }
+    }
+}
+
+/// Sends what the upstream is to be asked, and keeps what it has said about how.
+pub(in crate::upstream) struct Session {
+    pub(in crate::upstream) wire: Arc<Wire>,
+    pub(in crate::upstream) granter: Granter,
+    scheme: Mutex<Option<Scheme>>,
+    learned: Mutex<Learned>,
+    tokens: Tokens,
+}
+
+impl Session {
+    pub(in crate::upstream) fn new(wire: Arc<Wire>, granter: Granter, tokens: usize) -> Self {
+        Self { wire, granter, scheme: Mutex::default(), learned: Mutex::default(), tokens: Tokens::new(tokens) }
+    }
+
+    /// Sends a request to the upstream, and once more if that answers with a challenge. Any status but 401 comes back.
+    pub(in crate::upstream) async fn send(
+        &self,
+        op: Op,
+        outgoing: &Outgoing,
+        scope: &Scope,
+    ) -> Result<(Answer, Option<Pass>), Failure> {
+        self.wire.admit(op)?;
+        let pass = self.anticipate(scope, Span::Short).await?;
+        let answer = self.wire.send(op, with(outgoing, pass.as_ref())).await?;
+        if answer.status != StatusCode::UNAUTHORIZED {
+            self.forget_forbidden(&answer, pass.as_ref());
+            return Ok((answer, pass));
+        }
+        let pass = self.respond(op, &Refusal::read(answer).await, scope, pass).await?;
+        self.wire.retried("unauthorized");
+        let answer = self.wire.send(op, with(outgoing, Some(&pass))).await?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            return Err(self.refused(op, &Refusal::read(answer).await, Some(pass)));
+        }
+        self.forget_forbidden(&answer, Some(&pass));
+        Ok((answer, Some(pass)))
+    }
+
+    /// The authorization that the upstream will want, if it has said before how; that saves a 401.
+    async fn anticipate(&self, scope: &Scope, span: Span) -> Result<Option<Pass>, Failure> {
+        let scheme = self.scheme.lock().clone();
+        match scheme {
+            None | Some(Scheme::Open) => Ok(None),
+            Some(Scheme::Basic) => Ok(password(self.granter.login.material().await?)),
+            Some(Scheme::Bearer(service)) => {
+                let wanted = scope.expected(&self.learned.lock());
+                let Some(wanted) = wanted else { return Ok(None) };
+                let pass = self.token(&service, &wanted, span).await;
+                if pass.as_ref().is_err_and(may_have_moved) {
+                    // The next challenge says where to.
+                    *self.scheme.lock() = None;
+                }
+                pass.map(Some)
+            }
+        }
+    }
+
+    /// The authorization for a request whose body can only be sent once: an upstream that has not yet said how it wants to be
+    /// asked is asked for that first.
+    pub(in crate::upstream) async fn prepare(&self, op: Op, scope: &Scope) -> Result<Option<Pass>, Failure> {
+        self.wire.admit(op)?;
+        if self.scheme.lock().is_none() {
+            let origin = &self.granter.origin;
+            let url = format!("{}://{}/v2/", origin.scheme(), origin.authority());
+            let url = url.parse().map_err(|_| Failure::foreign(format!("'{url}' is no address")))?;
+            let ping = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() };
+            let answer = self.wire.send(Op::Ping, ping).await?;
+            if answer.status != StatusCode::UNAUTHORIZED {
+                if answer.status.is_success() && classify::is_speaker(&answer.headers) {
+                    *self.scheme.lock() = Some(Scheme::Open);
+                }
+                answer.body.drain().await;
+                return Ok(None);
+            }
+            return self.respond(op, &Refusal::read(answer).await, scope, None).await.map(Some);
+        }
+        self.anticipate(scope, Span::Long).await
+    }
+
+    /// What to send after a 401.
+    pub(in crate::upstream) async fn respond(
+        &self,
+        op: Op,
+        answer: &Refusal,
+        scope: &Scope,
+        pass: Option<Pass>,
+    ) -> Result<Pass, Failure> {
+        let found = challenge::challenges(&answer.headers);
+        if let Some(bearer) = found.iter().find(|challenge| challenge.scheme == "bearer") {
+            return self.respond_to_bearer(op, answer, bearer, scope, pass).await;
+        }
+        // An ACR has tokens whether it says so or not; whoever wants its password in its name stands in between.
+        let has_tokens =
+            matches!(*self.scheme.lock(), Some(Scheme::Bearer(_))) || credential::is_acr(&self.granter.origin.host);
+        let wants_password = found.iter().any(|challenge| challenge.scheme == "basic");
+        if wants_password && has_tokens {
+            let reason = format!(
+                "{} asks for a password although it has tokens, and was not given it; {}",
+                answer.origin,
+                classify::LOOK
+            );
+            return Err(Failure::foreign(reason));
+        }
+        if wants_password {
+            return self.respond_to_basic(answer, pass).await;
+        }
+        Err(self.refused(op, answer, pass))
+    }
+
+    async fn respond_to_bearer(
+        &self,
+        op: Op,
+        answer: &Refusal,
+        bearer: &Challenge,
+        scope: &Scope,
+        pass: Option<Pass>,
+    ) -> Result<Pass, Failure> {
+        let Some(service) = Service::of(bearer) else {
+            let reason = format!("{} names a token service that has no address", answer.origin);
+            return Err(Failure::foreign(reason));
+        };
+        let wanted = scope.challenged(bearer.get("scope"));
+        scope.learn(&wanted, &mut self.learned.lock());
+        *self.scheme.lock() = Some(Scheme::Bearer(service.clone()));
+        if let Some(Pass { via: Via::Token { key, token, fresh }, .. }) = &pass {
+            // A token that is not understood is no verdict on a right: another one may be.
+            if *fresh && *key == service.key(&wanted) && !is_invalid_token(bearer) {
+                return Err(self.refused(op, answer, pass));
+            }
+            self.tokens.discard(key, token);
+        }
+        self.token(&service, &wanted, Span::Short).await
+    }
+
+    async fn respond_to_basic(&self, answer: &Refusal, pass: Option<Pass>) -> Result<Pass, Failure> {
+        *self.scheme.lock() = Some(Scheme::Basic);
+        let sent = match &pass {
+            Some(Pass { via: Via::Password(material), .. }) => Some(material.grant.clone()),
+            _ => None,
+        };
+        if sent.is_some() {
+            self.granter.login.refused();
+        }
+        let material = self.granter.login.material().await?;
+        if sent.as_ref() == Some(&material.grant) {
+            return Err(material.refused(&answer.origin));
+        }
+        if matches!(material.grant, Grant::Refresh(_) | Grant::Entra { .. }) {
+            let problem = format!("{} wants a user and a password, and {} has none", answer.origin, material.source);
+            return Err(Failure::credential(&material.identity, problem, &material.remedy));
+        }
+        let refused = material.refused(&answer.origin);
+        password(material).ok_or(refused)
+    }
+
+    async fn token(&self, service: &Service, scope: &str, span: Span) -> Result<Pass, Failure> {
+        let key = service.key(scope);
+        let (token, fresh) = self.tokens.get_for(span, &key, || Box::pin(self.granter.fetch(service, scope))).await?;
+        let Some(header) = token.secret.bearer() else {
+            let reason = format!("the token service {} gave a token that no header can carry", service.origin);
+            return Err(Failure::foreign(reason));
+        };
+        Ok(Pass { header, identity: token.identity.clone(), via: Via::Token { key, token, fresh } })
+    }
+
+    /// The upstream has refused what it was sent for good.
+    pub(in crate::upstream) fn refused(&self, op: Op, answer: &Refusal, pass: Option<Pass>) -> Failure {
+        let Refusal { origin, headers, said } = answer;
+        let correlation = classify::correlation(headers);
+        if said.is_none() && !classify::is_speaker(headers) && challenge::challenges(headers).is_empty() {
+            let reason = format!("{origin} answered 401, but not as a registry does; {}", classify::LOOK);
+            return Failure::foreign(reason);
+        }
+        let words = said.as_ref().map(|said| format!(" ({}: {})", said.code, said.message)).unwrap_or_default();
+        let Some(pass) = pass else {
+            let remedy = "configure a login ([upstream.credential], or --login)";
+            return Failure::credential("anonymous", format!("{origin} wants a login"), remedy);
+        };
+        match pass.via {
+            Via::Password(material) => material.refused(origin),
+            Via::Token { key, token, .. } => {
+                // Rights may be granted later: the next request asks for a token that knows of them.
+                self.tokens.discard(&key, &token);
+                if challenge::challenges(headers).iter().any(is_invalid_token) {
+                    let reason = format!(
+                        "{origin} does not accept the token that its token service has just given to {}{words}{correlation}; if \
+                         this stays, its clock or its keys are wrong",
+                        token.identity
+                    );
+                    return Failure::foreign(reason);
+                }
+                if let Some(withheld) = &token.withheld {
+                    return Failure::credential("anonymous", format!("{origin} wants a login"), withheld);
+                }
+                let reason = classify::refusal(op, origin, &token.identity, &format!("{words}{correlation}"));
+                let Said { code, message, errors, .. } =
+                    said.clone().unwrap_or_else(|| Said::nothing_but("UNAUTHORIZED"));
+                Failure::new(ErrorKind::RepositoryRefused { code, message }, reason).saying(errors)
+            }
+        }
+    }
+
+    /// A token that was good for a 403 would be good for nothing but the same until it expires.
+    pub(in crate::upstream) fn forget_forbidden(&self, answer: &Answer, pass: Option<&Pass>) {
+        if answer.status == StatusCode::FORBIDDEN
+            && let Some(Pass { via: Via::Token { key, token, .. }, .. }) = pass
+        {
+            self.tokens.discard(key, token);
+        }
+    }
+}
+
+impl Pass {
+    /// Adds the authorization to a request for the upstream itself.
+    pub(in crate::upstream) fn sign(&self, outgoing: &mut Outgoing) {
+        outgoing.headers.insert(AUTHORIZATION, self.header.clone());
+    }
+}
+
+/// Whether it was the token itself that was refused (RFC 6750, 3.1), and not what was asked with it: a registry that has lost its
+/// keys, whose clock is wrong, or whose replicas do not know each other's tokens yet.
+fn is_invalid_token(challenge: &Challenge) -> bool {
+    challenge.scheme == "bearer" && challenge.get("error") == Some("invalid_token")
+}
+
+/// Whether a failure to get a token may mean that the service is no longer there, or no longer the one to ask.
+fn may_have_moved(failure: &Failure) -> bool {
+    matches!(
+        failure.kind,
+        ErrorKind::Unreachable | ErrorKind::Tls | ErrorKind::Foreign | ErrorKind::CredentialRefused { .. }
+    )
+}
+
+fn with(outgoing: &Outgoing, pass: Option<&Pass>) -> Outgoing {
+    let mut outgoing = outgoing.clone();
+    if let Some(pass) = pass {
+        pass.sign(&mut outgoing);
+    }
+    outgoing
+}
+
+fn password(material: Material) -> Option<Pass> {
+    let Grant::Password { username, password } = &material.grant else { return None };
+    let header = secret::basic(username, password)?;
+    Some(Pass { header, identity: material.identity.clone(), via: Via::Password(material) })
+}

@@ -1,0 +1,7 @@
+//! How much an upstream is asked: breakers, budgets, hold-back after 429, rates.
+
+pub(in crate::upstream) mod breaker;
+pub(in crate::upstream) mod budget;
+pub(in crate::upstream) mod op;
+pub(in crate::upstream) mod rate;
+pub(in crate::upstream) mod throttle;

@@ -1,0 +1,129 @@
+use std::fmt;
+
+/// What a request upstream is for: a metric's label, and the words of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::upstream) enum Op {
+    ManifestHead,
+    ManifestGet,
+    BlobHead,
+    BlobGet,
+    BlobStorage,
+    Tags,
+    Catalogue,
+    Referrers,
+    ManifestPut,
+    ManifestDelete,
+    BlobDelete,
+    UploadStart,
+    UploadChunk,
+    UploadEnd,
+    UploadStatus,
+    UploadCancel,
+    AcrRead,
+    AcrWrite,
+    AcrDelete,
+    Token,
+    Exchange,
+    Ping,
+}
+
+impl Op {
+    pub(in crate::upstream) fn as_str(self) -> &'static str {
+        match self {
+            Self::ManifestHead => "manifest_head",
+            Self::ManifestGet => "manifest_get",
+            Self::BlobHead => "blob_head",
+            Self::BlobGet => "blob_get",
+            Self::BlobStorage => "blob_storage",
+            Self::Tags => "tags",
+            Self::Catalogue => "catalogue",
+            Self::Referrers => "referrers",
+            Self::ManifestPut => "manifest_put",
+            Self::ManifestDelete => "manifest_delete",
+            Self::BlobDelete => "blob_delete",
+            Self::UploadStart => "upload_start",
+            Self::UploadChunk => "upload_chunk",
+            Self::UploadEnd => "upload_end",
+            Self::UploadStatus => "upload_status",
+            Self::UploadCancel => "upload_cancel",
+            Self::AcrRead => "acr_read",
+            Self::AcrWrite => "acr_write",
+            Self::AcrDelete => "acr_delete",
+            Self::Token => "token",
+            Self::Exchange => "exchange",
+            Self::Ping => "ping",
+        }
+    }
+
+    /// The limits that it counts against; a refusal is about the first one.
+    pub(in crate::upstream) fn categories(self) -> &'static [Category] {
+        match self {
+            Self::Referrers => &[Category::Referrers, Category::Reads],
+            Self::Token | Self::Exchange => &[Category::Tokens],
+            Self::BlobStorage => &[Category::Storage],
+            Self::ManifestPut | Self::UploadStart | Self::UploadChunk | Self::UploadEnd | Self::AcrWrite => {
+                &[Category::Writes]
+            }
+            Self::ManifestDelete | Self::BlobDelete | Self::UploadCancel | Self::AcrDelete => &[Category::Deletes],
+            _ => &[Category::Reads],
+        }
+    }
+
+    /// What a login must have the right to do, for the sentence that advises it: "grant that login the right to …".
+    pub(in crate::upstream) fn deed(self) -> &'static str {
+        match self.categories()[0] {
+            Category::Writes => "push to it",
+            Category::Deletes => "delete from it",
+            _ => "pull from it",
+        }
+    }
+
+    /// Whether the answer may hold its connection for minutes.
+    pub(in crate::upstream) fn is_bulk(self) -> bool {
+        self.share() == Share::Download
+    }
+
+    /// Which connections it may use.
+    pub(in crate::upstream) fn share(self) -> Share {
+        match self {
+            Self::BlobGet | Self::BlobStorage => Share::Download,
+            Self::UploadStart | Self::UploadChunk | Self::UploadEnd => Share::Upload,
+            _ => Share::Small,
+        }
+    }
+}
+
+/// What a request may take of a host's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::upstream) enum Share {
+    /// It is over in a moment.
+    Small,
+    /// Its answer may take minutes.
+    Download,
+    /// Its body may take hours.
+    Upload,
+}
+
+/// What a registry counts together when it limits the pace (ACR's categories), and what stands behind its redirects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::upstream) enum Category {
+    Reads,
+    Referrers,
+    Writes,
+    Deletes,
+    Tokens,
+    Storage,
+}
+
+impl fmt::Display for Category {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reads => "reads",
+            Self::Referrers => "lists of referrers",
+            Self::Writes => "writes",
+            Self::Deletes => "deletes",
+            Self::Tokens => "requests for tokens",
+            Self::Storage => "downloads from storage",
+        })
+    }
+}

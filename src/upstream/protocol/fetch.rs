@@ -1,0 +1,185 @@
+//! One question to the upstream: authorized, redirected as storage wants it, and told apart from what a portal says.
+
+use super::classify;
+use super::wire::Answer;
+use crate::upstream::auth::scope::Scope;
+use crate::upstream::auth::session::{Pass, Session};
+use crate::upstream::error::{ErrorKind, Failure};
+use crate::upstream::limits::op::Op;
+use crate::upstream::transport::origin::{self, Origin};
+use crate::upstream::transport::pool::Outgoing;
+use bytes::Bytes;
+use http::header::{LOCATION, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use tokio::time::Instant;
+
+/// More hops than any registry needs.
+const HOPS: usize = 5;
+
+/// A question.
+pub(in crate::upstream) struct Ask {
+    pub(in crate::upstream) op: Op,
+    pub(in crate::upstream) method: Method,
+    pub(in crate::upstream) url: Uri,
+    pub(in crate::upstream) headers: HeaderMap,
+    pub(in crate::upstream) scope: Scope,
+}
+
+/// An answer after all redirects, whatever its status, and what is needed to judge it.
+struct Arrived {
+    answer: Answer,
+    pass: Option<Pass>,
+    redirected: bool,
+}
+
+impl Session {
+    /// Asks, and asks the upstream once more if the place that it led to refuses: signed addresses expire.
+    pub(in crate::upstream) async fn fetch(&self, ask: &Ask) -> Result<Answer, Failure> {
+        let mut arrived = self.arrive(ask).await?;
+        if arrived.redirected && is_refused_address(arrived.answer.status) {
+            arrived.answer.body.drain().await;
+            self.wire.retried("redirect");
+            arrived = self.arrive(ask).await?;
+        }
+        let Arrived { answer, pass, redirected } = arrived;
+        // Only of a blob may a part be asked for.
+        if answer.status == StatusCode::OK || answer.status == StatusCode::PARTIAL_CONTENT && ask.op.is_bulk() {
+            return as_content(ask.op, answer);
+        }
+        let failure = classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await;
+        // Whoever the upstream leads to has not seen the login, and so has not judged it.
+        let misled = redirected && matches!(failure.kind, ErrorKind::RepositoryRefused { .. });
+        Err(if misled { Failure::foreign(failure.reason) } else { failure })
+    }
+
+    /// Asks for something that is held whole, and reads it with `read`; once more if it breaks off in the middle, as a blob would be
+    /// gone on with. Whoever had all its time, and stood still, is not waited for twice.
+    pub(in crate::upstream) async fn fetch_whole<T, F>(
+        &self,
+        ask: &Ask,
+        read: impl Fn(Answer) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let answer = self.fetch(ask).await?;
+        let began = Instant::now();
+        match read(answer).await {
+            Err(failure) if matches!(failure.kind, ErrorKind::Interrupted) && began.elapsed() < self.wire.stall() => {
+                self.wire.retried("resume");
+                read(self.fetch(ask).await?).await
+            }
+            result => result,
+        }
+    }
+
+    /// Asks for a head. One that fails without saying who speaks, or why, is confirmed by a GET, which has a body.
+    pub(in crate::upstream) async fn fetch_head(&self, ask: Ask) -> Result<Answer, Failure> {
+        let Arrived { answer, pass, redirected } = self.arrive(&ask).await?;
+        let status = answer.status;
+        if status == StatusCode::OK && !classify::is_page(&answer.headers) {
+            return Ok(answer);
+        }
+        let believed = status == StatusCode::NOT_FOUND && classify::is_speaker(&answer.headers) && !redirected;
+        if believed || status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+            return Err(classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await);
+        }
+        let mut ask = Ask { method: Method::GET, ..ask };
+        if ask.op == Op::BlobHead {
+            ask.op = Op::BlobGet;
+            ask.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        } else {
+            ask.op = Op::ManifestGet;
+        }
+        self.fetch(&ask).await
+    }
+
+    /// Asks for something to be done. A redirect leads to no place where that could be: it is not followed.
+    pub(in crate::upstream) async fn write(&self, ask: &Ask, body: Bytes) -> Result<Answer, Failure> {
+        let outgoing =
+            Outgoing { method: ask.method.clone(), url: ask.url.clone(), headers: ask.headers.clone(), body };
+        let (answer, pass) = self.send(ask.op, &outgoing, &ask.scope).await?;
+        // A portal says 200 to everything; a registry that has done something says 201, 202 or 204, or says that it is one.
+        let done = answer.status.is_success()
+            && !classify::is_page(&answer.headers)
+            && (answer.status != StatusCode::OK
+                || classify::is_speaker(&answer.headers)
+                || ask.op == Op::AcrRead && classify::is_json(&answer.headers));
+        if done {
+            return Ok(answer);
+        }
+        Err(classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await)
+    }
+
+    async fn arrive(&self, ask: &Ask) -> Result<Arrived, Failure> {
+        let outgoing = Outgoing {
+            method: ask.method.clone(),
+            url: ask.url.clone(),
+            headers: ask.headers.clone(),
+            body: Bytes::new(),
+        };
+        let (mut answer, pass) = self.send(ask.op, &outgoing, &ask.scope).await?;
+        let home = answer.origin.clone();
+        let mut secure = home.https;
+        let mut hops = 0;
+        loop {
+            if !is_redirect(answer.status) {
+                return Ok(Arrived { answer, pass, redirected: hops > 0 });
+            }
+            if hops == HOPS {
+                return Err(Failure::foreign(format!("{home} leads through more than {HOPS} redirects")));
+            }
+            let (url, target) = target(&answer, secure)?;
+            secure = target.https;
+            answer.body.drain().await;
+            let mut outgoing = Outgoing { url, ..outgoing.clone() };
+            // A credential never leaves the origin that it is for.
+            if let Some(pass) = pass.as_ref().filter(|_| target == home) {
+                pass.sign(&mut outgoing);
+            }
+            let op = if ask.op == Op::BlobGet { Op::BlobStorage } else { ask.op };
+            answer = self.wire.send(op, outgoing).await?;
+            hops += 1;
+        }
+    }
+}
+
+/// Where a redirect leads.
+fn target(answer: &Answer, secure: bool) -> Result<(Uri, Origin), Failure> {
+    let origin = &answer.origin;
+    let location = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    let url = location.and_then(|location| origin::resolve(&answer.url, location));
+    let target = url.and_then(|url| Origin::of(&url).map(|target| (url, target)));
+    let Some((url, target)) = target else {
+        return Err(Failure::foreign(format!("{origin} redirects to something that is no address")));
+    };
+    if secure && !target.https {
+        return Err(Failure::foreign(format!(
+            "{origin} redirects from https to http ({target}); that is not followed"
+        )));
+    }
+    Ok((url, target))
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// Whether a new address may help: any refusal but of the range itself or of the pace.
+fn is_refused_address(status: StatusCode) -> bool {
+    status.is_client_error() && status != StatusCode::RANGE_NOT_SATISFIABLE && status != StatusCode::TOO_MANY_REQUESTS
+}
+
+/// A success that is no content: a page for people, or bytes that something has encoded on the way.
+fn as_content(op: Op, answer: Answer) -> Result<Answer, Failure> {
+    let origin = &answer.origin;
+    if classify::is_page(&answer.headers) {
+        return Err(Failure::foreign(format!("{origin} answered with a web page; {}", classify::LOOK)));
+    }
+    // Of a blob's bytes the digest decides: some storage hands out a label of the upload here.
+    let encoding = answer.header(http::header::CONTENT_ENCODING).unwrap_or("identity");
+    if !encoding.eq_ignore_ascii_case("identity") && !op.is_bulk() {
+        return Err(Failure::foreign(format!("{origin} answered with content encoded as {encoding}, unasked")));
+    }
+    Ok(answer)
+}

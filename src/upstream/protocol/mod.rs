@@ -1,0 +1,10 @@
+//! The registry protocol: one request per operation, and what an answer means.
+
+pub(in crate::upstream) mod classify;
+pub(in crate::upstream) mod fetch;
+pub(in crate::upstream) mod link;
+pub(in crate::upstream) mod list;
+pub(in crate::upstream) mod said;
+pub(in crate::upstream) mod upload;
+pub(in crate::upstream) mod wire;
+pub(in crate::upstream) mod write;

@@ -1,0 +1,214 @@
+use super::classify;
+use crate::oci::Registry;
+use crate::telemetry::Metrics;
+use crate::upstream::error::{ErrorKind, Failure, Withheld};
+use crate::upstream::limits::op::{Category, Op};
+use crate::upstream::limits::throttle::Throttle;
+use crate::upstream::transport::body::Body;
+use crate::upstream::transport::origin::Origin;
+use crate::upstream::transport::payload::Payload;
+use crate::upstream::transport::pool::{Head, Outgoing, Pool, Reserved, Unanswered};
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, USER_AGENT};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
+
+/// One upstream's connections with everything that every request has: leave to be sent, its own headers, its metrics, its log
+/// line.
+pub(in crate::upstream) struct Wire {
+    name: Registry,
+    pool: Pool,
+    throttle: Throttle,
+    metrics: Arc<Metrics>,
+    stall: Duration,
+    /// Whether nothing is ever sent.
+    sealed: bool,
+}
+
+/// An answer whose body has not been read.
+pub(in crate::upstream) struct Answer {
+    pub(in crate::upstream) status: StatusCode,
+    pub(in crate::upstream) headers: HeaderMap,
+    pub(in crate::upstream) body: Body,
+    pub(in crate::upstream) url: Uri,
+    pub(in crate::upstream) origin: Origin,
+    /// For a 429: when the next request of its kind may be sent.
+    pub(in crate::upstream) retry_after: Option<Duration>,
+}
+
+impl Answer {
+    /// A header as text.
+    pub(in crate::upstream) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The whole body, bounded.
+    pub(in crate::upstream) async fn collect(self, limit: usize) -> Result<Bytes, Failure> {
+        self.body.collect(limit).await
+    }
+}
+
+impl Wire {
+    pub(in crate::upstream) fn new(
+        name: Registry,
+        pool: Pool,
+        metrics: Arc<Metrics>,
+        stall: Duration,
+        throttle: Throttle,
+        sealed: bool,
+    ) -> Self {
+        Self { name, pool, throttle, metrics, stall, sealed }
+    }
+
+    /// Whether a request may be sent at all now; what has to be done before it is sent can then be spared.
+    pub(in crate::upstream) fn admit(&self, op: Op) -> Result<(), Failure> {
+        let admitted = if self.sealed {
+            let reason = "it is sealed ([[upstream]] sealed, or --sealed), and never asked";
+            Err(Failure::withheld(Withheld::Sealed, ErrorKind::Unreachable, reason))
+        } else {
+            self.throttle.admit(op)
+        };
+        admitted.inspect_err(|failure| {
+            self.count_withheld(failure);
+        })
+    }
+
+    /// The hosts that do not answer: since when, and the sentence that says so.
+    pub(in crate::upstream) fn silent_hosts(&self) -> Vec<(String, SystemTime, String)> {
+        self.pool.silent()
+    }
+
+    /// What a 429 holds back, and for how long.
+    pub(in crate::upstream) fn held_back(&self) -> Vec<(Category, Duration)> {
+        self.throttle.held()
+    }
+
+    /// Waits for its turn in the budget of its category.
+    async fn turn(&self, op: Op) -> Result<(), Failure> {
+        let waited = self.throttle.turn(op).await.inspect_err(|failure| {
+            self.count_withheld(failure);
+        })?;
+        if waited {
+            self.metrics.upstream_paced.with_label_values(&[self.name.as_str()]).inc();
+        }
+        Ok(())
+    }
+
+    /// Whether `failure` is one of a request that was not sent.
+    fn count_withheld(&self, failure: &Failure) -> bool {
+        if let Some(why) = failure.withheld {
+            self.metrics.upstream_withheld.with_label_values(&[self.name.as_str(), why.as_str()]).inc();
+        }
+        failure.withheld.is_some()
+    }
+
+    /// Sends one request and waits for the head of its answer, whatever its status.
+    pub(in crate::upstream) async fn send(&self, op: Op, outgoing: Outgoing) -> Result<Answer, Failure> {
+        let Some(origin) = Origin::of(&outgoing.url) else {
+            return Err(Failure::foreign("an address that is neither http:// nor https://, or names a user"));
+        };
+        self.admit(op)?;
+        self.turn(op).await?;
+        let outgoing = with_own_headers(outgoing);
+        let begun = Instant::now();
+        // While it waited for a connection, others may have been refused.
+        let admit = || self.throttle.admit(op);
+        let head = self.pool.send(&outgoing, &origin, op.share(), admit).await;
+        if let Err(failure) = &head
+            && self.count_withheld(failure)
+        {
+            return Err(failure.clone());
+        }
+        self.note(op, &outgoing, &origin, begun, head.as_ref().ok());
+        Ok(self.answer(op, outgoing, origin, head?))
+    }
+
+    /// Finds a connection for a request whose body can be sent only once.
+    pub(in crate::upstream) async fn reserve(&self, op: Op, origin: &Origin) -> Result<Reserved, Failure> {
+        self.admit(op)?;
+        let admit = || self.throttle.admit(op);
+        self.pool.reserve(origin, op.share(), admit).await.inspect_err(|failure| {
+            self.count_withheld(failure);
+        })
+    }
+
+    /// Sends a request on its connection, whose body is fed meanwhile, and waits for the head of its answer without a limit.
+    pub(in crate::upstream) async fn stream(
+        &self,
+        op: Op,
+        reserved: Reserved,
+        outgoing: Outgoing,
+        body: Payload,
+    ) -> Result<Answer, Unanswered> {
+        let outgoing = with_own_headers(outgoing);
+        let begun = Instant::now();
+        let origin = reserved.origin().clone();
+        let head = reserved.send(&outgoing, body).await;
+        self.note(op, &outgoing, &origin, begun, head.as_ref().ok());
+        head.map(|head| self.answer(op, outgoing, origin, head))
+    }
+
+    /// Counts and logs a request that was sent.
+    fn note(&self, op: Op, outgoing: &Outgoing, origin: &Origin, begun: Instant, head: Option<&Head>) {
+        let duration = begun.elapsed();
+        let code = head.map_or_else(|| "error".to_owned(), |head| head.response.status().as_str().to_owned());
+        let upstream = self.name.as_str();
+        self.metrics.upstream_requests.with_label_values(&[upstream, op.as_str(), &code]).inc();
+        let seconds = self.metrics.upstream_request_duration.with_label_values(&[upstream, op.as_str()]);
+        seconds.observe(duration.as_secs_f64());
+        // The path without its query: what storage signs stands in the query.
+        tracing::debug!(
+            upstream.name = upstream,
+            upstream.host = %origin,
+            op = op.as_str(),
+            method = %outgoing.method,
+            path = outgoing.url.path(),
+            code,
+            duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            "asked upstream"
+        );
+    }
+
+    fn answer(&self, op: Op, outgoing: Outgoing, origin: Origin, head: Head) -> Answer {
+        let upstream = self.name.as_str();
+        if head.replaced {
+            self.retried("connection");
+        }
+        let status = head.response.status();
+        let retry_after = self.throttle.note(op, status, classify::retry_after(head.response.headers()));
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            self.metrics.upstream_throttled.with_label_values(&[upstream]).inc();
+        }
+        let (parts, incoming) = head.response.into_parts();
+        let received = self.metrics.upstream_received_bytes.with_label_values(&[upstream]);
+        let body = Body::new(incoming, head.lease, self.stall, received, origin.to_string());
+        Answer { status: parts.status, headers: parts.headers, body, url: outgoing.url, origin, retry_after }
+    }
+
+    /// How long an upstream may give, or take, nothing of a body.
+    pub(in crate::upstream) fn stall(&self) -> Duration {
+        self.stall
+    }
+
+    /// How long an upstream may take to begin its answer.
+    pub(in crate::upstream) fn first_byte(&self) -> Duration {
+        self.pool.first_byte()
+    }
+
+    /// Counts a request that is sent once more.
+    pub(in crate::upstream) fn retried(&self, reason: &str) {
+        self.metrics.upstream_retries.with_label_values(&[self.name.as_str(), reason]).inc();
+    }
+}
+
+/// What every request carries: bytes as they are stored, who asks, and ACR's way for a client to say what it is.
+fn with_own_headers(mut outgoing: Outgoing) -> Outgoing {
+    const AGENT: &str = concat!("larder/", env!("CARGO_PKG_VERSION"));
+    let headers = &mut outgoing.headers;
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.insert("x-meta-source-client", HeaderValue::from_static("on-prem/larder"));
+    outgoing
+}

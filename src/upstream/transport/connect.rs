@@ -1,0 +1,213 @@
+//! Opens connections: straight, through a forward proxy, or through its tunnel; with TLS where the address says so.
+
+use super::origin::Origin;
+use super::resolve::Resolver;
+use super::tls;
+use crate::config::Environment;
+use crate::upstream::error::{ErrorKind, Failure, SetupError};
+use http::{HeaderValue, Uri};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use std::error::Error as StdError;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tower_service::Service;
+
+pub(in crate::upstream) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+pub(in crate::upstream) type Stream = TokioIo<Box<dyn Io>>;
+
+/// An open connection on which requests may be written.
+pub(in crate::upstream) struct Opened {
+    pub(in crate::upstream) io: Stream,
+    pub(in crate::upstream) route: Route,
+}
+
+/// How requests on a connection are addressed.
+#[derive(Clone)]
+pub(in crate::upstream) enum Route {
+    /// To the server itself.
+    Direct,
+    /// To a forward proxy, which wants whole URLs and perhaps a credential of its own.
+    Forwarded(Option<HeaderValue>),
+}
+
+/// Opens connections within a time limit that spans name, TCP, proxy and TLS.
+pub(in crate::upstream) struct Connector {
+    tls: Arc<ClientConfig>,
+    proxies: Matcher,
+    tcp: HttpConnector<Resolver>,
+    limit: Duration,
+}
+
+impl Connector {
+    pub(in crate::upstream) fn new(
+        upstream: &str,
+        ca_file: Option<&Path>,
+        environment: &Environment,
+        resolver: Resolver,
+        limit: Duration,
+    ) -> Result<Self, SetupError> {
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        let proxies = proxies(upstream, environment)?;
+        Ok(Self { tls: tls::config(upstream, ca_file, environment)?, proxies, tcp, limit })
+    }
+
+    /// A new connection to `origin`.
+    pub(in crate::upstream) async fn open(&self, origin: &Origin) -> Result<Opened, Failure> {
+        let opened = tokio::time::timeout(self.limit, self.route(origin)).await;
+        opened.unwrap_or_else(|_| {
+            let limit = self.limit.as_secs_f32();
+            let reason = format!("no connection to {origin} within {limit} s; check name, route, firewall and proxy");
+            Err(Failure::new(ErrorKind::Timeout, reason))
+        })
+    }
+
+    async fn route(&self, origin: &Origin) -> Result<Opened, Failure> {
+        let unreachable = |reason: String| Failure::new(ErrorKind::Unreachable, reason);
+        let url: Uri = format!("{origin:?}/").parse().map_err(|_| unreachable(format!("'{origin}' is no address")))?;
+        let Some(proxy) = self.proxies.intercept(&url) else {
+            let tcp = self.tcp.clone().call(url).await;
+            let tcp = tcp.map_err(|error| unreachable(format!("no connection to {origin}: {}", chain(&error))))?;
+            let io: Box<dyn Io> = Box::new(tcp.into_inner());
+            return Ok(Opened { io: self.secured(io, origin).await?, route: Route::Direct });
+        };
+        let name = proxy_name(&proxy);
+        let refused = |error: String| unreachable(format!("no connection to {origin} through proxy {name}: {error}"));
+        let mut to_proxy = ToProxy { tcp: self.tcp.clone(), tls: Arc::clone(&self.tls) };
+        let credential = proxy.basic_auth().cloned();
+        if !origin.https {
+            let io = to_proxy.call(proxy.uri().clone()).await.map_err(|error| refused(chain(&*error)))?;
+            return Ok(Opened { io, route: Route::Forwarded(credential) });
+        }
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), to_proxy);
+        if let Some(credential) = credential {
+            tunnel = tunnel.with_auth(credential);
+        }
+        let through = format!("https://{}:{}/", bracketed(&origin.host), origin.port);
+        let through = through.parse().map_err(|_| unreachable(format!("'{origin}' is no address")))?;
+        let io = tunnel.call(through).await.map_err(|error| refused(in_words(&chain(&error))))?;
+        let io = self
+            .secured(io.into_inner(), origin)
+            .await
+            .map_err(|failure| Failure { reason: format!("{} (through proxy {name})", failure.reason), ..failure })?;
+        Ok(Opened { io, route: Route::Direct })
+    }
+
+    async fn secured(&self, io: Box<dyn Io>, origin: &Origin) -> Result<Stream, Failure> {
+        if !origin.https {
+            return Ok(TokioIo::new(io));
+        }
+        let io = handshake(&self.tls, &origin.host, io).await;
+        let io = io.map_err(|error| {
+            Failure::new(ErrorKind::Tls, format!("TLS with {origin} failed: {}", tls::explain(&error)))
+        })?;
+        Ok(TokioIo::new(io))
+    }
+}
+
+async fn handshake(tls: &Arc<ClientConfig>, host: &str, io: Box<dyn Io>) -> std::io::Result<Box<dyn Io>> {
+    let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
+    Ok(Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, io).await?))
+}
+
+fn proxies(upstream: &str, environment: &Environment) -> Result<Matcher, SetupError> {
+    let text = |upper: &str, lower: &str| environment.first(&[upper, lower]).unwrap_or_default().to_owned();
+    let matcher = Matcher::builder()
+        .all(text("ALL_PROXY", "all_proxy"))
+        .http(text("HTTP_PROXY", "http_proxy"))
+        .https(text("HTTPS_PROXY", "https_proxy"))
+        .no(text("NO_PROXY", "no_proxy"))
+        .build();
+    let unfiltered = Matcher::builder()
+        .all(text("ALL_PROXY", "all_proxy"))
+        .http(text("HTTP_PROXY", "http_proxy"))
+        .https(text("HTTPS_PROXY", "https_proxy"))
+        .build();
+    for scheme in ["http://upstream.invalid/", "https://upstream.invalid/"] {
+        let proxy = unfiltered.intercept(&Uri::from_static(scheme));
+        if let Some(proxy) = proxy.filter(|proxy| !matches!(proxy.uri().scheme_str(), Some("http" | "https"))) {
+            return Err(SetupError::Proxy { upstream: upstream.to_owned(), proxy: proxy_name(&proxy) });
+        }
+    }
+    Ok(matcher)
+}
+
+/// The proxy's address without its credential.
+fn proxy_name(proxy: &Intercept) -> String {
+    let uri = proxy.uri();
+    let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}", uri.scheme_str().unwrap_or("http"), uri.host().unwrap_or_default())
+}
+
+/// What the tunnel's own words for an answer to `CONNECT` mean for an operator.
+fn in_words(error: &str) -> String {
+    let advice = match error {
+        _ if error.contains("authorization required") => "it wants a login; write it into HTTPS_PROXY",
+        _ if error.contains("unsuccessful") => "it refuses the tunnel; its rules or its log say why",
+        _ => return error.to_owned(),
+    };
+    format!("{advice} ({error})")
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// An error with its causes: connectors put the useful part last.
+pub(in crate::upstream) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Connects to a proxy, which may itself want TLS.
+struct ToProxy {
+    tcp: HttpConnector<Resolver>,
+    tls: Arc<ClientConfig>,
+}
+
+impl Service<Uri> for ToProxy {
+    type Response = Stream;
+    type Error = Box<dyn StdError + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, proxy: Uri) -> Self::Future {
+        let (mut tcp, tls) = (self.tcp.clone(), Arc::clone(&self.tls));
+        Box::pin(async move {
+            let io: Box<dyn Io> = Box::new(tcp.call(proxy.clone()).await?.into_inner());
+            if proxy.scheme_str() != Some("https") {
+                return Ok(TokioIo::new(io));
+            }
+            let host = proxy.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+            let io =
+                handshake(&tls, host, io).await.map_err(|error| format!("TLS failed: {}", tls::explain(&error)))?;
+            Ok(TokioIo::new(io))
+        })
+    }
+}

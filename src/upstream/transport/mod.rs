@@ -1,0 +1,12 @@
+//! How bytes reach a registry and come back: names, connections, TLS, the pool, bodies.
+
+pub(in crate::upstream) mod body;
+pub(in crate::upstream) mod certificate;
+pub(in crate::upstream) mod connect;
+pub(in crate::upstream) mod listening;
+pub(in crate::upstream) mod origin;
+pub(in crate::upstream) mod payload;
+pub(in crate::upstream) mod pool;
+pub(in crate::upstream) mod process;
+pub(in crate::upstream) mod resolve;
+pub(in crate::upstream) mod tls;

@@ -1,0 +1,467 @@
+//! Connections to the hosts of one upstream: kept, reused, bounded per host.
+//!
+//! Each host has a breaker: where nobody answers, requests soon fail without being tried.
+//!
+//! A connection carries one request at a time and goes back when its answer's body has been read to the end; one that is
+//! dropped earlier is closed. Per host at most `limit` are open, of which the bodies of blobs may take all but an eighth, so that
+//! a tag can be asked for while they fill the line; uploads, which go at the pace of their clients, may take a half.
+
+use super::connect::{Connector, Route};
+use super::listening::Listening;
+use super::origin::Origin;
+use super::payload::Payload;
+use crate::upstream::error::{ErrorKind, Failure};
+use crate::upstream::limits::breaker::{Breaker, Pass};
+use crate::upstream::limits::op::Share;
+use bytes::Bytes;
+use http::header::{HOST, PROXY_AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// Shorter than the four minutes after which Azure's load balancers forget a silent connection.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long a request waits for one of its host's connections: what a full queue may cost.
+const WAIT: Duration = Duration::from_secs(10);
+/// … of which a download waits so many times as long, while others end and make room: a pull that begins late is better than one
+/// that fails.
+const DOWNLOAD_PATIENCE: u32 = 6;
+/// Storage hosts come and go with redirects; above this many, those without a connection are forgotten.
+const HOSTS: usize = 64;
+
+/// A request that can be sent more than once.
+#[derive(Clone)]
+pub(in crate::upstream) struct Outgoing {
+    pub(in crate::upstream) method: Method,
+    /// Absolute.
+    pub(in crate::upstream) url: Uri,
+    pub(in crate::upstream) headers: HeaderMap,
+    pub(in crate::upstream) body: Bytes,
+}
+
+pub(in crate::upstream) struct Pool {
+    connector: Connector,
+    hosts: Mutex<HashMap<Origin, Arc<Host>>>,
+    limit: usize,
+    wait: Duration,
+    first_byte: Duration,
+}
+
+struct Host {
+    breaker: Breaker,
+    all: Arc<Semaphore>,
+    bulk: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+    idle: Mutex<Vec<(Connection, Instant)>>,
+}
+
+struct Connection {
+    sender: SendRequest<Payload>,
+    driver: JoinHandle<()>,
+    route: Route,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// A connection while its answer is being read.
+pub(in crate::upstream) struct Lease {
+    connection: Connection,
+    host: Arc<Host>,
+    _permits: Permits,
+}
+
+/// What a connection takes of its host's bounds.
+type Permits = Vec<OwnedSemaphorePermit>;
+
+impl Lease {
+    /// The body has been read to its end: the next request may use the connection.
+    pub(in crate::upstream) fn give_back(self) {
+        let Self { connection, host, _permits } = self;
+        let mut idle = host.idle.lock();
+        idle.retain(|(connection, since)| since.elapsed() < IDLE && !connection.sender.is_closed());
+        if !connection.sender.is_closed() {
+            idle.push((connection, Instant::now()));
+        }
+    }
+}
+
+/// An answer's head, its connection, and whether a stale connection had to be replaced for it.
+pub(in crate::upstream) struct Head {
+    pub(in crate::upstream) response: Response<Incoming>,
+    pub(in crate::upstream) lease: Lease,
+    pub(in crate::upstream) replaced: bool,
+}
+
+impl Pool {
+    pub(in crate::upstream) fn new(connector: Connector, limit: usize, first_byte: Duration) -> Self {
+        Self { connector, hosts: Mutex::default(), limit: limit.max(1), wait: WAIT, first_byte }
+    }
+
+    pub(in crate::upstream) fn first_byte(&self) -> Duration {
+        self.first_byte
+    }
+
+    /// The hosts that do not answer: since when, and the sentence that says so.
+    pub(in crate::upstream) fn silent(&self) -> Vec<(String, SystemTime, String)> {
+        let hosts = self.hosts.lock();
+        let silent = hosts.iter().filter_map(|(origin, host)| {
+            let (since, words) = host.breaker.silence()?;
+            Some((origin.to_string(), since, words))
+        });
+        silent.collect()
+    }
+
+    /// Sends the request and waits for the head of its answer. `admit` says whether it may still be sent after the wait for a
+    /// connection.
+    pub(in crate::upstream) async fn send(
+        &self,
+        outgoing: &Outgoing,
+        origin: &Origin,
+        share: Share,
+        admit: impl Fn() -> Result<(), Failure>,
+    ) -> Result<Head, Failure> {
+        let host = self.host(origin);
+        // Before and after the wait for a connection: the host may have gone meanwhile.
+        host.breaker.check()?;
+        let permits = self.permits(&host, origin, share).await?;
+        admit()?;
+        let pass = host.breaker.admit()?;
+        let exchanged = self.on_a_connection(&host, &pass, outgoing, origin).await;
+        pass.settle(exchanged.as_ref().err());
+        let (connection, response, replaced) = exchanged?;
+        Ok(Head { response, lease: Lease { connection, host, _permits: permits }, replaced })
+    }
+
+    /// Sends the request on a kept connection, or on a new one. The flag says that a kept one had died.
+    async fn on_a_connection(
+        &self,
+        host: &Host,
+        pass: &Pass<'_>,
+        outgoing: &Outgoing,
+        origin: &Origin,
+    ) -> Result<(Connection, Response<Incoming>, bool), Failure> {
+        let mut replaced = false;
+        // What must not be done twice gets no connection that may have died of age: whether it was done could not be known.
+        let repeatable = !matches!(outgoing.method, Method::DELETE | Method::PATCH);
+        if repeatable && let Some(mut connection) = host.take().await {
+            match self.exchange(&mut connection, outgoing, origin).await {
+                Ok(response) => return Ok((connection, response, replaced)),
+                // The server may have closed it while the request was on its way.
+                Err(Broken::Dead(_)) => replaced = true,
+                Err(Broken::Final(failure)) => {
+                    if failure.kind == ErrorKind::Timeout {
+                        // Where packets vanish, the other kept connections are as dead, and would each cost the next one a wait.
+                        host.idle.lock().clear();
+                    }
+                    return Err(failure);
+                }
+            }
+        }
+        let mut connection = tokio::select! {
+            biased;
+            connection = self.connect(origin) => connection?,
+            failure = pass.overtaken() => return Err(failure),
+        };
+        match self.exchange(&mut connection, outgoing, origin).await {
+            Ok(response) => Ok((connection, response, replaced)),
+            Err(Broken::Dead(failure) | Broken::Final(failure)) => Err(failure),
+        }
+    }
+
+    fn host(&self, origin: &Origin) -> Arc<Host> {
+        let mut hosts = self.hosts.lock();
+        if hosts.len() >= HOSTS && !hosts.contains_key(origin) {
+            hosts.retain(|_, host| Arc::strong_count(host) > 1 || !host.expire());
+        }
+        let host = hosts.entry(origin.clone()).or_insert_with(|| {
+            let bulk = (self.limit - self.limit / 8).min(self.limit.saturating_sub(1)).max(1);
+            Arc::new(Host {
+                breaker: Breaker::new(origin),
+                all: Arc::new(Semaphore::new(self.limit)),
+                bulk: Arc::new(Semaphore::new(bulk)),
+                uploads: Arc::new(Semaphore::new((self.limit / 2).max(1))),
+                idle: Mutex::default(),
+            })
+        });
+        Arc::clone(host)
+    }
+
+    async fn permits(&self, host: &Host, origin: &Origin, share: Share) -> Result<Permits, Failure> {
+        let bounds: &[&Arc<Semaphore>] = match share {
+            Share::Small => &[&host.all],
+            Share::Download => &[&host.bulk, &host.all],
+            Share::Upload => &[&host.uploads, &host.bulk, &host.all],
+        };
+        let wanted = async {
+            let mut permits = Permits::with_capacity(bounds.len());
+            for bound in bounds {
+                permits.push(Arc::clone(bound).acquire_owned().await.ok()?);
+            }
+            Some(permits)
+        };
+        let wait = if share == Share::Download { self.wait * DOWNLOAD_PATIENCE } else { self.wait };
+        match tokio::time::timeout(wait, wanted).await {
+            Ok(Some(permits)) => Ok(permits),
+            Ok(None) | Err(_) => Err(Failure::new(
+                ErrorKind::Throttled { retry_after: Some(self.wait) },
+                format!(
+                    "all {} connections that larder may have to {origin} are in use (upstream_connections)",
+                    self.limit
+                ),
+            )),
+        }
+    }
+
+    /// A connection for a request whose body comes while it is sent. The breaker hears whether the host could be reached; what
+    /// becomes of the body in the hours that it may take says nothing about that. `admit` as in [`Self::send`].
+    pub(in crate::upstream) async fn reserve(
+        &self,
+        origin: &Origin,
+        share: Share,
+        admit: impl Fn() -> Result<(), Failure>,
+    ) -> Result<Reserved, Failure> {
+        let host = self.host(origin);
+        host.breaker.check()?;
+        let permits = self.permits(&host, origin, share).await?;
+        admit()?;
+        if let Some(connection) = host.take().await {
+            return Ok(Reserved { connection, host, origin: origin.clone(), permits, kept: true });
+        }
+        let connection = {
+            let pass = host.breaker.admit()?;
+            let connected = tokio::select! {
+                biased;
+                connection = self.connect(origin) => connection,
+                failure = pass.overtaken() => Err(failure),
+            };
+            if connected.is_err() {
+                pass.settle(connected.as_ref().err());
+            }
+            connected?
+        };
+        Ok(Reserved { connection, host, origin: origin.clone(), permits, kept: false })
+    }
+
+    async fn connect(&self, origin: &Origin) -> Result<Connection, Failure> {
+        let opened = self.connector.open(origin).await?;
+        let io = TokioIo::new(Listening::new(opened.io.into_inner()));
+        let (sender, connection) = http1::handshake(io).await.map_err(|error| {
+            Failure::new(ErrorKind::Unreachable, format!("the connection to {origin} broke at once: {error}"))
+        })?;
+        // Failures reach the request that is under way; an idle connection has nobody to tell.
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok(Connection { sender, driver, route: opened.route })
+    }
+
+    async fn exchange(
+        &self,
+        connection: &mut Connection,
+        outgoing: &Outgoing,
+        origin: &Origin,
+    ) -> Result<Response<Incoming>, Broken> {
+        let request = addressed(outgoing, Payload::whole(outgoing.body.clone()), origin, &connection.route)
+            .map_err(Broken::Final)?;
+        match tokio::time::timeout(self.first_byte, connection.sender.send_request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(broken(&error, origin)),
+            Err(_) => {
+                let limit = self.first_byte.as_secs_f32();
+                let text = format!("{origin} did not begin to answer within {limit} s");
+                Err(Broken::Final(Failure::new(ErrorKind::Timeout, text)))
+            }
+        }
+    }
+}
+
+/// A connection for one streamed request.
+pub(in crate::upstream) struct Reserved {
+    connection: Connection,
+    host: Arc<Host>,
+    origin: Origin,
+    permits: Permits,
+    /// Whether it had been used before, so that the other side may have closed it.
+    kept: bool,
+}
+
+/// A streamed request that got no answer.
+pub(in crate::upstream) struct Unanswered {
+    pub(in crate::upstream) failure: Failure,
+    /// Whether the connection may have been dead before the request: another one would help.
+    pub(in crate::upstream) stale: bool,
+}
+
+impl Reserved {
+    pub(in crate::upstream) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Sends the request and waits for the head of its answer, for as long as that takes: the answer may come before the body
+    /// is whole.
+    pub(in crate::upstream) async fn send(self, outgoing: &Outgoing, body: Payload) -> Result<Head, Unanswered> {
+        let Self { mut connection, host, origin, permits, kept } = self;
+        let request = addressed(outgoing, body, &origin, &connection.route)
+            .map_err(|failure| Unanswered { failure, stale: false })?;
+        match connection.sender.send_request(request).await {
+            Ok(response) => {
+                host.breaker.answered();
+                Ok(Head { response, lease: Lease { connection, host, _permits: permits }, replaced: false })
+            }
+            Err(error) => Err(match broken(&error, &origin) {
+                Broken::Dead(failure) => Unanswered { failure, stale: kept },
+                Broken::Final(failure) => Unanswered { failure, stale: false },
+            }),
+        }
+    }
+}
+
+/// Why a connection gave no answer.
+enum Broken {
+    /// It ended before the first byte.
+    Dead(Failure),
+    /// Another connection would not help.
+    Final(Failure),
+}
+
+fn broken(error: &hyper::Error, origin: &Origin) -> Broken {
+    let text = super::connect::chain(error);
+    if error.is_parse() {
+        return Broken::Final(Failure::foreign(format!("{origin} does not answer in HTTP/1.1 ({text})")));
+    }
+    Broken::Dead(Failure::new(
+        ErrorKind::Unreachable,
+        format!("{origin} closed the connection without an answer ({text})"),
+    ))
+}
+
+/// The request as it is written on this kind of connection.
+fn addressed(outgoing: &Outgoing, body: Payload, origin: &Origin, route: &Route) -> Result<Request<Payload>, Failure> {
+    let unsendable = || Failure::foreign(format!("the address at {origin} cannot be asked for"));
+    let mut request = Request::new(body);
+    *request.method_mut() = outgoing.method.clone();
+    *request.headers_mut() = outgoing.headers.clone();
+    let host = HeaderValue::from_str(&origin.authority()).map_err(|_| unsendable())?;
+    request.headers_mut().insert(HOST, host);
+    let path = outgoing.url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    match route {
+        Route::Direct => *request.uri_mut() = path.parse().map_err(|_| unsendable())?,
+        Route::Forwarded(credential) => {
+            *request.uri_mut() = outgoing.url.clone();
+            if let Some(credential) = credential {
+                request.headers_mut().insert(PROXY_AUTHORIZATION, credential.clone());
+            }
+        }
+    }
+    Ok(request)
+}
+
+impl Host {
+    /// A kept connection that is still good, as far as one can tell.
+    async fn take(&self) -> Option<Connection> {
+        loop {
+            let (mut connection, since) = self.idle.lock().pop()?;
+            if since.elapsed() >= IDLE || connection.sender.is_closed() {
+                continue;
+            }
+            // The driver may still have to notice that the last body is read; a moment is enough for that.
+            let ready = tokio::time::timeout(Duration::from_millis(100), connection.sender.ready()).await;
+            if matches!(ready, Ok(Ok(()))) {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Closes what has been idle for too long; true if nothing is left.
+    fn expire(&self) -> bool {
+        let mut idle = self.idle.lock();
+        idle.retain(|(connection, since)| since.elapsed() < IDLE && !connection.sender.is_closed());
+        idle.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::testing::{Server, environment, reply};
+    use crate::upstream::transport::resolve::Resolver;
+    use http_body_util::BodyExt as _;
+
+    fn connector() -> Connector {
+        Connector::new("test", None, &environment(), Resolver::of_system(), Duration::from_secs(5)).unwrap()
+    }
+
+    /// `GET /x` at the server.
+    fn question(server: &Server) -> (Origin, Outgoing) {
+        let url: Uri = format!("{}/x", server.url()).parse().unwrap();
+        let origin = Origin::of(&url).unwrap();
+        (origin, Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() })
+    }
+
+    #[tokio::test]
+    async fn a_full_host_says_when_to_come_back_and_recovers() {
+        let server = Server::start(|_| reply(200, &[], "0123")).await;
+        let mut pool = Pool::new(connector(), 1, Duration::from_secs(5));
+        pool.wait = Duration::from_millis(50);
+        let (origin, outgoing) = question(&server);
+        let held = pool.send(&outgoing, &origin, Share::Download, || Ok(())).await.unwrap();
+        for share in [Share::Download, Share::Small] {
+            let failure = pool.send(&outgoing, &origin, share, || Ok(())).await.err().unwrap();
+            assert_eq!(failure.kind, ErrorKind::Throttled { retry_after: Some(pool.wait) });
+            assert!(failure.reason.contains("upstream_connections"), "{}", failure.reason);
+        }
+        held.response.into_body().collect().await.unwrap();
+        held.lease.give_back();
+        assert!(!pool.send(&outgoing, &origin, Share::Small, || Ok(())).await.unwrap().replaced);
+    }
+
+    #[tokio::test]
+    async fn what_may_not_be_sent_after_the_wait_is_not_and_takes_no_place() {
+        let server = Server::start(|_| reply(200, &[], "0123")).await;
+        let pool = Pool::new(connector(), 1, Duration::from_secs(5));
+        let (origin, outgoing) = question(&server);
+        let refused = || Err(Failure::new(ErrorKind::Throttled { retry_after: None }, "another one was refused"));
+        assert!(pool.send(&outgoing, &origin, Share::Small, refused).await.is_err());
+        assert!(pool.reserve(&origin, Share::Upload, refused).await.is_err());
+        assert_eq!(server.count("/x"), 0);
+        assert!(pool.send(&outgoing, &origin, Share::Small, || Ok(())).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_is_used_for_a_minute_and_not_after() {
+        let server = Server::start(|_| reply(200, &[], "0123")).await;
+        let pool = Pool::new(connector(), 2, Duration::from_secs(5));
+        let (origin, outgoing) = question(&server);
+        for (age, kept) in [(IDLE.saturating_sub(Duration::from_secs(1)), true), (IDLE, false)] {
+            let head = pool.send(&outgoing, &origin, Share::Small, || Ok(())).await.unwrap();
+            head.response.into_body().collect().await.unwrap();
+            head.lease.give_back();
+            tokio::time::pause();
+            tokio::time::advance(age).await;
+            // The clock stands still only while nobody waits for the network.
+            tokio::time::resume();
+            let connection = pool.host(&origin).take().await;
+            assert_eq!(connection.is_some(), kept, "{age:?}");
+        }
+        assert!(pool.host(&origin).expire());
+    }
+
+    #[tokio::test]
+    async fn storage_hosts_that_came_and_went_are_forgotten() {
+        let pool = Pool::new(connector(), 1, Duration::from_secs(5));
+        for number in 0..1000 {
+            pool.host(&Origin { https: true, host: format!("s{number}.invalid"), port: 443 });
+        }
+        assert!(pool.hosts.lock().len() <= HOSTS);
+    }
+}

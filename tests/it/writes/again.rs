@@ -1,0 +1,37 @@
+//! An upstream that has lost what it had.
+
+use crate::harness::{Answer, until};
+use crate::writes::common::{Scene, content, uploads};
+
+const TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+async fn put_manifest(scene: &Scene, repository: &str, layer: &str) -> Answer {
+    let config = scene.push(repository, &bytes::Bytes::from_static(b"{}")).await;
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{TYPE}","config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{config}","size":2}},"layers":[{{"mediaType":"application/octet-stream","digest":"{layer}","size":100000}}]}}"#
+    );
+    scene.call("PUT", &format!("/v2/{repository}/manifests/v1")).line("Content-Type", TYPE).body(manifest).send().await
+}
+
+#[tokio::test]
+async fn it_gets_back_what_the_repository_has_here_and_the_manifest_once_more() {
+    let scene = Scene::new().await;
+    let content = content(71, 100_000);
+    let layer = scene.push("samples/config", &content).await;
+    until("it is in its place", || scene.larder.stores(&layer)).await;
+    scene.acr.delete_blob("samples/config", &layer);
+    let put = put_manifest(&scene, "samples/config", &layer).await;
+    assert_eq!(put.status, 201, "{put:?}");
+    assert_eq!(scene.acr.blob("samples/config", &layer), Some(content));
+    assert_eq!(uploads(&scene.larder, "again").await, 1);
+}
+
+#[tokio::test]
+async fn it_does_not_get_what_another_repository_has() {
+    let scene = Scene::new().await;
+    let secret = scene.push("samples/secret", &content(73, 100_000)).await;
+    until("it is in its place", || scene.larder.stores(&secret)).await;
+    let (status, code, _) = put_manifest(&scene, "samples/config", &secret).await.error();
+    assert_eq!((status, code.as_str()), (400, "MANIFEST_BLOB_UNKNOWN"));
+    assert_eq!(scene.acr.blob("samples/config", &secret), None);
+}
