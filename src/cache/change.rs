@@ -5,9 +5,9 @@ use super::generations::Touch;
 use super::negative::{Absence, Object};
 use super::outlook::Outlook;
 use super::{Cache, CacheError, Inner, heard};
-use crate::oci::{Code, Digest, Manifest, Reference, Registry, Repository, Tag};
+use crate::oci::{Code, Digest, Reference, Registry, Repository, Tag};
 use crate::store::{ListKey, TagLink};
-use crate::upstream::{AcrAnswer, AcrMethod, AcrRequest, Denied, ErrorKind, UpstreamError};
+use crate::upstream::{AcrAnswer, AcrMethod, AcrRequest, Denied, ErrorKind, UpstreamError, parse};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -156,7 +156,7 @@ impl Inner {
     async fn subjects_of(&self, what: &Removal) -> Vec<Digest> {
         let Removal::Manifest(repository, digest) = what else { return Vec::new() };
         if let Some(manifest) = self.stored_manifest(repository, digest).await {
-            return Manifest::parse(&manifest.content).and_then(|manifest| manifest.subject).into_iter().collect();
+            return parse(&manifest.content).await.and_then(|manifest| manifest.subject).into_iter().collect();
         }
         // Lists that are on disk alone are seconds from being asked for anew: they are good for no longer than that.
         let listed = self.lists.keys().filter_map(|key| match key {

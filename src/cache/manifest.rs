@@ -7,10 +7,10 @@ use super::generations::Generation;
 use super::negative::Object;
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
-use crate::oci::{Accept, Algorithm, Code, Digest, Manifest, Reference, Registry, Repository, Tag};
+use crate::oci::{Accept, Algorithm, Code, Digest, Reference, Registry, Repository, Tag};
 use crate::store::TagLink;
 use crate::telemetry::CacheStatus;
-use crate::upstream::{ErrorKind, FetchedManifest, UpstreamError};
+use crate::upstream::{ErrorKind, FetchedManifest, UpstreamError, parse};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
@@ -320,7 +320,7 @@ impl Inner {
     /// keep.
     pub(super) async fn keep_manifest(&self, repository: &Repository, manifest: &Arc<StoredManifest>) -> bool {
         let StoredManifest { content, digest, media_type } = &**manifest;
-        let children = Manifest::parse(content).unwrap_or_default();
+        let children = parse(content).await.unwrap_or_default();
         let kept = match self.store.put_small(digest, content.clone()).await {
             Ok(()) => self.store.link_manifest(repository, digest, media_type, &children).await,
             Err(error) => Err(error),

@@ -7,7 +7,7 @@ use super::outlook::Outlook;
 use super::{Cache, CacheError, Inner, heard};
 use crate::oci::{Algorithm, Digest, Manifest, MediaType, Reference, Repository, Tag};
 use crate::store::ListKey;
-use crate::upstream::{ErrorKind, PutManifest, UpstreamError};
+use crate::upstream::{ErrorKind, PutManifest, UpstreamError, parse};
 use bytes::Bytes;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -60,8 +60,10 @@ impl Inner {
             tags.push(tag.clone());
         }
         let write = self.generations.begin(repository, Touch::Tags(tags.clone()));
-        let parsed = Manifest::parse(content).unwrap_or_default();
         let mut said = self.forward(put, outlook).await;
+        // Read only now: what upstream refuses costs nothing here.
+        let is_refused = said.as_ref().err().is_some_and(|error| !lacks_blobs(error) && !error.may_have_happened());
+        let parsed = if is_refused { Manifest::default() } else { parse(content).await.unwrap_or_default() };
         if let Err(error) = &said {
             let lacking = self.drop_what_is_lacking(repository, &parsed, error).await;
             if self.push_again(repository, outlook, &lacking).await {
@@ -117,8 +119,8 @@ impl Inner {
         error: &UpstreamError,
     ) -> Vec<Digest> {
         let mut had = Vec::new();
-        let ErrorKind::Rejected { code, about, .. } = error.kind() else { return had };
-        if code != LACKS_BLOBS {
+        let ErrorKind::Rejected { about, .. } = error.kind() else { return had };
+        if !lacks_blobs(error) {
             return had;
         }
         let lacking = |digest: &Digest| about.is_empty() || about.contains(digest);
@@ -139,7 +141,7 @@ impl Inner {
         let Put { repository, reference, content, .. } = put;
         let digest = said.digest.filter(|said| matches!(reference, Reference::Tag(_)) || *said == put.digest());
         let digest = digest.unwrap_or_else(|| put.digest());
-        let Some(media_type) = put.known_type().filter(|_| digest.matches(content)) else {
+        let Some(media_type) = put.known_type().await.filter(|_| digest.matches(content)) else {
             self.forget_tags(repository, asked).await;
             return false;
         };
@@ -174,6 +176,10 @@ impl Inner {
     }
 }
 
+fn lacks_blobs(error: &UpstreamError) -> bool {
+    matches!(error.kind(), ErrorKind::Rejected { code, .. } if code == LACKS_BLOBS)
+}
+
 impl Put {
     /// The content's digest, in the algorithm of the reference.
     fn digest(&self) -> Digest {
@@ -190,10 +196,10 @@ impl Put {
     }
 
     /// The type that upstream will serve it with: the client's, or where it named none the document's own.
-    fn known_type(&self) -> Option<MediaType> {
+    async fn known_type(&self) -> Option<MediaType> {
         match &self.media_type {
             Some(media_type) => media_type.parse().ok(),
-            None => Manifest::parse(&self.content)?.media_type,
+            None => parse(&self.content).await?.media_type,
         }
     }
 }

@@ -8,6 +8,7 @@ mod digest;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod json;
 mod manifest;
 mod media_type;
 mod name;
@@ -16,7 +17,7 @@ mod range;
 
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{Code, ErrorBody, RegistryError};
-pub use manifest::{Descriptor, Manifest};
+pub use manifest::{Descriptor, MAX_CHILDREN, MAX_DEPTH, Manifest, Role, platform};
 pub use media_type::{Accept, InvalidMediaType, MediaType};
 pub use name::{DOCKER_HUB, InvalidName, InvalidReference, Name, Reference, Registry, Repository, Tag};
 pub use pattern::RepositoryPattern;

@@ -8,10 +8,13 @@ use super::layout::{self, ALGORITHMS};
 use super::links::{MANIFEST, TAG};
 use super::record::Record;
 use super::upkeep::repository_at;
-use crate::oci::{Digest, Manifest, MediaType, Registry, Repository, Tag};
-use std::collections::HashSet;
+use crate::oci::{Digest, MAX_DEPTH, Manifest, MediaType, Registry, Repository, Tag};
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Contents of one tag that are added up: an index of a hundred images has some thousands.
+const MOST_CONTENTS: usize = 100_000;
 
 /// A tag, and what is here of what it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,25 +85,33 @@ impl Inner {
 
     /// `digest` and every manifest of the repository that refers to it, as an index does or what is attached, or to one of these.
     pub(super) fn referring(&self, repository: &Repository, digest: &Digest) -> Result<Vec<Digest>, StoreError> {
-        let mut manifests = Vec::new();
+        let mut others = Vec::new();
         for algorithm in ALGORITHMS {
-            for manifest in self.linked(&layout::manifests(repository, algorithm), algorithm)? {
-                let content = self.peek_small(&manifest)?;
-                let parsed = content.and_then(|content| Manifest::parse(&content)).unwrap_or_default();
-                let subject = parsed.subject;
-                let refers_to = parsed.children().map(|child| child.digest).chain(subject).collect::<Vec<_>>();
-                manifests.push((manifest, refers_to));
-            }
+            others.extend(self.linked(&layout::manifests(repository, algorithm), algorithm)?);
         }
-        let mut found = vec![*digest];
-        let mut next = 0;
-        while let Some(target) = found.get(next).copied() {
-            next += 1;
-            let referring = manifests.iter().filter(|(_, refers_to)| refers_to.contains(&target));
-            let new: Vec<Digest> = referring.map(|(manifest, _)| *manifest).filter(|it| !found.contains(it)).collect();
+        let (mut found, mut known) = (vec![*digest], HashSet::from([*digest]));
+        // Read anew for each level: what all manifests of a repository refer to may be more than memory has.
+        for _ in 0..MAX_DEPTH {
+            let mut new = Vec::new();
+            for manifest in &others {
+                if !known.contains(manifest) && self.refers_to(manifest, &known)? {
+                    new.push(*manifest);
+                }
+            }
+            if new.is_empty() {
+                break;
+            }
+            known.extend(new.iter().copied());
             found.extend(new);
         }
         Ok(found)
+    }
+
+    /// Whether a manifest refers, as an index does or what is attached, to one of `targets`.
+    fn refers_to(&self, manifest: &Digest, targets: &HashSet<Digest>) -> Result<bool, StoreError> {
+        let parsed = self.peek_small(manifest)?.and_then(|content| Manifest::parse(&content)).unwrap_or_default();
+        let mut named = parsed.children().map(|child| &child.digest).chain(&parsed.subject);
+        Ok(named.any(|digest| targets.contains(digest)))
     }
 
     pub(super) fn links_of(&self, repository: &Repository) -> Result<RepositoryLinks, StoreError> {
@@ -125,9 +136,8 @@ impl Inner {
             let media_type = link.and_then(|link| link.get("type")?.parse().ok());
             let mut sum = Sum::default();
             self.add_up(&digest, &mut sum)?;
-            let Sum { bytes, missing, last_use, mut platforms, .. } = sum;
-            platforms.sort();
-            platforms.dedup();
+            let Sum { bytes, missing, last_use, platforms, .. } = sum;
+            let platforms = platforms.into_iter().map(String::from).collect();
             let pinned = self.pins.has(&digest);
             let last_use = UNIX_EPOCH + Duration::from_millis(last_use);
             references.push(StoredReference {
@@ -159,32 +169,39 @@ impl Inner {
         Ok(links)
     }
 
-    /// Adds `digest` and what it refers to.
+    /// Adds `digest` and what it refers to: manifests level by level, so that no chain of them is too long for a stack, and no deeper
+    /// than [`MAX_DEPTH`].
     fn add_up(&self, digest: &Digest, sum: &mut Sum) -> Result<(), StoreError> {
-        if !sum.seen.insert(*digest) {
-            return Ok(());
-        }
-        let Some(length) = self.length(digest) else {
-            sum.missing += 1;
-            return Ok(());
-        };
-        sum.bytes += length;
-        sum.last_use = sum.last_use.max(self.catalogue.get(digest).map_or(0, |entry| entry.last_use()));
-        let Some(content) = self.peek_small(digest)? else { return Ok(()) };
-        let Some(manifest) = Manifest::parse(&content) else { return Ok(()) };
-        sum.platforms.extend(self.platforms(&content));
-        for child in &manifest.blobs {
-            if sum.seen.insert(child.digest) {
-                match self.length(&child.digest) {
-                    Some(length) => sum.bytes += length,
-                    None => sum.missing += 1,
+        let mut level = vec![*digest];
+        sum.seen.insert(*digest);
+        for _ in 0..=MAX_DEPTH {
+            let mut below = Vec::new();
+            for digest in level {
+                let Some(manifest) = self.add_manifest(&digest, sum)? else { continue };
+                for child in &manifest.blobs {
+                    if sum.sees(&child.digest) {
+                        sum.add(self.length(&child.digest));
+                    }
                 }
+                below.extend(manifest.manifests.iter().map(|child| child.digest).filter(|child| sum.sees(child)));
             }
-        }
-        for child in &manifest.manifests {
-            self.add_up(&child.digest, sum)?;
+            level = below;
         }
         Ok(())
+    }
+
+    fn add_manifest(&self, digest: &Digest, sum: &mut Sum) -> Result<Option<Manifest>, StoreError> {
+        let length = self.length(digest);
+        sum.add(length);
+        if length.is_none() {
+            return Ok(None);
+        }
+        sum.last_use = sum.last_use.max(self.catalogue.get(digest).map_or(0, |entry| entry.last_use()));
+        let manifest = self.peek_small(digest)?.and_then(|content| Manifest::parse(&content));
+        if let Some(manifest) = &manifest {
+            sum.platforms.extend(self.platforms(manifest));
+        }
+        Ok(manifest)
     }
 
     fn folders_in(&self, folder: &Path) -> Result<Vec<String>, StoreError> {
@@ -199,8 +216,22 @@ struct Sum {
     bytes: u64,
     /// Milliseconds since 1970.
     last_use: u64,
-    platforms: Vec<String>,
+    platforms: BTreeSet<Box<str>>,
     missing: u64,
+}
+
+impl Sum {
+    /// Whether this content counts: it is the first time that it is met, and there have not been too many.
+    fn sees(&mut self, digest: &Digest) -> bool {
+        self.seen.len() < MOST_CONTENTS && self.seen.insert(*digest)
+    }
+
+    fn add(&mut self, length: Option<u64>) {
+        match length {
+            Some(length) => self.bytes = self.bytes.saturating_add(length),
+            None => self.missing += 1,
+        }
+    }
 }
 
 /// What a tag's link says, taken from inside it: file names are never decoded.

@@ -11,7 +11,7 @@ use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
 use super::record::Record;
 use super::upkeep::repository_at;
-use crate::oci::{Digest, InvalidDigest, InvalidName, Registry, Repository, RepositoryPattern, Tag};
+use crate::oci::{Digest, InvalidDigest, InvalidName, MAX_DEPTH, Registry, Repository, RepositoryPattern, Tag};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fmt;
@@ -296,14 +296,18 @@ impl Inner {
         }
     }
 
-    /// Pins a manifest and all that it refers to, as far as it is here; what comes later is pinned as it comes.
+    /// Pins a manifest and all that it refers to, as far as it is here and no deeper than [`MAX_DEPTH`]; what comes later is pinned
+    /// as it comes.
     pub(super) fn pin_manifest(&self, repository: &Repository, digest: Digest) {
-        let (mut seen, mut next) = (HashSet::new(), vec![digest]);
-        while let Some(digest) = next.pop() {
-            if seen.insert(digest) {
-                self.pins.insert([digest]);
-                next.extend(self.children(repository, &digest).unwrap_or_default());
+        let (mut seen, mut level) = (HashSet::from([digest]), vec![digest]);
+        for _ in 0..=MAX_DEPTH {
+            self.pins.insert(level.iter().copied());
+            let mut below = Vec::new();
+            for digest in level {
+                let children = self.children(repository, &digest).unwrap_or_default();
+                below.extend(children.into_iter().filter(|child| seen.insert(*child)));
             }
+            level = below;
         }
     }
 }

@@ -1,9 +1,10 @@
 use super::error::{ErrorKind, Failure, SetupError, UpstreamError};
 use super::mirrors::Blamed;
+use super::parse::parse;
 use super::verdicts::Verdicts;
 use crate::config::Environment;
 use crate::config::{CredentialSettings, Limits, UpstreamSettings};
-use crate::oci::{self, Accept, Digest, Manifest, MediaType, Name, Reference, Registry};
+use crate::oci::{self, Accept, Digest, MediaType, Name, Reference, Registry};
 use crate::telemetry::Metrics;
 use crate::upstream::auth::credential::{self, Material, Memo};
 use crate::upstream::auth::grant::Granter;
@@ -445,7 +446,7 @@ async fn manifest_of(answer: Answer) -> Result<FetchedManifest, Failure> {
     let (media_type, digest, origin) = (media_type_of(&answer), digest_of(&answer), answer.origin.to_string());
     let content = answer.collect(oci::MAX_MANIFEST).await?;
     // Without a digest there is nothing else to tell a manifest from what a filter or a cut left of it.
-    let own = if media_type.is_none() || digest.is_none() { Manifest::parse(&content) } else { None };
+    let own = if media_type.is_none() || digest.is_none() { parse(&content).await } else { None };
     if digest.is_none() && own.is_none() {
         return Err(Failure::foreign(format!("{origin} answered 200 with something that is no manifest")));
     }

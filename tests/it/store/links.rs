@@ -1,6 +1,6 @@
 use crate::store::common::{Bench, content, link, media_type, repository, sha256, walked};
 use bytes::Bytes;
-use larder::oci::{Registry, Tag};
+use larder::oci::{Manifest, Registry, Tag};
 use larder::store::{ListKey, StoredList, TagLink};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -193,4 +193,25 @@ async fn links_are_counted_once_whether_written_before_or_after_the_walk() {
     assert!(bytes > 0);
     let index = bench.metrics.store_bytes.with_label_values(&[] as &[&str]).get();
     assert!(u64::try_from(index).unwrap() >= bytes, "{index} in the metric, {bytes} on disk");
+}
+
+#[tokio::test]
+async fn a_chain_of_indexes_is_followed_for_sixteen_levels() {
+    let bench = Bench::new().await;
+    let a = repository("a");
+    let mut child = link(&bench.store, &a, &[]).await;
+    let mut lengths = Vec::new();
+    for _ in 0..20 {
+        let bytes = Bytes::from(format!(r#"{{"manifests":[{{"digest":"{child}","size":1}}]}}"#));
+        lengths.push(bytes.len() as u64);
+        child = sha256(&bytes);
+        bench.store.put_small(&child, bytes.clone()).await.unwrap();
+        let manifest = Manifest::parse(&bytes).unwrap();
+        bench.store.link_manifest(&a, &child, &media_type(), &manifest).await.unwrap();
+    }
+    bench.store.set_tag(&a, &tag("top"), TagLink { digest: child, seen: at(0) }).await.unwrap();
+    let references = bench.store.references().await.unwrap();
+    assert_eq!(references.len(), 1);
+    assert_eq!(references[0].bytes, lengths[lengths.len() - 17..].iter().sum::<u64>());
+    assert_eq!(references[0].missing, 0);
 }

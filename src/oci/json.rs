@@ -1,0 +1,109 @@
+//! JSON from outside, read where it stands: of an object only the fields that are asked for, of a list one item at a time. What is not
+//! asked for is read over without recursion, however deep it is, and nothing is built for it.
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// The `names` fields of the object that `bytes` are; of a field that is there twice the last one.
+pub(super) fn root<'a, const N: usize>(bytes: &'a [u8], names: &[&str; N]) -> Option<[Option<&'a RawValue>; N]> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let fields = Object(names).deserialize(&mut reader).ok()?;
+    reader.end().ok()?;
+    Some(fields)
+}
+
+/// The same of a value.
+pub(super) fn object<'a, const N: usize>(value: &'a RawValue, names: &[&str; N]) -> Option<[Option<&'a RawValue>; N]> {
+    root(value.get().as_bytes(), names)
+}
+
+/// Shows each item of a list to `take`, until it says that it wants no more. What is no list has none.
+pub(super) fn each<'a>(value: &'a RawValue, take: impl FnMut(&'a RawValue) -> bool) {
+    // The text has been read over before, so it is JSON.
+    let _ = serde_json::Deserializer::from_str(value.get()).deserialize_seq(Items(take));
+}
+
+/// The value, if it is a text.
+pub(super) fn text(value: &RawValue) -> Option<Cow<'_, str>> {
+    #[derive(serde::Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    serde_json::from_str::<Text<'_>>(value.get()).ok().map(|text| text.0)
+}
+
+/// The value, if it is a number that a size can be.
+pub(super) fn number(value: &RawValue) -> Option<u64> {
+    value.get().parse().ok()
+}
+
+struct Object<'n, const N: usize>(&'n [&'n str; N]);
+
+impl<'de, const N: usize> DeserializeSeed<'de> for Object<'_, N> {
+    type Value = [Option<&'de RawValue>; N];
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
+    type Value = [Option<&'de RawValue>; N];
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = [None; N];
+        while let Some(place) = map.next_key_seed(Name(self.0))? {
+            match place.and_then(|place| fields.get_mut(place)) {
+                Some(field) => *field = Some(map.next_value()?),
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// The place of a field's name among those that are wanted.
+struct Name<'n>(&'n [&'n str]);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.iter().position(|wanted| *wanted == name))
+    }
+}
+
+struct Items<F>(F);
+
+impl<'de, F: FnMut(&'de RawValue) -> bool> Visitor<'de> for Items<F> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        while let Some(item) = items.next_element()? {
+            if !(self.0)(item) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
