@@ -62,7 +62,7 @@ metrics! {
     upstream_received_bytes: IntCounterVec = "larder_upstream_received_bytes_total" ["upstream"];
     /// Body bytes of pushes sent to an upstream.
     upstream_sent_bytes: IntCounterVec = "larder_upstream_sent_bytes_total" ["upstream"];
-    /// Requests repeated, by reason: `unauthorized`, `redirect`, `resume`, `connection`.
+    /// Requests repeated, by reason: `unauthorized`, `redirect`, `resume`, `connection`, `silence`.
     upstream_retries: IntCounterVec = "larder_upstream_retries_total" ["upstream", "reason"];
     /// Answers 429 of an upstream.
     upstream_throttled: IntCounterVec = "larder_upstream_throttled_total" ["upstream"];

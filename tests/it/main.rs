@@ -7,6 +7,7 @@ mod client_config;
 mod commands;
 mod config;
 mod conformance;
+mod dependencies;
 mod disk;
 mod docs;
 mod drain;

@@ -110,14 +110,16 @@ impl Inner {
             None => Want::Whole,
         };
         let BlobAnswer { length, range, content, provenance } = self.cache.blob(repository, digest, want).await?;
-        let several = matches!(content, Content::Parts(_));
+        let (several, unmeasured) = (matches!(content, Content::Parts(_)), matches!(content, Content::Unmeasured));
         let body = content::body(content);
         // An answer to HEAD has none, and says how long the blob is.
         let bytes = if asked.is_head() { length } else { body.length().unwrap_or(length) };
         let mut response = Response::new(body);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, OCTETS);
-        headers.insert(header::CONTENT_LENGTH, bytes.into());
+        if !unmeasured {
+            headers.insert(header::CONTENT_LENGTH, bytes.into());
+        }
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         headers.insert(CONTENT_DIGEST, value(&digest.to_string()));
         if let Some(range) = range {
