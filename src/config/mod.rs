@@ -22,10 +22,11 @@ mod sections;
 mod settings;
 mod tree;
 mod upstreams;
+mod users;
 mod values;
 
 pub use environment::Environment;
-pub use load::{Loaded, Sources, find_socket, load, load_store};
+pub use load::{Loaded, Sources, find_socket, find_users_file, load, load_store};
 pub use names::parse_url;
 pub use origin::{ConfigError, ConfigErrors, Origin};
 pub use overlay::{Flags, Login};
@@ -35,3 +36,4 @@ pub use settings::{
     AccessRule, AccessSettings, AdminSettings, CredentialSettings, FreshnessRule, FreshnessSettings, Limits, Listen,
     Right, ServerSettings, Settings, StoreSettings, Sync, Tier, UpstreamSettings,
 };
+pub use users::{Users, UsersError, check_user_name, read_line, read_users, read_users_text};

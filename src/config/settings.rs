@@ -135,13 +135,36 @@ pub enum Sync {
 pub struct AccessSettings {
     /// Networks that are let in without a credential.
     pub open_to: Vec<IpNet>,
+    /// Users with bcrypt hashes of their passwords, who are let in with these. Read again when it changes.
+    pub users_file: Option<PathBuf>,
+    /// Whether callers are let in with a credential of their own that upstream accepts, for what upstream lets them do.
+    pub ask_upstream: bool,
+    /// How long upstream's verdict on a caller is kept.
+    pub verdict_ttl: Duration,
+    /// How long a verdict is good while upstream cannot be asked.
+    pub verdict_stale: Duration,
     /// What more than pulling is allowed, to whom, and which pulls not everybody is. Rules add up.
     pub rules: Vec<AccessRule>,
+}
+
+impl Default for AccessSettings {
+    fn default() -> Self {
+        Self {
+            open_to: Vec::new(),
+            users_file: None,
+            ask_upstream: false,
+            verdict_ttl: Duration::from_secs(60),
+            verdict_stale: Duration::from_secs(3 * 3600),
+            rules: Vec::new(),
+        }
+    }
 }
 
 /// `[[access.rules]]`
 #[derive(Clone, Debug)]
 pub struct AccessRule {
+    /// Whom it is for, groups resolved. `None`: every caller who is let in, the nameless one too.
+    pub users: Option<Vec<String>>,
     /// Where the callers are. `None`: anywhere.
     pub networks: Option<Vec<IpNet>>,
     /// What it is about.

@@ -52,7 +52,7 @@ impl Larder {
             upstreams.push((upstream.clone(), connection));
         }
         let names = settings.upstreams.iter().map(|upstream| upstream.name.to_string());
-        let access = Access::new(&settings.access, settings.server.names.iter().cloned().chain(names));
+        let access = Access::new(&settings.access, settings.server.names.iter().cloned().chain(names), &metrics);
         let cache = Cache::new(store.clone(), upstreams, limits, Arc::clone(&metrics));
         let registry = Registry::new(routes.clone(), access, cache.clone(), Arc::clone(&metrics), log.clone());
         let admin_handler = Admin::new(Arc::clone(&metrics), store.clone(), cache.clone(), routes);

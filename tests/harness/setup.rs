@@ -55,7 +55,7 @@ impl Setup {
             },
             access: AccessSettings {
                 open_to: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
-                rules: Vec::new(),
+                ..AccessSettings::default()
             },
             upstreams: vec![upstream(UPSTREAM, ALIAS, url, true)],
         };

@@ -74,7 +74,7 @@ impl Inner {
     /// Whether the caller may pull from the repository of this name, as a list has it.
     pub(in crate::server) fn may_pull(&self, asked: &Asked<'_>, registry: &Registry, name: &str) -> bool {
         let repository = name.parse().ok().map(|name| Repository { registry: registry.clone(), name });
-        repository.is_some_and(|it| self.access.permit(asked.caller, Right::Pull, &it).is_ok())
+        repository.is_some_and(|it| self.access.permit(asked.guest, Right::Pull, &it).is_ok())
     }
 
     pub(in crate::server) async fn manifest(
