@@ -40,6 +40,7 @@ impl Setup {
         let settings = Settings {
             server: ServerSettings {
                 listen: vec![Listen::Tcp(loopback)],
+                tls: None,
                 names: Vec::new(),
                 drain: Duration::from_secs(30),
                 limits: Limits::default(),
@@ -55,7 +56,7 @@ impl Setup {
             },
             access: AccessSettings {
                 open_to: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
-                ..AccessSettings::default()
+                rules: Vec::new(),
             },
             upstreams: vec![upstream(UPSTREAM, ALIAS, url, true)],
         };

@@ -3,12 +3,10 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
-mod access;
 mod client_config;
 mod commands;
 mod config;
 mod conformance;
-mod dependencies;
 mod disk;
 mod docs;
 mod drain;
@@ -19,4 +17,5 @@ mod outage;
 mod pull;
 mod simulator_evidence;
 mod store;
+mod tls;
 mod writes;

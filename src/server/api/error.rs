@@ -25,8 +25,6 @@ pub(in crate::server) struct Problem {
     pub(in crate::server) range: Option<String>,
     /// The methods that there are, for 405.
     pub(in crate::server) allow: &'static [Method],
-    /// How to log in, for 401: `WWW-Authenticate`.
-    pub(in crate::server) challenge: Option<String>,
     /// Where the answer came from, if the cache was asked for it.
     pub(in crate::server) origin: Option<CacheStatus>,
 }
@@ -46,7 +44,6 @@ impl Problem {
             length: None,
             range: None,
             allow: &[],
-            challenge: None,
             origin: None,
         }
     }
@@ -106,17 +103,11 @@ impl From<TooManyRanges> for Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        match &refusal {
-            Refusal::Host(_) => Self::new(StatusCode::MISDIRECTED_REQUEST, Code::Denied, &refusal),
-            Refusal::Network(_) | Refusal::Right { .. } => Self::new(StatusCode::FORBIDDEN, Code::Denied, &refusal),
-            Refusal::Login { challenge, .. } => Self {
-                challenge: Some(challenge.to_line()),
-                ..Self::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, &refusal)
-            },
-            Refusal::Busy { retry } => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, &refusal).after(*retry)
-            }
-        }
+        let status = match refusal {
+            Refusal::Host(_) => StatusCode::MISDIRECTED_REQUEST,
+            Refusal::Network(_) | Refusal::Right { .. } => StatusCode::FORBIDDEN,
+        };
+        Self::new(status, Code::Denied, &refusal)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Each behaviour that a user can meet, against a scripted registry.
 
-mod again;
 mod certificates;
 mod credentials;
 mod lists;

@@ -14,4 +14,3 @@ mod mirrors;
 mod pace;
 mod sealed;
 mod staleness;
-mod swallowed;
