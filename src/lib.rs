@@ -10,7 +10,7 @@
 //! | [`store`] | verified bytes on disk, ingests, links, lists, index | `oci config telemetry` |
 //! | [`upstream`] | speaking to a registry: connections, tokens, redirects | `oci config telemetry` |
 //! | [`cache`] | the heart: freshness, fills, answers | `oci config telemetry store upstream` |
-//! | [`access`] | who is asking and what they may do | `oci config` |
+//! | [`access`] | who is asking and what they may do | `oci config telemetry` |
 //! | [`server`] | sockets, URL to request, answer to HTTP | `oci config telemetry access cache store upstream` |
 //! | [`admin`] | health, readiness, metrics; what the commands ask | `oci config telemetry store cache server` |
 //! | [`daemon`] | puts every room together once; signals, drain | all but `cli` |

@@ -72,7 +72,7 @@ pub struct ManifestAnswer {
 /// The answer to a request for a blob.
 #[derive(Debug)]
 pub struct BlobAnswer {
-    /// Length of the whole blob in bytes.
+    /// Length of the whole blob in bytes; 0 for [`Content::Unmeasured`].
     pub length: u64,
     /// The one part that `content` is; `None`: all of it, or the several parts that it names.
     pub range: Option<ByteRange>,
@@ -87,6 +87,8 @@ pub struct BlobAnswer {
 pub enum Content {
     /// None were asked for.
     Nothing,
+    /// None were asked for, and upstream does not say how long the blob is.
+    Unmeasured,
     /// All of them, verified, in memory.
     Memory(Bytes),
     /// A part of a complete, verified file.

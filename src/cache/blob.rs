@@ -7,7 +7,7 @@ use super::fill::{End, Fill, Follower, HELD_BACK, Opened};
 use super::generations::Generation;
 use super::negative::Object;
 use super::outlook::Outlook;
-use super::parts::{FOLLOW_WAIT, OWN_REQUESTS, Parts};
+use super::parts::{OWN_REQUESTS, Parts};
 use super::sources::Source;
 use super::transfer::Transfer;
 use super::want::{Want, Wanted, begins_sound, from_file, resolve};
@@ -137,10 +137,10 @@ impl Cache {
             Some(opened) if asked.member => (Some(opened.length), CacheStatus::Coalesced),
             _ => (self.upstream_head(asked).await?, CacheStatus::Miss),
         };
-        let length = length.ok_or(CacheError::Aborted)?;
         let mut provenance = Provenance::new(status);
         provenance.stored = status == CacheStatus::Coalesced;
-        Ok(BlobAnswer { length, range: None, content: Content::Nothing, provenance })
+        let content = if length.is_some() { Content::Nothing } else { Content::Unmeasured };
+        Ok(BlobAnswer { length: length.unwrap_or_default(), range: None, content, provenance })
     }
 
     /// By way of the one fill of this digest.
@@ -209,7 +209,7 @@ impl Cache {
             return self.ended(asked, fill, opened, fill.ended().await, provenance).await;
         }
         let reached = match &wanted {
-            Wanted::Range(range) => timeout(FOLLOW_WAIT, fill.reaches(range.start)).await.is_ok(),
+            Wanted::Range(range) => fill.gets_to(range.start).await,
             Wanted::Whole | Wanted::Parts(_) => true,
         };
         if !matches!(wanted, Wanted::Whole)

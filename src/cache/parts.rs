@@ -10,11 +10,7 @@ use crate::oci::{ByteRange, Digest};
 use crate::store::BlobFile;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::timeout;
 
-/// A range follows the fill if the fill gets to it within this time.
-pub(super) const FOLLOW_WAIT: Duration = Duration::from_millis(200);
 /// Ranged requests of its own that one answer of several parts may send upstream, one at a time.
 pub(super) const OWN_REQUESTS: usize = 16;
 
@@ -96,7 +92,7 @@ impl Parts {
 
 /// By the same rule as for one range, with a bound on the requests of its own: behind that, a part waits for the fill.
 async fn of_fill(fill: &Arc<Fill>, opened: &Opened, range: ByteRange, own: &mut usize) -> Result<Content, CacheError> {
-    let reached = timeout(FOLLOW_WAIT, fill.reaches(range.start)).await.is_ok();
+    let reached = fill.gets_to(range.start).await;
     let end = fill.progress.now(|progress| progress.end.clone());
     match end {
         Some(End::Verified) => return Ok(Content::File(opened.file.clone(), range)),

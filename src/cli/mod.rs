@@ -13,6 +13,7 @@ mod pin;
 mod purge;
 mod serve;
 mod status;
+mod user;
 mod verify;
 
 use crate::config::Sources;
@@ -49,6 +50,9 @@ enum Command {
     /// Hash every blob of the store, and say which are damaged
     #[command(after_help = verify::EXIT_CODES)]
     Verify(verify::Arguments),
+    /// Add, remove and list the users who log in with a password
+    #[command(subcommand)]
+    User(user::User),
 }
 
 /// Runs the command that the process's arguments name.
@@ -65,6 +69,7 @@ pub fn run() -> ExitCode {
         Command::Unpin(arguments) => pin::unpin(arguments, sources),
         Command::Purge(arguments) => purge::run(arguments, sources),
         Command::Verify(arguments) => verify::run(arguments, sources),
+        Command::User(command) => user::run(command, sources),
     }
 }
 

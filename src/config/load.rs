@@ -88,7 +88,29 @@ pub fn load_store(sources: &Sources) -> Result<StoreSettings, ConfigErrors> {
     load_for(sources, false).map(|loaded| loaded.settings.store)
 }
 
+/// The users file, for the commands that change it: it may not be there yet, nor the users whom rules name.
+///
+/// # Errors
+/// Everything else that is wrong and can be found in one go.
+pub fn find_users_file(sources: &Sources) -> Result<Option<PathBuf>, ConfigErrors> {
+    load_but(sources, false, |error| error.key == "access.users_file" || is_of_rule_users(&error.key))
+        .map(|loaded| loaded.settings.access.users_file)
+}
+
+fn is_of_rule_users(key: &str) -> bool {
+    key.strip_prefix("access.rules.").and_then(|rule| rule.split_once('.')).is_some_and(|(_, key)| key == "users")
+}
+
 fn load_for(sources: &Sources, needs_upstream: bool) -> Result<Loaded, ConfigErrors> {
+    load_but(sources, needs_upstream, |_| false)
+}
+
+/// As [`load_for`]; errors that are `passed_over` are none.
+fn load_but(
+    sources: &Sources,
+    needs_upstream: bool,
+    passed_over: impl Fn(&ConfigError) -> bool,
+) -> Result<Loaded, ConfigErrors> {
     let file = sources.find_file();
     let mut reader = Reader::default();
     let mut root = match &file {
@@ -103,10 +125,7 @@ fn load_for(sources: &Sources, needs_upstream: bool) -> Result<Loaded, ConfigErr
         None => Origin::Default,
     };
     let settings = read_tree(&mut reader, root, &whole, sources, needs_upstream);
-    if !needs_upstream {
-        // Who asks about a daemon may want to know just that: why its certificate is not used.
-        reader.errors.retain(|error| !error.key.starts_with("server.tls"));
-    }
+    reader.errors.retain(|error| !passed_over(error));
     if reader.errors.is_empty() {
         let Reader { warnings, effective, .. } = reader;
         return Ok(Loaded { settings, effective, warnings, file });
@@ -158,7 +177,7 @@ fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources
     let here = &sources.current_folder;
     let mut top = Section::new(reader, "", root, whole.clone());
     let section = top.section("server");
-    let server = read_server(section, &sources.environment, here);
+    let server = read_server(section);
     let listen_origin = top.reader.origin_of("server", "listen");
     check_listeners(top.reader, &listen_origin, &server.listen);
     let mut admin = read_admin(top.section("admin"), &server);
@@ -166,13 +185,14 @@ fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources
     if cfg!(unix) {
         admin.socket.get_or_insert_with(|| store.path.join("admin.sock"));
     }
-    let access = read_access(top.section("access"), &server);
+    let places = Places { environment: &sources.environment, here };
+    let access = read_access(top.section("access"), &server, places);
     let tables = top.tables("upstream");
     if needs_upstream && tables.is_empty() && !top.reader.errors.iter().any(concerns_upstreams) {
         let message = "there is no upstream: write [[upstream]] with name = \"myacr.azurecr.io\", or use --upstream myacr.azurecr.io";
         top.reader.error(whole.clone(), "", message);
     }
-    let upstreams = read_upstreams(top.reader, tables, Places { environment: &sources.environment, here });
+    let upstreams = read_upstreams(top.reader, tables, places);
     if upstreams.len() > 1 && !upstreams.iter().any(|upstream| upstream.default) {
         let warning = "no upstream has default = true: only requests that name their upstream can be answered";
         top.reader.warnings.push(warning.to_owned());

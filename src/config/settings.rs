@@ -24,8 +24,6 @@ pub struct Settings {
 pub struct ServerSettings {
     /// Where the registry API listens.
     pub listen: Vec<Listen>,
-    /// The certificate. `None`: plain HTTP alone.
-    pub tls: Option<TlsSettings>,
     /// Names, besides loopback and the upstreams', that clients use for this host (lower case, without port).
     pub names: Vec<String>,
     /// How long running downloads may go on after SIGTERM.
@@ -39,32 +37,8 @@ pub struct ServerSettings {
 pub enum Listen {
     /// A TCP address.
     Tcp(SocketAddr),
-    /// A TCP address where TLS is spoken (`tls://0.0.0.0:5443`).
-    Tls(SocketAddr),
     /// A Unix socket's path (`unix:/run/larder/larder.sock`).
     Unix(PathBuf),
-}
-
-impl Listen {
-    /// The TCP address, if it is one.
-    #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(address) | Self::Tls(address) => Some(*address),
-            Self::Unix(_) => None,
-        }
-    }
-}
-
-/// `[server.tls]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsSettings {
-    /// PEM file of the server's certificate, and of those that lead from it to its authority.
-    pub certificate_file: PathBuf,
-    /// PEM file of its key.
-    pub key_file: PathBuf,
-    /// PEM file of the authorities of clients' certificates. `None`: clients are not asked for one.
-    pub client_ca_file: Option<PathBuf>,
 }
 
 /// Bounds of everything that grows with requests, in one place; `larder check` shows them.
@@ -161,13 +135,36 @@ pub enum Sync {
 pub struct AccessSettings {
     /// Networks that are let in without a credential.
     pub open_to: Vec<IpNet>,
+    /// Users with bcrypt hashes of their passwords, who are let in with these. Read again when it changes.
+    pub users_file: Option<PathBuf>,
+    /// Whether callers are let in with a credential of their own that upstream accepts, for what upstream lets them do.
+    pub ask_upstream: bool,
+    /// How long upstream's verdict on a caller is kept.
+    pub verdict_ttl: Duration,
+    /// How long a verdict is good while upstream cannot be asked.
+    pub verdict_stale: Duration,
     /// What more than pulling is allowed, to whom, and which pulls not everybody is. Rules add up.
     pub rules: Vec<AccessRule>,
+}
+
+impl Default for AccessSettings {
+    fn default() -> Self {
+        Self {
+            open_to: Vec::new(),
+            users_file: None,
+            ask_upstream: false,
+            verdict_ttl: Duration::from_secs(60),
+            verdict_stale: Duration::from_secs(3 * 3600),
+            rules: Vec::new(),
+        }
+    }
 }
 
 /// `[[access.rules]]`
 #[derive(Clone, Debug)]
 pub struct AccessRule {
+    /// Whom it is for, groups resolved. `None`: every caller who is let in, the nameless one too.
+    pub users: Option<Vec<String>>,
     /// Where the callers are. `None`: anywhere.
     pub networks: Option<Vec<IpNet>>,
     /// What it is about.

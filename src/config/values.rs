@@ -5,6 +5,7 @@ use super::reader::Setting;
 use super::settings::{Listen, Sync, Tier};
 use super::tree::{Node, Value};
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,10 @@ pub(super) struct Size(pub(super) u64);
 /// Bytes per second; `None`, written "0": no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate(pub(super) Option<u64>);
+
+/// Groups of users, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Groups(pub(super) BTreeMap<String, Vec<String>>);
 
 /// Longest unit first, so that `GiB` is not read as `B`.
 const UNITS: [(&str, u64); 10] = [
@@ -214,6 +219,25 @@ impl<T: Setting> Setting for Vec<T> {
     }
 }
 
+impl Setting for Groups {
+    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
+        let Value::Table(table) = &node.value else {
+            let message = format!(
+                "found {}: write [access.groups] and below it lines such as builders = [\"ann\"]",
+                node.found()
+            );
+            wrong.push((node.origin.clone(), message));
+            return None;
+        };
+        let groups = table.0.iter().filter_map(|(name, (_, users))| Some((name.clone(), Vec::read(users, wrong)?)));
+        Some(Self(groups.collect()))
+    }
+    fn show(&self) -> String {
+        let group = |(name, users): (&String, &Vec<String>)| format!("{} = {}", quote(name), users.show());
+        format!("{{ {} }}", self.0.iter().map(group).collect::<Vec<_>>().join(", ")).replace("{  }", "{}")
+    }
+}
+
 impl Setting for SocketAddr {
     fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
         parsed(node, r#"write an address such as "127.0.0.1:5001""#, wrong, parse_address)
@@ -242,16 +266,12 @@ impl Setting for Listen {
             Some(_) if cfg!(not(unix)) => Err(format!("'{text}': this platform has no Unix sockets: listen on TCP")),
             Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
             Some(_) => Err(format!("'{text}' needs an absolute path: write \"unix:/run/larder/larder.sock\"")),
-            None => match text.strip_prefix("tls://") {
-                Some(address) => parse_address(address).map(Self::Tls),
-                None => parse_address(text).map(Self::Tcp),
-            },
+            None => parse_address(text).map(Self::Tcp),
         })
     }
     fn show(&self) -> String {
         match self {
             Self::Tcp(address) => quote(&address.to_string()),
-            Self::Tls(address) => quote(&format!("tls://{address}")),
             Self::Unix(path) => quote(&format!("unix:{}", path.display())),
         }
     }

@@ -23,6 +23,9 @@ pub(super) fn start(
         tracing::info!("health and metrics on {}", place(listen));
     }
     tracing::info!("let in without a credential: {}", who(&settings.access));
+    if let Some(file) = &settings.access.users_file {
+        tracing::info!("let in with a password: the users of {}", file.display());
+    }
     // Logins can ask a helper or the Azure CLI, which take their time: side by side, and never in the way of the first request.
     let mut logins = JoinSet::new();
     for (upstream, connection) in upstreams {
@@ -44,12 +47,14 @@ pub(super) fn start(
 fn place(listen: &Listen) -> String {
     match listen {
         Listen::Tcp(address) => format!("http://{address}"),
-        Listen::Tls(address) => format!("https://{address}"),
         Listen::Unix(path) => format!("unix:{}", path.display()),
     }
 }
 
 fn who(access: &AccessSettings) -> String {
+    if access.open_to.is_empty() {
+        return "nobody".to_owned();
+    }
     if access.open_to.iter().all(|network| network.addr().is_loopback()) {
         return "every user of this machine (loopback), nobody else".to_owned();
     }

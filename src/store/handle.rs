@@ -163,7 +163,10 @@ impl Store {
 
     /// The key that seals upload sessions; made at the first call, the same for whoever has a copy of its file.
     pub async fn upload_key(&self) -> Result<[u8; 32], StoreError> {
-        self.run(Inner::upload_key).await
+        match self.run(Inner::read_upload_key).await? {
+            Some(key) => Ok(key),
+            None => self.write(Inner::make_upload_key).await,
+        }
     }
 
     /// Where a tag pointed when it was last seen.
@@ -372,7 +375,7 @@ impl Store {
     /// Says that the repository has a blob no more, although linked manifests may name it; until it is linked again.
     pub async fn disown_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
         let (repository, digest) = (repository.clone(), *digest);
-        self.run(move |inner| inner.disown_blob(&repository, &digest)).await
+        self.write(move |inner| inner.disown_blob(&repository, &digest)).await
     }
 
     async fn run<T: Send + 'static>(

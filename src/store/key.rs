@@ -12,16 +12,18 @@ use std::path::Path;
 const BYTES: usize = 32;
 
 impl Inner {
-    /// The key, made at the first call. A file that holds no key is somebody's mistake and not overwritten.
-    pub(super) fn upload_key(&self) -> Result<[u8; BYTES], StoreError> {
+    /// The key, if there is one. A file that holds no key is a mistake of somebody's and not overwritten.
+    pub(super) fn read_upload_key(&self) -> Result<Option<[u8; BYTES]>, StoreError> {
         let path = Path::new(layout::UPLOAD_KEY);
-        let Some(content) = self.files.read(path)? else { return self.make_upload_key(path) };
+        let Some(content) = self.files.read(path)? else { return Ok(None) };
         let wrong =
             "it does not hold 64 hexadecimal digits: copy the file of the other larder again, or remove this one";
-        parse(&content).ok_or_else(|| StoreError::io("read", path)(io::Error::new(io::ErrorKind::InvalidData, wrong)))
+        let invalid = || StoreError::io("read", path)(io::Error::new(io::ErrorKind::InvalidData, wrong));
+        parse(&content).map(Some).ok_or_else(invalid)
     }
 
-    fn make_upload_key(&self, path: &Path) -> Result<[u8; BYTES], StoreError> {
+    pub(super) fn make_upload_key(&self) -> Result<[u8; BYTES], StoreError> {
+        let path = Path::new(layout::UPLOAD_KEY);
         let mut key = [0; BYTES];
         aws_lc_rs::rand::fill(&mut key)
             .map_err(|_| StoreError::io("make", path)(io::Error::other("the system gives no random bytes")))?;

@@ -48,8 +48,6 @@ metrics! {
     http_inflight: IntGaugeVec = "larder_http_inflight_requests" [];
     /// Open client connections.
     http_connections: IntGaugeVec = "larder_http_connections" [];
-    /// When the certificate that clients are shown ends, in Unix seconds; absent without TLS.
-    tls_certificate_expiry: IntGaugeVec = "larder_tls_certificate_expiry_timestamp_seconds" [];
     /// Requests for content, by what they asked for and where the answer came from.
     cache_requests: IntCounterVec = "larder_cache_requests_total" ["upstream", "kind", "result"];
     /// Body bytes sent to clients, by where they came from: `cache` was stored before the request, `upstream` was not.
@@ -64,7 +62,7 @@ metrics! {
     upstream_received_bytes: IntCounterVec = "larder_upstream_received_bytes_total" ["upstream"];
     /// Body bytes of pushes sent to an upstream.
     upstream_sent_bytes: IntCounterVec = "larder_upstream_sent_bytes_total" ["upstream"];
-    /// Requests repeated, by reason: `unauthorized`, `redirect`, `resume`, `connection`.
+    /// Requests repeated, by reason: `unauthorized`, `redirect`, `resume`, `connection`, `silence`.
     upstream_retries: IntCounterVec = "larder_upstream_retries_total" ["upstream", "reason"];
     /// Answers 429 of an upstream.
     upstream_throttled: IntCounterVec = "larder_upstream_throttled_total" ["upstream"];
@@ -80,6 +78,9 @@ metrics! {
     /// Requests to a token service, by grant (`exchange`, `refresh`, `password`, `basic`, `anonymous`) and result (`ok`,
     /// `refused`, `error`).
     token_requests: IntCounterVec = "larder_token_requests_total" ["upstream", "kind", "result"];
+    /// Logins of clients that were checked, by what checked them (`users_file`) and result (`ok`, `failed`, `busy`: more than can be
+    /// checked in time). One that is known again is not checked and not counted.
+    logins: IntCounterVec = "larder_logins_total" ["by", "result"];
     /// When the credential in use expires, in Unix seconds; absent if it does not say.
     token_expiry: IntGaugeVec = "larder_token_expiry_timestamp_seconds" ["upstream"];
     /// Bytes that the store holds on disk: blobs, ingests, quarantine, links and lists.

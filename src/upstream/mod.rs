@@ -1,8 +1,10 @@
 //! Speaking to a registry: connections, challenges and tokens, ACR's exchange, redirects, and what an answer means.
 //!
 //! [`Upstream`] asks one configured registry, one question per call, and either has the answer or an [`UpstreamError`] whose
-//! [`ErrorKind`] says which situation it is. It keeps connections and tokens, nothing else: no content, no freshness, no
-//! memory of failures. Bytes are handed on as they come, either way, and are not verified here.
+//! [`ErrorKind`] says which situation it is. It keeps connections and tokens, and remembers what says how to ask: the hosts that
+//! do not answer, what a 429 holds back and what the registry's tier leaves, the addresses that gave wrong bytes, and what the
+//! registry's own address has denied where there are mirrors. It keeps no content, and does not know what is fresh. Bytes are
+//! handed on as they come, either way, and are not verified here.
 //!
 //! What it guarantees: a credential reaches only the upstream itself and its own token service, never a redirect's target;
 //! `Basic` never goes to a registry that asks for tokens; every wait has a limit; a "not found" is believed only from a speaker

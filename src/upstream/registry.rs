@@ -158,7 +158,8 @@ impl Upstream {
         };
         let ca_file = settings.ca_file.as_deref();
         let connector = Connector::new(name.as_str(), ca_file, environment, resolver, settings.connect_timeout)?;
-        let pool = Pool::new(connector, limits.upstream_connections, settings.first_byte_timeout);
+        let ask_again = settings.freshness.revalidate_wait;
+        let pool = Pool::new(connector, limits.upstream_connections, settings.first_byte_timeout, ask_again);
         let (stall, sealed) = (settings.stall_timeout, settings.sealed);
         let throttle = Throttle::new(settings.tier);
         let wire = Arc::new(Wire::new(name.clone(), pool, Arc::clone(&metrics), stall, throttle, sealed));

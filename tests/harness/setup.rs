@@ -40,7 +40,6 @@ impl Setup {
         let settings = Settings {
             server: ServerSettings {
                 listen: vec![Listen::Tcp(loopback)],
-                tls: None,
                 names: Vec::new(),
                 drain: Duration::from_secs(30),
                 limits: Limits::default(),
@@ -56,7 +55,7 @@ impl Setup {
             },
             access: AccessSettings {
                 open_to: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
-                rules: Vec::new(),
+                ..AccessSettings::default()
             },
             upstreams: vec![upstream(UPSTREAM, ALIAS, url, true)],
         };

@@ -130,7 +130,7 @@ fn a_file_that_cannot_be_read_is_named() {
 
 #[test]
 fn what_does_not_exist_yet_says_so() {
-    for lines in ["[access]\nusers_file = \"x\"", "[access]\nask_upstream = true"] {
+    for lines in ["[server.tls]\ncertificate_file = \"x\"", "[access]\nask_upstream = true"] {
         let error = error(lines);
         assert!(error.contains("larder.toml:") && error.contains("not available yet: remove it"), "{error}");
     }
@@ -404,6 +404,87 @@ fn the_flag_allow_is_one_rule_more() {
     assert_eq!(found, ["flag --allow: 'pull' is neither push nor delete: write --allow push,delete, or one of them"]);
 }
 
+/// A users file with ann and bob, beside a configuration that names it.
+fn with_users(access: &str) -> (TempDir, Sources) {
+    let hash = "$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC";
+    let (folder, sources) = sources(&format!("[access]\nusers_file = \"htpasswd\"\n{access}\n{MINIMAL}"));
+    std::fs::write(folder.path().join("htpasswd"), format!("ann:{hash}\nbob:{hash}\n")).unwrap();
+    (folder, sources)
+}
+
+#[test]
+fn users_and_groups_in_rules_are_those_that_there_are() {
+    let rule = |users: &str| {
+        format!(
+            "[access.groups]\nbuilders = [\"ann\", \"bob\"]\nstale = [\"cid\"]\n[[access.rules]]\nusers = {users}\nrepositories = [\"**\"]\nallow = [\"push\"]"
+        )
+    };
+    for (users, resolved) in [
+        ("[\"ann\"]", Some(vec!["ann"])),
+        ("[\"@builders\"]", Some(vec!["ann", "bob"])),
+        ("[\"*\"]", None),
+        ("[\"ann\", \"*\"]", None),
+    ] {
+        let (folder, sources) = with_users(&rule(users));
+        let settings = load(&sources).unwrap_or_else(|errors| panic!("{errors}")).settings;
+        let found = settings.access.rules[0].users.clone();
+        assert_eq!(found, resolved.map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>()), "{users}");
+        assert_eq!(settings.access.users_file, Some(folder.path().join("htpasswd")));
+        assert!(settings.access.open_to.is_empty(), "loopback needs a login too, unless open_to says otherwise");
+    }
+    for (users, problem) in [
+        ("[\"@bilders\"]", "larder.toml:7:9: access.rules.0.users: there is no group 'bilders'"),
+        ("[\"@stale\"]", "there is no user 'cid' in users_file: larder user add cid"),
+        ("[\"cid\"]", "larder.toml:7:9: access.rules.0.users: there is no user 'cid' in users_file"),
+    ] {
+        let (folder, sources) = with_users(&rule(users));
+        let found = errors_of(&sources).join("\n").replace(&format!("{}/", folder.path().display()), "");
+        assert!(found.contains(problem), "{found}");
+    }
+    for (groups, problem) in [
+        ("builders = []", "group 'builders' is empty"),
+        ("builders = [\"@others\"]", "a group consists of users' names"),
+        ("builders = \"ann\"", "write a list"),
+    ] {
+        let (_folder, sources) = with_users(&format!("[access.groups]\n{groups}"));
+        let found = errors_of(&sources).join("\n");
+        assert!(found.contains(problem), "{found}");
+    }
+    assert!(error("[access]\ngroups = 5").contains("write [access.groups]"));
+}
+
+#[test]
+fn a_users_file_that_lets_nobody_in_is_an_error_with_its_place() {
+    let (folder, sources) = with_users("");
+    let file = folder.path().join("htpasswd");
+    assert!(load(&sources).is_ok());
+    for (content, problem) in [
+        (
+            Some("ann:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\n"),
+            "line 1: user 'ann' has a SHA-1 hash, and larder reads bcrypt alone",
+        ),
+        (Some("# nobody yet\n"), "the file has no user and nothing else lets anybody in: larder user add NAME"),
+        (None, "does not exist: larder user add NAME --users-file"),
+    ] {
+        match content {
+            Some(content) => std::fs::write(&file, content).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        let found = errors_of(&sources);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("larder.toml:2:14: access.users_file: ") && found[0].contains(problem), "{found:?}");
+    }
+    // All that listen beyond loopback can be reached with a password.
+    std::fs::write(
+        folder.path().join("larder.toml"),
+        format!("[server]\nlisten = [\"0.0.0.0:5000\"]\n[access]\nusers_file = \"htpasswd\"\n{MINIMAL}"),
+    )
+    .unwrap();
+    let hash = "$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC";
+    std::fs::write(&file, format!("ann:{hash}\n")).unwrap();
+    assert!(load(&sources).is_ok_and(|loaded| loaded.warnings.is_empty()));
+}
+
 #[test]
 fn rules_that_let_nobody_do_anything_are_errors() {
     for (rule, problem) in [
@@ -411,7 +492,10 @@ fn rules_that_let_nobody_do_anything_are_errors() {
         ("allow = [\"push\"]", "the rule is about no repository"),
         ("repositories = [\"x\"]\nallow = [\"push\"]", "'x' matches no repository"),
         ("repositories = [\"**\"]\nallow = [\"write\"]", "'write' is no right"),
-        ("repositories = [\"**\"]\nallow = [\"push\"]\nusers = [\"ann\"]", "'ann' cannot be known yet"),
+        (
+            "repositories = [\"**\"]\nallow = [\"push\"]\nusers = [\"ann\"]",
+            "'ann' cannot be known, since nobody can log in here",
+        ),
         ("repositories = [\"**\"]\nallow = [\"push\"]\nusers = []", "the rule is for nobody"),
         ("repositories = [\"**\"]\nallow = [\"push\"]\nnetworks = []", "the rule is for nobody"),
     ] {
@@ -596,7 +680,8 @@ fn help_names_only_what_exists() {
         .skip(1)
         .map_while(|line| line.split_whitespace().next())
         .collect();
-    let all = vec!["serve", "check", "client-config", "status", "list", "pin", "unpin", "purge", "verify", "help"];
+    let all =
+        vec!["serve", "check", "client-config", "status", "list", "pin", "unpin", "purge", "verify", "user", "help"];
     assert_eq!((code, commands), (Some(0), all));
     let (_, out, _) = larder(folder.path(), &["serve", "--help"]);
     assert!(out.contains("--open-to") && out.contains("--sealed") && out.contains("--allow"), "{out}");

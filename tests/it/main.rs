@@ -3,10 +3,12 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod access;
 mod client_config;
 mod commands;
 mod config;
 mod conformance;
+mod dependencies;
 mod disk;
 mod docs;
 mod drain;
@@ -17,5 +19,4 @@ mod outage;
 mod pull;
 mod simulator_evidence;
 mod store;
-mod tls;
 mod writes;

@@ -8,6 +8,7 @@
 mod follower;
 #[cfg(test)]
 mod modelled;
+mod pace;
 mod run;
 mod watermark;
 
@@ -24,15 +25,20 @@ use super::error::CacheError;
 use super::sources::{Source, Sources};
 use crate::oci::Digest;
 use crate::store::BlobFile;
+use pace::Pace;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// Bytes at the end of a content that nobody gets before the digest of the whole holds. A blob no longer than this is verified
 /// before its answer begins, so that a mismatch is a clean error.
 pub(super) const HELD_BACK: u64 = 64 << 10;
+
+/// A range follows the fill if the fill gets to it within this time.
+const FOLLOW_WAIT: Duration = Duration::from_millis(20);
 
 /// Ranged requests of readers' own that may run beside one fill.
 const RANGES_BESIDE: usize = 8;
@@ -68,6 +74,8 @@ pub(super) struct Fill {
     pub(super) digest: Digest,
     pub(super) sources: Arc<Sources>,
     pub(super) progress: Watermark,
+    /// How fast it has been so far.
+    pace: Pace,
     /// Bounds the ranged requests beside the fill.
     pub(super) beside: Arc<Semaphore>,
 }
@@ -84,9 +92,15 @@ impl Fill {
         self.progress.subscribe().wait(|p| p.end.clone()).await
     }
 
-    /// Waits until `position` lies below the mark.
-    pub(super) async fn reaches(&self, position: u64) {
-        self.progress.subscribe().wait(|p| (p.written > position || p.end.is_some()).then_some(())).await;
+    /// Whether the fill gets to `position` soon, or has ended. Waits as long as that may be; at its pace so far.
+    pub(super) async fn gets_to(&self, position: u64) -> bool {
+        let look = |p: &Progress| {
+            if p.written > position || p.end.is_some() {
+                return Some(true);
+            }
+            (!self.pace.covers(p.written, position, FOLLOW_WAIT)).then_some(false)
+        };
+        timeout(FOLLOW_WAIT, self.progress.subscribe().wait(look)).await.unwrap_or(false)
     }
 }
 
@@ -132,6 +146,7 @@ impl Fills {
             digest: *digest,
             sources: Arc::new(Sources::of(source())),
             progress,
+            pace: Pace::default(),
             beside: Arc::new(Semaphore::new(RANGES_BESIDE)),
         });
         running.insert(*digest, Arc::clone(&fill));

@@ -138,6 +138,7 @@ async fn open(inner: &Inner, fill: &Fill, writer: &Writer) -> Result<(Download, 
         }
         return Ok((download, None));
     }
+    fill.pace.begin(kept);
     writer.open(Opened { file: open.file(), length }, kept, before_digest(length));
     Ok((download, Some(open)))
 }

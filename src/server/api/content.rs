@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 /// The body of `content`.
 pub(in crate::server) fn body(content: Content) -> Body {
     match content {
-        Content::Nothing => Body::empty(),
+        Content::Nothing | Content::Unmeasured => Body::empty(),
         Content::Memory(bytes) => Body::full(bytes),
         Content::Parts(parts) => multipart::body(parts),
         Content::File(file, range) => {

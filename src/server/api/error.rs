@@ -25,6 +25,8 @@ pub(in crate::server) struct Problem {
     pub(in crate::server) range: Option<String>,
     /// The methods that there are, for 405.
     pub(in crate::server) allow: &'static [Method],
+    /// How to log in, for 401: `WWW-Authenticate`.
+    pub(in crate::server) challenge: Option<String>,
     /// Where the answer came from, if the cache was asked for it.
     pub(in crate::server) origin: Option<CacheStatus>,
 }
@@ -44,6 +46,7 @@ impl Problem {
             length: None,
             range: None,
             allow: &[],
+            challenge: None,
             origin: None,
         }
     }
@@ -103,11 +106,17 @@ impl From<TooManyRanges> for Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let status = match refusal {
-            Refusal::Host(_) => StatusCode::MISDIRECTED_REQUEST,
-            Refusal::Network(_) | Refusal::Right { .. } => StatusCode::FORBIDDEN,
-        };
-        Self::new(status, Code::Denied, &refusal)
+        match &refusal {
+            Refusal::Host(_) => Self::new(StatusCode::MISDIRECTED_REQUEST, Code::Denied, &refusal),
+            Refusal::Network(_) | Refusal::Right { .. } => Self::new(StatusCode::FORBIDDEN, Code::Denied, &refusal),
+            Refusal::Login { challenge, .. } => Self {
+                challenge: Some(challenge.to_line()),
+                ..Self::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, &refusal)
+            },
+            Refusal::Busy { retry } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, &refusal).after(*retry)
+            }
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl Inner {
     /// Whether the caller may pull from the repository of this name, as a list has it.
     pub(in crate::server) fn may_pull(&self, asked: &Asked<'_>, registry: &Registry, name: &str) -> bool {
         let repository = name.parse().ok().map(|name| Repository { registry: registry.clone(), name });
-        repository.is_some_and(|it| self.access.permit(asked.caller, Right::Pull, &it).is_ok())
+        repository.is_some_and(|it| self.access.permit(asked.guest, Right::Pull, &it).is_ok())
     }
 
     pub(in crate::server) async fn manifest(
@@ -110,14 +110,16 @@ impl Inner {
             None => Want::Whole,
         };
         let BlobAnswer { length, range, content, provenance } = self.cache.blob(repository, digest, want).await?;
-        let several = matches!(content, Content::Parts(_));
+        let (several, unmeasured) = (matches!(content, Content::Parts(_)), matches!(content, Content::Unmeasured));
         let body = content::body(content);
         // An answer to HEAD has none, and says how long the blob is.
         let bytes = if asked.is_head() { length } else { body.length().unwrap_or(length) };
         let mut response = Response::new(body);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, OCTETS);
-        headers.insert(header::CONTENT_LENGTH, bytes.into());
+        if !unmeasured {
+            headers.insert(header::CONTENT_LENGTH, bytes.into());
+        }
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         headers.insert(CONTENT_DIGEST, value(&digest.to_string()));
         if let Some(range) = range {

@@ -5,7 +5,7 @@ use super::explain;
 use super::record::Record;
 use super::reply::{API_VERSION, CACHE_STATUS, NAMESPACE, Reply, ping, problem_reply};
 use super::request::{Naming, Resolved, Routes, Target, without_port};
-use crate::access::{Access, Caller};
+use crate::access::{Access, Caller, Guest};
 use crate::cache::Cache;
 use crate::server::http::body::Body;
 use crate::server::http::connection::{Handler, Peer};
@@ -68,19 +68,18 @@ impl Inner {
             address: peer.address.map(|address| address.ip()),
             local: peer.local.map(|address| address.ip()),
             host: host.map(without_port),
+            authorization: head.headers.get(header::AUTHORIZATION),
         };
-        self.access.admit(&caller)?;
+        let guest = self.access.admit(&caller).await?;
         let query = head.uri.query();
-        // The name of the TLS handshake says where a request goes to like `Host` does, which comes first.
-        let named = host.filter(|host| self.routes.is_host(host)).or(peer.server_name.as_deref());
-        let Resolved { target, naming } = self.routes.resolve(head.uri.path(), query, named)?;
+        let Resolved { target, naming } = self.routes.resolve(head.uri.path(), query, host)?;
         record.resolved(&target);
         let asked = Asked {
             method: &head.method,
             headers: &head.headers,
             query: query.unwrap_or(""),
             naming: &naming,
-            caller: &caller,
+            guest: &guest,
             host,
         };
         // An error, too, is scoped by the namespace.
@@ -97,7 +96,7 @@ impl Inner {
             return Err(Problem::method(asked.method, target.methods()));
         }
         if let Some(repository) = target.repository() {
-            self.access.permit(asked.caller, target.right(asked.method), repository)?;
+            self.access.permit(asked.guest, target.right(asked.method), repository)?;
         }
         match (target, asked.method) {
             (Target::Ping, _) => Ok(ping(asked.is_head())),
@@ -128,7 +127,8 @@ pub(in crate::server) struct Asked<'a> {
     /// Without its question mark; empty if there is none.
     pub(in crate::server) query: &'a str,
     pub(in crate::server) naming: &'a Naming,
-    pub(in crate::server) caller: &'a Caller<'a>,
+    /// Who asks.
+    pub(in crate::server) guest: &'a Guest,
     /// `Host`, or HTTP/2's authority.
     pub(in crate::server) host: Option<&'a str>,
 }

@@ -74,6 +74,9 @@ pub(in crate::server) fn problem_reply(problem: &Problem, request_id: &str) -> R
     if !problem.allow.is_empty() {
         headers.insert(header::ALLOW, value(&problem.allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")));
     }
+    if let Some(challenge) = &problem.challenge {
+        headers.insert(header::WWW_AUTHENTICATE, value(challenge));
+    }
     let provenance = problem.origin.map(|origin| Provenance { stored: false, ..Provenance::new(origin) });
     Reply { response, provenance, detail: Some(problem.message.clone()) }
 }

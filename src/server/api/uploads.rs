@@ -63,7 +63,7 @@ impl Inner {
         };
         let from = self.named_alike(&from, asked)?;
         let allowed =
-            from.registry == repository.registry && self.access.permit(asked.caller, Right::Pull, &from).is_ok();
+            from.registry == repository.registry && self.access.permit(asked.guest, Right::Pull, &from).is_ok();
         allowed.then_some((digest, Some(from.name)))
     }
 

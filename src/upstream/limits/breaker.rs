@@ -7,6 +7,7 @@
 //! connecting when it opens fail with it. A breaker belongs to a host that is really dialled, so that a storage account that is
 //! away does not keep anybody from the registry itself.
 
+use super::again::Answers;
 use crate::upstream::error::{ErrorKind, Failure, Withheld};
 use crate::upstream::transport::origin::Origin;
 use parking_lot::Mutex;
@@ -25,6 +26,8 @@ pub(in crate::upstream) struct Breaker {
     host: String,
     state: Mutex<State>,
     open: watch::Sender<bool>,
+    /// Tells who waits for an answer that the host answers again.
+    pub(in crate::upstream) answers: Answers,
 }
 
 #[derive(Default)]
@@ -51,7 +54,12 @@ pub(in crate::upstream) struct Pass<'a> {
 
 impl Breaker {
     pub(in crate::upstream) fn new(origin: &Origin) -> Self {
-        Self { host: origin.to_string(), state: Mutex::default(), open: watch::Sender::new(false) }
+        Self {
+            host: origin.to_string(),
+            state: Mutex::default(),
+            open: watch::Sender::new(false),
+            answers: Answers::default(),
+        }
     }
 
     /// Whether a request has any chance to be let through now.
@@ -76,6 +84,7 @@ impl Breaker {
 
     /// The host has answered, whatever it said.
     pub(in crate::upstream) fn answered(&self) {
+        self.answers.heard();
         let mut state = self.state.lock();
         if state.outage.is_some() {
             tracing::info!(upstream.host = self.host, "the host answers again");
@@ -161,6 +170,13 @@ impl Pass<'_> {
             }
         }
         std::future::pending().await
+    }
+
+    /// The request was given up for another one. Only of a probe does that say something about the host: it may be slow.
+    pub(in crate::upstream) fn outlived(self, failure: &Failure) {
+        if self.probe {
+            self.settle(Some(failure));
+        }
     }
 
     /// Tells how the request ended: with an answer, or without.
@@ -262,6 +278,20 @@ mod tests {
         // What the first one says afterwards counts like any other failure.
         hanging.settle(Some(&silence()));
         assert!(breaker.check().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_was_given_up_for_another_counts_only_as_a_probe() {
+        let breaker = breaker();
+        for _ in 0..FAILURES {
+            breaker.admit().ok().unwrap().outlived(&silence());
+        }
+        assert!(breaker.check().is_ok());
+        fail(&breaker, FAILURES);
+        tokio::time::advance(FIRST_PAUSE).await;
+        breaker.admit().ok().unwrap().outlived(&silence());
+        tokio::time::advance(FIRST_PAUSE).await;
+        assert!(breaker.check().is_err(), "the next probe comes after the longer pause");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! How much an upstream is asked: breakers, budgets, hold-back after 429, rates.
 
+pub(in crate::upstream) mod again;
 pub(in crate::upstream) mod breaker;
 pub(in crate::upstream) mod budget;
 pub(in crate::upstream) mod op;

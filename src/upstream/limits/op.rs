@@ -78,6 +78,11 @@ impl Op {
         }
     }
 
+    /// Whether it changes nothing at the registry: it can be asked twice at the same time.
+    pub(in crate::upstream) fn is_question(self) -> bool {
+        !matches!(self.categories()[0], Category::Writes | Category::Deletes)
+    }
+
     /// Whether the answer may hold its connection for minutes.
     pub(in crate::upstream) fn is_bulk(self) -> bool {
         self.share() == Share::Download

@@ -78,6 +78,11 @@ impl Throttle {
         Err(Failure::withheld(Withheld::Throttled, ErrorKind::Throttled { retry_after: Some(left) }, reason))
     }
 
+    /// Whether there is room for a request that is sent beside another one: as much as for work in the background.
+    pub(in crate::upstream) fn spare(&self, op: Op) -> bool {
+        self.admit(op).is_ok() && matches!(self.budget.reserve(op.categories(), true), Leave::At(_))
+    }
+
     /// What is held back now, and for how long.
     pub(in crate::upstream) fn held(&self) -> Vec<(Category, Duration)> {
         let now = Instant::now();
@@ -157,6 +162,16 @@ mod tests {
         assert_eq!(left(&throttle, Op::BlobGet), Some(30));
         tokio::time::advance(Duration::from_secs(30)).await;
         assert_eq!(left(&throttle, Op::BlobGet), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_asked_again_keeps_to_the_background_s_half_and_to_refusals() {
+        let throttle = Throttle::new(Tier::Basic);
+        let sent = (0..10_000).take_while(|_| throttle.spare(Op::ManifestHead)).count();
+        assert_eq!(sent, 2_500);
+        assert!(throttle.spare(Op::Token));
+        throttle.note(Op::Token, REFUSED, Some(Duration::from_secs(5)));
+        assert!(!throttle.spare(Op::Token));
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use crate::upstream::limits::throttle::Throttle;
 use crate::upstream::transport::body::Body;
 use crate::upstream::transport::origin::Origin;
 use crate::upstream::transport::payload::Payload;
-use crate::upstream::transport::pool::{Head, Outgoing, Pool, Reserved, Unanswered};
+use crate::upstream::transport::pool::{Head, Outgoing, Pool, Reserved, Turn, Unanswered};
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, USER_AGENT};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -115,7 +115,19 @@ impl Wire {
         let begun = Instant::now();
         // While it waited for a connection, others may have been refused.
         let admit = || self.throttle.admit(op);
-        let head = self.pool.send(&outgoing, &origin, op.share(), admit).await;
+        let again = || {
+            let spare = self.throttle.spare(op);
+            if spare {
+                self.retried("silence");
+            }
+            spare
+        };
+        let turn = Turn {
+            share: op.share(),
+            admit: &admit,
+            again: op.is_question().then_some(&again as &(dyn Fn() -> _ + Sync)),
+        };
+        let head = self.pool.send(&outgoing, &origin, turn).await;
         if let Err(failure) = &head
             && self.count_withheld(failure)
         {

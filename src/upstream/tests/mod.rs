@@ -1,5 +1,6 @@
 //! Each behaviour that a user can meet, against a scripted registry.
 
+mod again;
 mod certificates;
 mod credentials;
 mod lists;

@@ -11,6 +11,7 @@ use super::listening::Listening;
 use super::origin::Origin;
 use super::payload::Payload;
 use crate::upstream::error::{ErrorKind, Failure};
+use crate::upstream::limits::again::{self, again};
 use crate::upstream::limits::breaker::{Breaker, Pass};
 use crate::upstream::limits::op::Share;
 use bytes::Bytes;
@@ -53,6 +54,17 @@ pub(in crate::upstream) struct Pool {
     limit: usize,
     wait: Duration,
     first_byte: Duration,
+    /// A question that has waited so long is asked again.
+    ask_again: Duration,
+}
+
+/// What a request may take, and who decides whether it is sent.
+pub(in crate::upstream) struct Turn<'a> {
+    pub(in crate::upstream) share: Share,
+    /// Whether it may still be sent after the wait for a connection.
+    pub(in crate::upstream) admit: &'a (dyn Fn() -> Result<(), Failure> + Sync),
+    /// Whether it may be sent once more while nobody answers; none: never, because it changes something.
+    pub(in crate::upstream) again: Option<&'a (dyn Fn() -> bool + Sync)>,
 }
 
 struct Host {
@@ -60,6 +72,8 @@ struct Host {
     all: Arc<Semaphore>,
     bulk: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
+    /// Questions that have a second connection.
+    again: Arc<Semaphore>,
     idle: Mutex<Vec<(Connection, Instant)>>,
 }
 
@@ -105,8 +119,13 @@ pub(in crate::upstream) struct Head {
 }
 
 impl Pool {
-    pub(in crate::upstream) fn new(connector: Connector, limit: usize, first_byte: Duration) -> Self {
-        Self { connector, hosts: Mutex::default(), limit: limit.max(1), wait: WAIT, first_byte }
+    pub(in crate::upstream) fn new(
+        connector: Connector,
+        limit: usize,
+        first_byte: Duration,
+        ask_again: Duration,
+    ) -> Self {
+        Self { connector, hosts: Mutex::default(), limit: limit.max(1), wait: WAIT, first_byte, ask_again }
     }
 
     pub(in crate::upstream) fn first_byte(&self) -> Duration {
@@ -123,25 +142,61 @@ impl Pool {
         silent.collect()
     }
 
-    /// Sends the request and waits for the head of its answer. `admit` says whether it may still be sent after the wait for a
-    /// connection.
+    /// Sends the request and waits for the head of its answer.
     pub(in crate::upstream) async fn send(
         &self,
         outgoing: &Outgoing,
         origin: &Origin,
-        share: Share,
-        admit: impl Fn() -> Result<(), Failure>,
+        turn: Turn<'_>,
     ) -> Result<Head, Failure> {
         let host = self.host(origin);
         // Before and after the wait for a connection: the host may have gone meanwhile.
         host.breaker.check()?;
-        let permits = self.permits(&host, origin, share).await?;
-        admit()?;
+        let permits = self.permits(&host, origin, turn.share).await?;
+        (turn.admit)()?;
         let pass = host.breaker.admit()?;
-        let exchanged = self.on_a_connection(&host, &pass, outgoing, origin).await;
+        let first = self.on_a_connection(&host, &pass, outgoing, origin);
+        let exchanged = match turn.again {
+            Some(may_be_sent) => tokio::select! {
+                biased;
+                first = first => first,
+                // On the heap: the state of a second request is as large as that of the first.
+                second = Box::pin(self.asked_again(&host, outgoing, origin, may_be_sent)) => Ok(second),
+            },
+            None => first.await,
+        };
         pass.settle(exchanged.as_ref().err());
         let (connection, response, replaced) = exchanged?;
         Ok(Head { response, lease: Lease { connection, host, _permits: permits }, replaced })
+    }
+
+    /// The answer on a new connection to what has outlived its time on the first one.
+    async fn asked_again(
+        &self,
+        host: &Host,
+        outgoing: &Outgoing,
+        origin: &Origin,
+        may_be_sent: &(dyn Fn() -> bool + Sync),
+    ) -> (Connection, Response<Incoming>, bool) {
+        let permit = || async {
+            let permit = Arc::clone(&host.again).acquire_owned().await.ok()?;
+            may_be_sent().then_some(permit)
+        };
+        let ask = |permit: OwnedSemaphorePermit, limit| async move {
+            let _permit = permit;
+            let pass = host.breaker.admit().ok()?;
+            let asked = self.on_a_new_connection(&pass, outgoing, origin);
+            let Ok(asked) = tokio::time::timeout(limit, asked).await else {
+                pass.outlived(&late(origin, limit));
+                return None;
+            };
+            pass.settle(asked.as_ref().err());
+            asked.ok()
+        };
+        let (connection, response) = again(&host.breaker.answers, self.ask_again, permit, ask).await;
+        // Whatever swallowed the first request may have swallowed the other kept connections.
+        host.idle.lock().clear();
+        (connection, response, false)
     }
 
     /// Sends the request on a kept connection, or on a new one. The flag says that a kept one had died.
@@ -169,13 +224,23 @@ impl Pool {
                 }
             }
         }
+        let (connection, response) = self.on_a_new_connection(pass, outgoing, origin).await?;
+        Ok((connection, response, replaced))
+    }
+
+    async fn on_a_new_connection(
+        &self,
+        pass: &Pass<'_>,
+        outgoing: &Outgoing,
+        origin: &Origin,
+    ) -> Result<(Connection, Response<Incoming>), Failure> {
         let mut connection = tokio::select! {
             biased;
             connection = self.connect(origin) => connection?,
             failure = pass.overtaken() => return Err(failure),
         };
         match self.exchange(&mut connection, outgoing, origin).await {
-            Ok(response) => Ok((connection, response, replaced)),
+            Ok(response) => Ok((connection, response)),
             Err(Broken::Dead(failure) | Broken::Final(failure)) => Err(failure),
         }
     }
@@ -192,6 +257,7 @@ impl Pool {
                 all: Arc::new(Semaphore::new(self.limit)),
                 bulk: Arc::new(Semaphore::new(bulk)),
                 uploads: Arc::new(Semaphore::new((self.limit / 2).max(1))),
+                again: Arc::new(Semaphore::new(again::AT_ONCE)),
                 idle: Mutex::default(),
             })
         });
@@ -225,7 +291,7 @@ impl Pool {
     }
 
     /// A connection for a request whose body comes while it is sent. The breaker hears whether the host could be reached; what
-    /// becomes of the body in the hours that it may take says nothing about that. `admit` as in [`Self::send`].
+    /// becomes of the body in the hours that it may take says nothing about that. `admit` as in [`Turn`].
     pub(in crate::upstream) async fn reserve(
         &self,
         origin: &Origin,
@@ -276,11 +342,7 @@ impl Pool {
         match tokio::time::timeout(self.first_byte, connection.sender.send_request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(broken(&error, origin)),
-            Err(_) => {
-                let limit = self.first_byte.as_secs_f32();
-                let text = format!("{origin} did not begin to answer within {limit} s");
-                Err(Broken::Final(Failure::new(ErrorKind::Timeout, text)))
-            }
+            Err(_) => Err(Broken::Final(late(origin, self.first_byte))),
         }
     }
 }
@@ -324,6 +386,11 @@ impl Reserved {
             }),
         }
     }
+}
+
+fn late(origin: &Origin, limit: Duration) -> Failure {
+    let limit = limit.as_secs_f32();
+    Failure::new(ErrorKind::Timeout, format!("{origin} did not begin to answer within {limit} s"))
 }
 
 /// Why a connection gave no answer.
@@ -391,77 +458,5 @@ impl Host {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::upstream::testing::{Server, environment, reply};
-    use crate::upstream::transport::resolve::Resolver;
-    use http_body_util::BodyExt as _;
-
-    fn connector() -> Connector {
-        Connector::new("test", None, &environment(), Resolver::of_system(), Duration::from_secs(5)).unwrap()
-    }
-
-    /// `GET /x` at the server.
-    fn question(server: &Server) -> (Origin, Outgoing) {
-        let url: Uri = format!("{}/x", server.url()).parse().unwrap();
-        let origin = Origin::of(&url).unwrap();
-        (origin, Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() })
-    }
-
-    #[tokio::test]
-    async fn a_full_host_says_when_to_come_back_and_recovers() {
-        let server = Server::start(|_| reply(200, &[], "0123")).await;
-        let mut pool = Pool::new(connector(), 1, Duration::from_secs(5));
-        pool.wait = Duration::from_millis(50);
-        let (origin, outgoing) = question(&server);
-        let held = pool.send(&outgoing, &origin, Share::Download, || Ok(())).await.unwrap();
-        for share in [Share::Download, Share::Small] {
-            let failure = pool.send(&outgoing, &origin, share, || Ok(())).await.err().unwrap();
-            assert_eq!(failure.kind, ErrorKind::Throttled { retry_after: Some(pool.wait) });
-            assert!(failure.reason.contains("upstream_connections"), "{}", failure.reason);
-        }
-        held.response.into_body().collect().await.unwrap();
-        held.lease.give_back();
-        assert!(!pool.send(&outgoing, &origin, Share::Small, || Ok(())).await.unwrap().replaced);
-    }
-
-    #[tokio::test]
-    async fn what_may_not_be_sent_after_the_wait_is_not_and_takes_no_place() {
-        let server = Server::start(|_| reply(200, &[], "0123")).await;
-        let pool = Pool::new(connector(), 1, Duration::from_secs(5));
-        let (origin, outgoing) = question(&server);
-        let refused = || Err(Failure::new(ErrorKind::Throttled { retry_after: None }, "another one was refused"));
-        assert!(pool.send(&outgoing, &origin, Share::Small, refused).await.is_err());
-        assert!(pool.reserve(&origin, Share::Upload, refused).await.is_err());
-        assert_eq!(server.count("/x"), 0);
-        assert!(pool.send(&outgoing, &origin, Share::Small, || Ok(())).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_kept_connection_is_used_for_a_minute_and_not_after() {
-        let server = Server::start(|_| reply(200, &[], "0123")).await;
-        let pool = Pool::new(connector(), 2, Duration::from_secs(5));
-        let (origin, outgoing) = question(&server);
-        for (age, kept) in [(IDLE.saturating_sub(Duration::from_secs(1)), true), (IDLE, false)] {
-            let head = pool.send(&outgoing, &origin, Share::Small, || Ok(())).await.unwrap();
-            head.response.into_body().collect().await.unwrap();
-            head.lease.give_back();
-            tokio::time::pause();
-            tokio::time::advance(age).await;
-            // The clock stands still only while nobody waits for the network.
-            tokio::time::resume();
-            let connection = pool.host(&origin).take().await;
-            assert_eq!(connection.is_some(), kept, "{age:?}");
-        }
-        assert!(pool.host(&origin).expire());
-    }
-
-    #[tokio::test]
-    async fn storage_hosts_that_came_and_went_are_forgotten() {
-        let pool = Pool::new(connector(), 1, Duration::from_secs(5));
-        for number in 0..1000 {
-            pool.host(&Origin { https: true, host: format!("s{number}.invalid"), port: 443 });
-        }
-        assert!(pool.hosts.lock().len() <= HOSTS);
-    }
-}
+#[path = "pool_tests.rs"]
+mod tests;

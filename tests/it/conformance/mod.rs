@@ -66,6 +66,7 @@ async fn through_larder_every_check_holds() {
     let acr = acr().await;
     let setup = Setup::of(&acr).password(USER, PASSWORD).with(|settings| {
         settings.access.rules = vec![AccessRule {
+            users: None,
             networks: None,
             repositories: vec![RepositoryPattern::new("**")],
             allow: vec![Right::Push, Right::Delete],

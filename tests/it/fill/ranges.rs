@@ -2,7 +2,7 @@
 //! upstream for just the range.
 
 use super::harness::simulator::{Damage, DamageKind};
-use super::harness::{Answer, until};
+use super::harness::{Answer, Client, until};
 use super::{MIB, Scene};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -56,6 +56,50 @@ async fn a_range_far_ahead_is_a_request_of_its_own_beside_the_one_fill() {
     assert_eq!(reader.hashed().await.1, scene.digest);
     scene.stored().await;
     assert_eq!(scene.bodies().len(), 2, "and the fill went on");
+}
+
+/// What lazy snapshotters do hundreds of times for one start. By hand with the figures of `docs/performance.md`:
+/// `LARDER_RANGE_MIB=256 LARDER_RANGE_RATE_MIB=64 cargo test --release --test it a_range_at_the_end -- --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_at_the_end_costs_no_more_than_asking_upstream() {
+    let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (size, rate) = (number("LARDER_RANGE_MIB", 32) * MIB, number("LARDER_RANGE_RATE_MIB", 8) * MIB);
+    let (mut direct, mut through) = (Vec::new(), Vec::new());
+    for round in 0..5 {
+        let scene = Scene::of(size).await;
+        // Of each connection, so that the fill takes nothing away from the range.
+        scene.acr.knobs().turn(|knobs| knobs.connection_rate = Some(rate as u64));
+        let registry = Client::new(scene.acr.host().parse().unwrap());
+        let token = "/oauth2/token?service=myacr.azurecr.io&scope=repository:app:pull";
+        let token = registry.call("GET", token).send().await.json()["access_token"].as_str().unwrap().to_owned();
+        // The first range begins the fill; the others find it under way.
+        for at in 0..4 {
+            let start = size - (at + 1) * 64 * 1024 - round;
+            let asked = format!("bytes={start}-{}", start + 9999);
+            let begun = Instant::now();
+            let authorized = registry.call("GET", &scene.target).line("Authorization", &format!("Bearer {token}"));
+            let location = authorized.send().await;
+            let (host, path) =
+                location.header("location").unwrap().split_once("://").unwrap().1.split_once('/').unwrap();
+            let storage = Client::new(host.parse().unwrap());
+            let part = storage.call("GET", &format!("/{path}")).range(&asked).send().await;
+            assert_eq!(part.status, 206);
+            direct.push(begun.elapsed());
+            let begun = Instant::now();
+            let answer = range(&scene, &asked).await;
+            through.push(begun.elapsed());
+            is_part(&scene, &answer, start, start + 10_000);
+        }
+    }
+    direct.sort_unstable();
+    through.sort_unstable();
+    let (direct, through) = (direct[direct.len() / 2], through[through.len() / 2]);
+    println!(
+        "a range at the end of {} MiB at {} MiB/s: {direct:?} direct, {through:?} through",
+        size / MIB,
+        rate / MIB
+    );
+    assert!(through < direct + Duration::from_millis(60), "{through:?} through, {direct:?} direct");
 }
 
 #[tokio::test]

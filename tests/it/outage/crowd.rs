@@ -95,8 +95,10 @@ async fn a_thousand_tags_that_grew_old_in_an_outage_cost_one_question_each_and_a
     crate::harness::until_async("it is noticed", async || larder.get(&tags[0]).await.header("warning").is_none()).await;
     acr.clear_log();
     assert_eq!(ask_all(&larder, tags.clone(), 200).await, [(200, 1000)]);
-    let asked = acr.manifest_requests("HEAD");
-    assert!(asked <= 1000, "{asked} questions for 1000 tags");
+    // A registry that needs more than a second for an answer, on a busy machine, is asked again.
+    let again = format!("larder_upstream_retries_total{{reason=\"silence\",upstream=\"{UPSTREAM}\"}}");
+    let (asked, again) = (acr.manifest_requests("HEAD"), usize::try_from(larder.metric(&again).await).unwrap());
+    assert!(asked <= 1000 + again && again < 100, "{asked} questions for 1000 tags, {again} of them repeated");
     assert_eq!(acr.manifest_requests("GET"), 0);
 
     // The same with a registry that bears 300 a minute: what it refuses is not asked again, and nobody sees it.

@@ -162,6 +162,7 @@ async fn what_was_deleted_through_larder_does_not_come_back_by_a_mirror() {
     let url: Uri = mirror.url().parse().unwrap();
     let setup = Setup::of(&acr).password("ci", "secret").with(|settings| {
         settings.access.rules = vec![larder::config::AccessRule {
+            users: None,
             networks: None,
             repositories: vec![larder::oci::RepositoryPattern::new("**")],
             allow: vec![larder::config::Right::Delete],

@@ -14,3 +14,4 @@ mod mirrors;
 mod pace;
 mod sealed;
 mod staleness;
+mod swallowed;

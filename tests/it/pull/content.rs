@@ -1,5 +1,6 @@
 //! What is served is what upstream has: bytes, types, digests, parts.
 
+use crate::harness::scripted::Scripted;
 use crate::harness::simulator::{OCI_ARTIFACT, OCI_INDEX, OCI_MANIFEST, Options};
 use crate::harness::{Acr, Setup, sha256, sha512};
 use crate::pull::{DOCKER_LIST, DOCKER_MANIFEST, OCTETS, REPOSITORY, blob, large, manifest, seed};
@@ -267,4 +268,17 @@ async fn a_hundred_who_ask_for_one_new_tag_cost_one_fetch() {
         assert_eq!(answer.header("docker-content-digest"), Some(&*artifact.digest));
     }
     assert_eq!((acr.manifest_requests("GET"), acr.manifest_requests("HEAD")), (1, 0));
+}
+
+/// Chunked transfer coding has no length, and some registries send it to HEAD too: a client that asks directly gets a 200 without.
+#[tokio::test]
+async fn a_blob_whose_length_upstream_does_not_say_is_there_all_the_same() {
+    let upstream = Scripted::start(|_| {
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nDocker-Distribution-Api-Version: registry/2.0\r\n\r\n".to_vec()
+    })
+    .await;
+    let larder = Setup::at(&upstream.url()).start().await;
+    let head = larder.call("HEAD", &format!("/v2/a/blobs/sha256:{}", "a".repeat(64))).send().await;
+    assert_eq!((head.status.as_u16(), head.header("content-length")), (200, None));
+    assert_eq!(head.header("docker-content-digest"), Some(&*format!("sha256:{}", "a".repeat(64))));
 }

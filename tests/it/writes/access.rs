@@ -11,6 +11,7 @@ const KIND: &str = "application/vnd.oci.image.manifest.v1+json";
 
 fn rule(networks: Option<&str>, repositories: &str, allow: &[Right]) -> AccessRule {
     AccessRule {
+        users: None,
         networks: networks.map(|network| vec![network.parse().unwrap()]),
         repositories: vec![RepositoryPattern::new(repositories)],
         allow: allow.to_vec(),

@@ -106,6 +106,7 @@ async fn who_may_not_pull_a_repository_sees_nothing_of_it() {
     }
     let setup = pushing(&acr).with(|settings| {
         settings.access.rules = vec![AccessRule {
+            users: None,
             networks: Some(vec!["203.0.113.0/24".parse().unwrap()]),
             repositories: vec![RepositoryPattern::new("myacr.azurecr.io/secret/**")],
             allow: vec![Right::Pull],

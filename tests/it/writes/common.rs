@@ -116,6 +116,7 @@ pub fn manifest_of(acr: &Acr, repository: &str, text: &str) -> Bytes {
 /// A rule that lets everybody do everything but restricts no pull.
 pub fn allow_everything(settings: &mut larder::config::Settings) {
     settings.access.rules = vec![AccessRule {
+        users: None,
         networks: None,
         repositories: vec![RepositoryPattern::new("**")],
         allow: vec![Right::Push, Right::Delete],

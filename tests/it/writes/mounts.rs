@@ -75,6 +75,7 @@ async fn a_mount_from_anywhere_is_upstreams_to_grant_unless_somebody_may_not_rea
     created(&scene.call("POST", &target).send().await, "samples/a", &digest);
 
     let secret = |allow: Vec<Right>, networks| AccessRule {
+        users: None,
         networks,
         repositories: vec![RepositoryPattern::new("myacr.azurecr.io/secret/**")],
         allow,
