@@ -9,6 +9,7 @@ pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their corpus in `tests/fuzz/corpus/`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("certificate", config::fuzzing::certificate),
     ("challenge", upstream::fuzzing::challenge),
     ("config", config::fuzzing::config),
     ("index", store::fuzzing::index),
@@ -148,5 +149,5 @@ mod tests {
         };
     }
 
-    targets! { challenge config index link location manifest name range record request session token }
+    targets! { certificate challenge config index link location manifest name range record request session token }
 }

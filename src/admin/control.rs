@@ -47,6 +47,12 @@ impl Admin {
                 "problem": trouble.problem,
             })
         });
+        let tls = self.tls.as_ref().map(|tls| {
+            let state = tls.state();
+            json!({
+                "names": state.names, "expires_timestamp": seconds(state.not_after), "problem": state.problem,
+            })
+        });
         let upstreams = self.routes.registries().iter().map(|registry| self.upstream(registry));
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -57,6 +63,7 @@ impl Admin {
             },
             "fills_inflight": self.metrics.fills_inflight.with_label_values(none).get(),
             "requests_inflight": self.metrics.http_inflight.with_label_values(none).get(),
+            "tls": tls,
             "upstreams": upstreams.collect::<Vec<_>>(),
         })
     }

@@ -5,7 +5,7 @@
 
 use crate::cache::Cache;
 use crate::config::Listen;
-use crate::server::{Body, Handler, Peer, Routes};
+use crate::server::{Body, Handler, Peer, Routes, Tls};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use http::header::{self, HeaderValue};
@@ -25,6 +25,7 @@ pub struct Admin {
     store: Store,
     cache: Cache,
     routes: Routes,
+    tls: Option<Tls>,
     started: Instant,
     ready: Arc<AtomicBool>,
 }
@@ -33,7 +34,13 @@ impl Admin {
     /// Not ready until [`Admin::set_ready`] says so.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, store: Store, cache: Cache, routes: Routes) -> Self {
-        Self { metrics, store, cache, routes, started: Instant::now(), ready: Arc::default() }
+        Self { metrics, store, cache, routes, tls: None, started: Instant::now(), ready: Arc::default() }
+    }
+
+    /// Tells of the certificate too.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Whether the registry's listeners take requests.

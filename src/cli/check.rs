@@ -49,7 +49,9 @@ fn as_toml(loaded: &Loaded) -> String {
         loaded.effective.iter().map(|entry| assignment(entry).chars().count()).filter(|width| *width <= 60).max();
     for entry in grouped(&loaded.effective) {
         if table != Some(&entry.table) {
-            let _ = writeln!(text, "\n{}", header(&entry.table));
+            // An empty table can mean something else than none.
+            let is_set = loaded.effective.iter().any(|other| other.table == entry.table && other.value.is_ok());
+            let _ = writeln!(text, "\n{}{}", if is_set { "" } else { "# " }, header(&entry.table));
             table = Some(&entry.table);
         }
         let _ = writeln!(text, "{:<1$}  # {2}", assignment(entry), width.unwrap_or(0), entry.origin);

@@ -39,6 +39,14 @@ fn show(status: &Value) -> String {
         let since = humantime::format_rfc3339_seconds(since);
         let _ = writeln!(text, "          NOTHING IS STORED since {since}, pulls pass through: {problem}");
     }
+    if let Some(expires) = status["tls"]["expires_timestamp"].as_u64() {
+        let names = status["tls"]["names"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let until = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(expires));
+        let _ = writeln!(text, "tls       {} until {until}", names.collect::<Vec<_>>().join(", "));
+        if let Some(problem) = status["tls"]["problem"].as_str() {
+            let _ = writeln!(text, "          THE NEW CERTIFICATE IS NOT USED: {problem}");
+        }
+    }
     let _ = writeln!(
         text,
         "now       {} requests, {} downloads from upstream",

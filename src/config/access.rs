@@ -193,8 +193,5 @@ fn read_rule_users(section: &mut Section<'_>, people: &People<'_>) -> Option<Vec
 }
 
 fn is_local(listen: &Listen) -> bool {
-    match listen {
-        Listen::Tcp(address) => address.ip().is_loopback(),
-        Listen::Unix(_) => true,
-    }
+    listen.address().is_none_or(|address| address.ip().is_loopback())
 }

@@ -54,11 +54,11 @@ fn check_loops(reader: &mut Reader, settings: &Settings) {
 }
 
 fn leads_to(url: &Uri, listen: &Listen) -> bool {
-    let Listen::Tcp(own) = listen else { return false };
+    let Some(own) = listen.address() else { return false };
     let Some(host) = url.host() else { return false };
     let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let is_own = |address: IpAddr| is_own(SocketAddr::new(address, port), *own);
+    let is_own = |address: IpAddr| is_own(SocketAddr::new(address, port), own);
     match host.parse::<IpAddr>() {
         Ok(address) => is_own(address),
         Err(_) => {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::missing_panics_doc, reason = "that is how a target says that a property does not hold")]
 
+use super::certificate::{Certificate, ClientName};
 use super::load::load_text;
 use super::origin::Origin;
 
@@ -23,5 +24,18 @@ pub fn config(input: &[u8]) {
                 }
             }
         }
+    }
+}
+
+/// A certificate that a client presents.
+pub fn certificate(input: &[u8]) {
+    let parsed = Certificate::parse(input);
+    if let Some(name) = ClientName::of(input) {
+        assert!(parsed.is_some() && !name.as_str().is_empty() && name.as_str().len() <= input.len() * 2, "{name}");
+        assert!(!name.as_str().chars().any(char::is_control), "{name:?}");
+    }
+    if let Some(certificate) = parsed {
+        assert!(certificate.names().len() <= input.len());
+        assert!(certificate.issuer().is_none_or(|issuer| !issuer.chars().any(char::is_control)));
     }
 }

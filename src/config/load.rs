@@ -126,6 +126,10 @@ fn load_but(
     };
     let settings = read_tree(&mut reader, root, &whole, sources, needs_upstream);
     reader.errors.retain(|error| !passed_over(error));
+    if !needs_upstream {
+        // Who asks about a daemon may want to know just that: why its certificate is not used.
+        reader.errors.retain(|error| !error.key.starts_with("server.tls"));
+    }
     if reader.errors.is_empty() {
         let Reader { warnings, effective, .. } = reader;
         return Ok(Loaded { settings, effective, warnings, file });
@@ -177,7 +181,7 @@ fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources
     let here = &sources.current_folder;
     let mut top = Section::new(reader, "", root, whole.clone());
     let section = top.section("server");
-    let server = read_server(section);
+    let server = read_server(section, &sources.environment, here);
     let listen_origin = top.reader.origin_of("server", "listen");
     check_listeners(top.reader, &listen_origin, &server.listen);
     let mut admin = read_admin(top.section("admin"), &server);

@@ -8,6 +8,7 @@
 
 mod access;
 mod across;
+mod certificate;
 mod environment;
 mod freshness;
 #[cfg(any(test, fuzzing))]
@@ -20,11 +21,13 @@ mod reader;
 mod secret;
 mod sections;
 mod settings;
+mod tls;
 mod tree;
 mod upstreams;
 mod users;
 mod values;
 
+pub use certificate::{Certificate, ClientName};
 pub use environment::Environment;
 pub use load::{Loaded, Sources, find_socket, find_users_file, load, load_store};
 pub use names::parse_url;
@@ -34,6 +37,7 @@ pub use reader::Effective;
 pub use secret::{SecretError, read_private, read_secret, secret_path};
 pub use settings::{
     AccessRule, AccessSettings, AdminSettings, CredentialSettings, FreshnessRule, FreshnessSettings, Limits, Listen,
-    Right, ServerSettings, Settings, StoreSettings, Sync, Tier, UpstreamSettings,
+    Right, ServerSettings, Settings, StoreSettings, Sync, Tier, TlsSettings, UpstreamSettings,
 };
+pub use tls::{TlsFiles, TlsIdentity, TlsProblem};
 pub use users::{Users, UsersError, check_user_name, read_line, read_users, read_users_text};

@@ -135,6 +135,16 @@ impl<'r> Section<'r> {
         self.table.str(key)
     }
 
+    /// Whether there is anything at `key`, which is still to be read.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.0.contains_key(key)
+    }
+
+    /// Whether something stood at `key`, which has been read.
+    pub(super) fn was_read(&self, key: &str) -> bool {
+        self.origins.contains_key(key)
+    }
+
     /// A key of the design whose feature does not exist yet: anything but `harmless` is an error.
     pub(super) fn unavailable(&mut self, key: &'static str, harmless: Option<&str>, instead: &str) {
         let Some((origin, node)) = self.take(key) else { return };

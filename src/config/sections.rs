@@ -5,6 +5,7 @@ use super::names::parse_host;
 use super::origin::Origin;
 use super::reader::{Reader, Section};
 use super::settings::{AdminSettings, Limits, Listen, ServerSettings, StoreSettings, Sync};
+use super::tls::read_tls;
 use super::values::Size;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,10 +14,10 @@ use std::time::Duration;
 const REGISTRY_PORT: u16 = 5000;
 const ADMIN_PORT: u16 = 5001;
 
-pub(super) fn read_server(mut section: Section<'_>) -> ServerSettings {
+pub(super) fn read_server(mut section: Section<'_>, environment: &Environment, here: &Path) -> ServerSettings {
     let local = |ip: IpAddr| Listen::Tcp(SocketAddr::new(ip, REGISTRY_PORT));
     let both = vec![local(Ipv4Addr::LOCALHOST.into()), local(Ipv6Addr::LOCALHOST.into())];
-    let listen = section.or("listen", both);
+    let mut listen = section.or("listen", both);
     if listen.is_empty() {
         section.error("listen", r#"the list is empty: write an address such as "127.0.0.1:5000", or remove the key"#);
     }
@@ -34,10 +35,10 @@ pub(super) fn read_server(mut section: Section<'_>) -> ServerSettings {
     });
     let names = names.collect();
     let drain = section.or("drain", Duration::from_secs(30));
-    section.unavailable("tls", None, "; put a proxy with TLS before larder, or listen on loopback");
+    let tls = read_tls(&mut section, &mut listen, environment, here);
     let limits = read_limits(section.section("limits"));
     section.finish();
-    ServerSettings { listen, names, drain, limits }
+    ServerSettings { listen, tls, names, drain, limits }
 }
 
 fn read_limits(mut section: Section<'_>) -> Limits {
@@ -109,15 +110,18 @@ pub(super) fn check_listeners(reader: &mut Reader, origin: &Origin, listen: &[Li
 pub(super) fn show(listen: &Listen) -> String {
     match listen {
         Listen::Tcp(address) => address.to_string(),
+        Listen::Tls(address) => format!("tls://{address}"),
         Listen::Unix(path) => format!("unix:{}", path.display()),
     }
 }
 
 /// Whether both cannot be bound; port 0 is any free one.
 fn clash(left: &Listen, right: &Listen) -> bool {
-    match (left, right) {
-        (Listen::Unix(left), Listen::Unix(right)) => left == right,
-        (Listen::Tcp(left), Listen::Tcp(right)) => {
+    if let (Listen::Unix(left), Listen::Unix(right)) = (left, right) {
+        return left == right;
+    }
+    match (left.address(), right.address()) {
+        (Some(left), Some(right)) => {
             let overlap = left.ip() == right.ip() || left.ip().is_unspecified() || right.ip().is_unspecified();
             left.port() != 0 && left.port() == right.port() && left.is_ipv4() == right.is_ipv4() && overlap
         }

@@ -24,6 +24,8 @@ pub struct Settings {
 pub struct ServerSettings {
     /// Where the registry API listens.
     pub listen: Vec<Listen>,
+    /// The certificate. `None`: plain HTTP alone.
+    pub tls: Option<TlsSettings>,
     /// Names, besides loopback and the upstreams', that clients use for this host (lower case, without port).
     pub names: Vec<String>,
     /// How long running downloads may go on after SIGTERM.
@@ -37,8 +39,32 @@ pub struct ServerSettings {
 pub enum Listen {
     /// A TCP address.
     Tcp(SocketAddr),
+    /// A TCP address where TLS is spoken (`tls://0.0.0.0:5443`).
+    Tls(SocketAddr),
     /// A Unix socket's path (`unix:/run/larder/larder.sock`).
     Unix(PathBuf),
+}
+
+impl Listen {
+    /// The TCP address, if it is one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) | Self::Tls(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+/// `[server.tls]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// PEM file of the server's certificate, and of those that lead from it to its authority.
+    pub certificate_file: PathBuf,
+    /// PEM file of its key.
+    pub key_file: PathBuf,
+    /// PEM file of the authorities of clients' certificates. `None`: clients are not asked for one.
+    pub client_ca_file: Option<PathBuf>,
 }
 
 /// Bounds of everything that grows with requests, in one place; `larder check` shows them.

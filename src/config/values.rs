@@ -266,12 +266,16 @@ impl Setting for Listen {
             Some(_) if cfg!(not(unix)) => Err(format!("'{text}': this platform has no Unix sockets: listen on TCP")),
             Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
             Some(_) => Err(format!("'{text}' needs an absolute path: write \"unix:/run/larder/larder.sock\"")),
-            None => parse_address(text).map(Self::Tcp),
+            None => match text.strip_prefix("tls://") {
+                Some(address) => parse_address(address).map(Self::Tls),
+                None => parse_address(text).map(Self::Tcp),
+            },
         })
     }
     fn show(&self) -> String {
         match self {
             Self::Tcp(address) => quote(&address.to_string()),
+            Self::Tls(address) => quote(&format!("tls://{address}")),
             Self::Unix(path) => quote(&format!("unix:{}", path.display())),
         }
     }

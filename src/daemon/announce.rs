@@ -47,6 +47,7 @@ pub(super) fn start(
 fn place(listen: &Listen) -> String {
     match listen {
         Listen::Tcp(address) => format!("http://{address}"),
+        Listen::Tls(address) => format!("https://{address}"),
         Listen::Unix(path) => format!("unix:{}", path.display()),
     }
 }

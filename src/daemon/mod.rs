@@ -8,13 +8,14 @@ use crate::access::Access;
 use crate::admin::Admin;
 use crate::cache::Cache;
 use crate::config::{Listen, Settings};
-use crate::server::{Drain, DrainTrigger, Registry, Routes, Server};
+use crate::server::{Drain, DrainTrigger, Registry, Routes, Server, Tls};
 use crate::store::{RealDisk, Store};
 use crate::telemetry::{Log, Metrics};
 use crate::upstream::Upstream;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::task::JoinSet;
 
 /// Tasks that a worker runs before it looks for what has arrived on its sockets. A large download takes a worker for some 0.1 ms at a
 /// time, so that tokio's 61 would keep a small request waiting for several milliseconds behind a few of them; at 4 a small request
@@ -52,7 +53,8 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::new());
     note_process(&metrics);
     // Sockets first: a port that is taken must not cost the opening of a store.
-    let server = Server::bind(&settings.server.listen, &settings.server.limits).await?;
+    let tls = settings.server.tls.as_ref().map(|tls| Tls::load(tls, Arc::clone(&metrics))).transpose()?;
+    let server = Server::bind_with(&settings.server.listen, &settings.server.limits, tls.clone()).await?;
     let server = server.counted_in(metrics.http_connections.with_label_values(&[] as &[&str]));
     let disk = Arc::new(RealDisk::new(&settings.store.path));
     let store = Store::open(&settings.store, disk, Arc::clone(&metrics)).await?;
@@ -74,7 +76,11 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
     let access = Access::new(&settings.access, names, &metrics);
     let cache = Cache::new(store.clone(), upstreams, &settings.server.limits, Arc::clone(&metrics));
     let registry = Registry::new(routes.clone(), access, cache.clone(), Arc::clone(&metrics), log);
-    let admin = Admin::new(metrics, store.clone(), cache, routes);
+    let admin = Admin::new(metrics, store.clone(), cache, routes).with_tls(tls.clone());
+    let mut background = JoinSet::new();
+    if let Some(tls) = tls {
+        background.spawn(tls.follow());
+    }
 
     let (trigger, drain) = Drain::new();
     // The admin listener goes on answering while the registry drains, so that what still runs can be seen.

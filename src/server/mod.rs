@@ -1,10 +1,12 @@
 //! The room `server`: sockets, connections, bodies; URL to request, answer or error to HTTP.
 //!
 //! * [`http`] is the wire: listeners, connections, bodies, drain. It hands requests to a [`Handler`] and knows nothing of registries.
+//! * `tls` is the certificate and the handshakes of listeners that speak TLS.
 //! * `api` is the registry on top of it: URL to request, admission, the cache's answer or error to an HTTP response.
 
 mod api;
 pub mod http;
+mod tls;
 
 #[cfg(any(test, fuzzing))]
 pub use api::fuzzing;
@@ -15,3 +17,4 @@ pub use http::connection::{Handler, Peer, Server};
 pub use http::drain::{Drain, DrainTrigger};
 pub use http::listen::BindError;
 pub use http::sendfile::SendfileStats;
+pub use tls::{Tls, TlsState};

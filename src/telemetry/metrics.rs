@@ -48,6 +48,8 @@ metrics! {
     http_inflight: IntGaugeVec = "larder_http_inflight_requests" [];
     /// Open client connections.
     http_connections: IntGaugeVec = "larder_http_connections" [];
+    /// When the certificate that clients are shown ends, in Unix seconds; absent without TLS.
+    tls_certificate_expiry: IntGaugeVec = "larder_tls_certificate_expiry_timestamp_seconds" [];
     /// Requests for content, by what they asked for and where the answer came from.
     cache_requests: IntCounterVec = "larder_cache_requests_total" ["upstream", "kind", "result"];
     /// Body bytes sent to clients, by where they came from: `cache` was stored before the request, `upstream` was not.

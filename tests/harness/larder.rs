@@ -3,7 +3,7 @@ use larder::access::Access;
 use larder::admin::Admin;
 use larder::cache::Cache;
 use larder::config::Listen;
-use larder::server::{Drain, DrainTrigger, Registry, Routes, Server};
+use larder::server::{Drain, DrainTrigger, Registry, Routes, Server, Tls};
 use larder::store::{Disk, RealDisk, Store};
 use larder::telemetry::{Log, LogGuard, Metrics};
 use larder::upstream::Upstream;
@@ -39,7 +39,8 @@ impl Larder {
         let (logs, log, guard) = Logs::begin();
         let metrics = Arc::new(Metrics::new());
         let limits = &settings.server.limits;
-        let server = Server::bind(&settings.server.listen, limits).await.unwrap();
+        let tls = settings.server.tls.as_ref().map(|tls| Tls::load(tls, Arc::clone(&metrics)).unwrap());
+        let server = Server::bind_with(&settings.server.listen, limits, tls.clone()).await.unwrap();
         let server = server.counted_in(metrics.http_connections.with_label_values(&[] as &[&str]));
         let admin_server = Server::bind(&[Listen::Tcp(settings.admin.listen)], limits).await.unwrap();
         let store = Store::open(&settings.store, disk, Arc::clone(&metrics)).await.unwrap();
@@ -56,6 +57,7 @@ impl Larder {
         let cache = Cache::new(store.clone(), upstreams, limits, Arc::clone(&metrics));
         let registry = Registry::new(routes.clone(), access, cache.clone(), Arc::clone(&metrics), log.clone());
         let admin_handler = Admin::new(Arc::clone(&metrics), store.clone(), cache.clone(), routes);
+        let admin_handler = admin_handler.with_tls(tls.clone());
         admin_handler.set_ready(true);
 
         let (address, admin) = (tcp(&server), tcp(&admin_server));
@@ -123,6 +125,12 @@ impl Larder {
         self.blob_path(digest).is_file()
     }
 
+    /// Drains, and returns when the registry's listeners have ended.
+    pub async fn drain(mut self, within: std::time::Duration) {
+        self.triggers[0].begin(within);
+        self.tasks.remove(0).await.unwrap();
+    }
+
     /// Ends at once, writes what is held in memory, and gives back what it can be started with again.
     pub async fn stop(mut self) -> Setup {
         self.triggers.iter().for_each(DrainTrigger::cut);
@@ -141,9 +149,6 @@ impl Drop for Larder {
 }
 
 fn tcp(server: &Server) -> SocketAddr {
-    let tcp = server.addresses().into_iter().find_map(|listen| match listen {
-        Listen::Tcp(address) => Some(address),
-        Listen::Unix(_) => None,
-    });
+    let tcp = server.addresses().into_iter().find_map(|listen| listen.address());
     tcp.unwrap()
 }

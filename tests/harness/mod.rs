@@ -39,6 +39,7 @@ mod process;
 pub mod raw;
 pub mod scripted;
 mod setup;
+pub mod tls;
 
 pub use acr::Acr;
 pub use client::{Answer, Broken, Call, Client, Streaming};
@@ -46,7 +47,7 @@ pub use dice::Dice;
 pub use footprint::{footprint, walk};
 pub use larder::Larder;
 pub use logs::Logs;
-pub use process::{Process, config_of};
+pub use process::{Process, config_of, free_address};
 pub use setup::{ALIAS, OTHER, OTHER_ALIAS, Setup, UPSTREAM};
 
 use sha2::Digest as _;

@@ -40,6 +40,7 @@ impl Setup {
         let settings = Settings {
             server: ServerSettings {
                 listen: vec![Listen::Tcp(loopback)],
+                tls: None,
                 names: Vec::new(),
                 drain: Duration::from_secs(30),
                 limits: Limits::default(),

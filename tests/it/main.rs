@@ -19,4 +19,5 @@ mod outage;
 mod pull;
 mod simulator_evidence;
 mod store;
+mod tls;
 mod writes;

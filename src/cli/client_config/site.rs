@@ -17,11 +17,12 @@ impl At {
 
     /// The first listener that is no socket; loopback and "everywhere" are `localhost`, unless larder has another name.
     pub(super) fn of_listeners(server: &ServerSettings) -> Self {
-        let mut addresses = server.listen.iter().filter_map(|listen| match listen {
-            Listen::Tcp(address) => Some(*address),
-            Listen::Unix(_) => None,
-        });
-        let address = addresses.next();
+        // A plain listener, where there is one, needs no certificate to be trusted.
+        let listeners = || server.listen.iter().filter(|listen| listen.address().is_some());
+        let plain = listeners().find(|listen| matches!(listen, Listen::Tcp(_)));
+        let listen = plain.or_else(|| listeners().next());
+        let address = listen.and_then(Listen::address);
+        let scheme = if matches!(listen, Some(Listen::Tls(_))) { "https" } else { "http" };
         let port = address.map_or(5000, |address| address.port());
         let host = match address {
             Some(address) if !address.ip().is_loopback() && !address.ip().is_unspecified() => match address.ip() {
@@ -31,7 +32,7 @@ impl At {
             Some(address) if address.ip().is_unspecified() && !server.names.is_empty() => server.names[0].clone(),
             _ => "localhost".to_owned(),
         };
-        let uri = Uri::builder().scheme("http").authority(format!("{host}:{port}")).path_and_query("/").build();
+        let uri = Uri::builder().scheme(scheme).authority(format!("{host}:{port}")).path_and_query("/").build();
         Self(uri.unwrap_or_else(|_| Uri::from_static("http://localhost:5000/")))
     }
 

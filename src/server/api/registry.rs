@@ -72,7 +72,9 @@ impl Inner {
         };
         let guest = self.access.admit(&caller).await?;
         let query = head.uri.query();
-        let Resolved { target, naming } = self.routes.resolve(head.uri.path(), query, host)?;
+        // The name of the TLS handshake says where a request goes to like `Host` does, which comes first.
+        let named = host.filter(|host| self.routes.is_host(host)).or(peer.server_name.as_deref());
+        let Resolved { target, naming } = self.routes.resolve(head.uri.path(), query, named)?;
         record.resolved(&target);
         let asked = Asked {
             method: &head.method,

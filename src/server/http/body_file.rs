@@ -1,8 +1,9 @@
 //! A file's way into a body: mapped pieces that the kernel sends itself, or pieces that are read.
 //!
 //! A mapped piece is handed on only when its pages are in memory (they are probed without blocking, and read in the store's own
-//! threads otherwise), so that sending it never waits for a disk. Reading keeps one piece ahead of the connection. Small files are
-//! read at once: that is cheaper than mapping them.
+//! threads otherwise), so that sending it never waits for a disk. Pieces that are read, for TLS and HTTP/2, are small while they are
+//! in memory, since each waiting client holds some of them; otherwise they are read in the store's threads, one piece ahead of the
+//! connection. Small files are read at once: that is cheaper than mapping them.
 
 use super::body::{BodyError, Chunks, Extent, Extents, FileBytes, ReadFuture};
 use super::sendfile::{Live, Residency, read_now, residency};
@@ -13,8 +14,10 @@ use std::task::{Context, Poll, ready};
 
 /// Bytes of a mapped piece: one call of sendfile, and what one download may take before others have a turn.
 const MAPPED_PIECE: u64 = 512 << 10;
-/// Bytes of a piece that is read; two of them are in memory per download.
+/// Bytes of a piece that is read from the disk; two of them are in memory per download.
 const READ_PIECE: u64 = 256 << 10;
+/// Bytes of a piece that is copied from the page cache.
+const COPIED_PIECE: u64 = 32 << 10;
 /// Up to here one read is cheaper than a mapping.
 const SMALL: u64 = 32 << 10;
 
@@ -140,6 +143,11 @@ impl FileSource {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, BodyError>> {
         if matches!(self.way, Way::Read(Ahead::Nothing)) {
+            let piece = ready!(self.poll_released(COPIED_PIECE, cx))?;
+            if let Some(bytes) = self.file.std_file().and_then(|file| read_now(file, &piece)) {
+                self.total.start = piece.end;
+                return Poll::Ready(Ok(bytes));
+            }
             let piece = ready!(self.poll_released(READ_PIECE, cx))?;
             self.way = Way::Read(Ahead::Running(self.file.read(piece.start, length(&piece))));
         }
@@ -162,6 +170,7 @@ impl FileSource {
             return;
         }
         let mut ahead = match self.poll_released(READ_PIECE, cx) {
+            Poll::Ready(Ok(piece)) if self.is_near(&piece) => Ahead::Nothing,
             Poll::Ready(Ok(piece)) => Ahead::Running(self.file.read(piece.start, length(&piece))),
             Poll::Ready(Err(error)) => Ahead::Done(Err(error)),
             Poll::Pending => Ahead::Nothing,
@@ -172,6 +181,13 @@ impl FileSource {
             ahead = Ahead::Done(done.map_err(BodyError::from));
         }
         self.way = Way::Read(ahead);
+    }
+
+    /// Whether the beginning of a piece is in memory, so that it need not be read ahead.
+    fn is_near(&self, piece: &Range<u64>) -> bool {
+        let beginning = piece.start..piece.end.min(piece.start + COPIED_PIECE);
+        let residency = self.file.std_file().map(|file| residency(file, &beginning));
+        matches!(residency, Some(Ok(Residency::Resident)))
     }
 
     /// What follows and may be sent, at most `most` bytes of it.

@@ -1,16 +1,17 @@
 //! Connections: from an accepted socket to a handler, and how each of them ends.
 //!
-//! HTTP/1 and HTTP/2 (prior knowledge) on the same port. A TLS hello gets hyper's plain 400 at once, which is what clients wait for
+//! HTTP/1 and HTTP/2 (prior knowledge, or agreed upon by ALPN) on the same port. Where TLS is not spoken, a TLS hello gets hyper's plain 400 at once, which is what clients wait for
 //! before they fall back to plain HTTP. The number of open connections, the head of a request and the patience with a client are
 //! bounded; [`Server::serve`] returns by the drain's deadline, whatever clients do. It knows nothing of registries.
 
 use super::body::Body;
 use super::connection_io::{Io, Stream};
-use super::connection_watch::{Patience, Watch};
+use super::connection_watch::{DRAIN_GRACE, Patience, Watch};
 use super::drain::Drain;
 use super::listen::{BindError, Listeners};
 use super::sendfile::{Live, SendfileStats};
-use crate::config::{Limits, Listen};
+use crate::config::{ClientName, Limits, Listen};
+use crate::server::tls::Tls;
 use crate::telemetry::IntGauge;
 use http::{Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
@@ -54,6 +55,17 @@ pub struct Peer {
     pub local: Option<SocketAddr>,
     /// The listener that took the connection.
     pub listener: Arc<Listen>,
+    /// The name that the client asked for in its TLS handshake, in lower case.
+    pub server_name: Option<Arc<str>>,
+    /// Whom the certificate names that the client presented, and that `client_ca_file` vouches for.
+    pub client: Option<ClientName>,
+}
+
+impl Peer {
+    /// A client of which nothing else is known.
+    pub(in crate::server) fn new(address: Option<SocketAddr>, listener: Arc<Listen>) -> Self {
+        Self { address, local: None, listener, server_name: None, client: None }
+    }
 }
 
 /// Answers requests.
@@ -68,6 +80,7 @@ pub struct Server {
     limits: Limits,
     stats: Arc<SendfileStats>,
     open: Option<IntGauge>,
+    tls: Option<Tls>,
 }
 
 /// One connection in the count of open ones, however it ends.
@@ -93,8 +106,16 @@ impl Drop for Counted {
 impl Server {
     /// Binds every place, or says which one could not be bound, why, and what to do.
     pub async fn bind(listen: &[Listen], limits: &Limits) -> Result<Self, BindError> {
+        Self::bind_with(listen, limits, None).await
+    }
+
+    /// The same, with what the listeners that speak TLS need.
+    pub async fn bind_with(listen: &[Listen], limits: &Limits, tls: Option<Tls>) -> Result<Self, BindError> {
+        if let (None, Some(Listen::Tls(address))) = (&tls, listen.iter().find(|one| matches!(one, Listen::Tls(_)))) {
+            return Err(BindError::NoCertificate(*address));
+        }
         let listeners = Listeners::bind(listen).await?;
-        Ok(Self { listeners, limits: limits.clone(), stats: Arc::default(), open: None })
+        Ok(Self { listeners, limits: limits.clone(), stats: Arc::default(), open: None, tls })
     }
 
     /// Where it really listens: ports that were left to the system are filled in.
@@ -146,18 +167,14 @@ impl Server {
                 () = sleep(CROWDED_LOOK), if crowded => continue,
             };
             let watch = Arc::new(Watch::new(&self.limits));
-            let driven = drive(
-                stream,
-                peer,
-                handler.clone(),
-                builder(&self.limits),
-                Arc::clone(&watch),
-                Arc::clone(&self.stats),
-                drain.clone(),
-            );
+            let (handler, builder) = (handler.clone(), builder(&self.limits));
+            let (stats, drain, shared) = (Arc::clone(&self.stats), drain.clone(), Arc::clone(&watch));
+            let tls = self.tls.clone().filter(|_| matches!(*peer.listener, Listen::Tls(_)));
             let counted = Counted::new(self.open.as_ref());
             let task = connections.spawn(async move {
-                driven.await;
+                if let Some((stream, peer)) = secure(stream, peer, tls, &shared, drain.clone()).await {
+                    drive(stream, peer, handler, builder, shared, stats, drain).await;
+                }
                 drop((slot, counted));
             });
             open.insert(task.id(), (watch, task));
@@ -202,6 +219,35 @@ fn note(ended: Result<(), JoinError>) {
     }
 }
 
+/// The connection after its handshake, where there is one. `None`: it has come to nothing, and the connection is closed.
+async fn secure(
+    stream: Stream,
+    peer: Arc<Peer>,
+    tls: Option<Tls>,
+    watch: &Watch,
+    mut drain: Drain,
+) -> Option<(Stream, Arc<Peer>)> {
+    let (stream, tls) = match (stream, tls) {
+        (Stream::Tcp(stream), Some(tls)) => (stream, tls),
+        (stream, _) => return Some((stream, peer)),
+    };
+    let secured = tokio::select! {
+        secured = tls.accept(stream) => secured,
+        () = async { drain.begun().await; sleep(DRAIN_GRACE).await } => return None,
+    };
+    match secured {
+        Ok(secured) => {
+            watch.begins();
+            let (server_name, client) = (secured.server_name, secured.client);
+            Some((Stream::Tls(secured.stream), Arc::new(Peer { server_name, client, ..(*peer).clone() })))
+        }
+        Err(error) => {
+            tracing::debug!(peer = ?peer.address, %error, "no TLS with a client");
+            None
+        }
+    }
+}
+
 /// Runs one connection to its end.
 async fn drive<H: Handler>(
     stream: Stream,
@@ -213,11 +259,13 @@ async fn drive<H: Handler>(
     mut drain: Drain,
 ) {
     let live = Live::new(stats);
+    // The kernel sends what it has read, and that is not encrypted.
+    let mapped = (!matches!(stream, Stream::Tls(_))).then(|| Arc::clone(&live));
     let io = Io::new(stream, Arc::clone(&watch), Arc::clone(&live));
     let service = service_fn({
         let (watch, peer) = (Arc::clone(&watch), Arc::clone(&peer));
         move |request| {
-            let answer = answer(request, handler.clone(), Arc::clone(&peer), Arc::clone(&watch), Arc::clone(&live));
+            let answer = answer(request, handler.clone(), Arc::clone(&peer), Arc::clone(&watch), mapped.clone());
             async move { Ok::<_, Infallible>(answer.await) }
         }
     });
@@ -273,7 +321,7 @@ async fn answer<H: Handler>(
     handler: H,
     peer: Arc<Peer>,
     watch: Arc<Watch>,
-    live: Arc<Live>,
+    live: Option<Arc<Live>>,
 ) -> Response<Body> {
     let (version, head) = (request.version(), request.method() == Method::HEAD);
     let answering = watch.request(version, !request.body().is_end_stream());
@@ -285,7 +333,7 @@ async fn answer<H: Handler>(
         if version == Version::HTTP_10 && body.length().is_none() {
             watch.close_delimited();
         }
-        body.attach(answering, (version != Version::HTTP_2).then_some(live));
+        body.attach(answering, live.filter(|_| version != Version::HTTP_2));
     }
     response
 }

@@ -9,6 +9,7 @@ use super::sendfile::Live;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,18 +17,22 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::time::{Sleep, sleep};
+use tokio_rustls::server::TlsStream;
 
 /// Bytes that one connection may write before the others have a turn.
 const TURN: usize = 1 << 20;
 /// How long, and for how many bytes, a client that is still sending is listened to after its answer.
-const LINGER: Duration = Duration::from_secs(1);
+pub(in crate::server) const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 8 << 20;
+/// The first byte of every TLS connection.
+const TLS_RECORD: u8 = 0x16;
 
 /// A socket that was accepted.
 pub(in crate::server) enum Stream {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 pub(in crate::server) struct Io {
@@ -35,12 +40,14 @@ pub(in crate::server) struct Io {
     watch: Arc<Watch>,
     live: Arc<Live>,
     turn: usize,
+    /// Nothing has been read yet.
+    fresh: bool,
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl Io {
     pub(in crate::server) fn new(stream: Stream, watch: Arc<Watch>, live: Arc<Live>) -> Self {
-        Self { stream, watch, live, turn: TURN, linger: None }
+        Self { stream, watch, live, turn: TURN, fresh: true, linger: None }
     }
 
     /// Notes what a write did.
@@ -84,6 +91,9 @@ impl hyper::rt::Read for Io {
         ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
         if !read.filled().is_empty() {
             this.watch.received();
+            if std::mem::take(&mut this.fresh) && read.filled()[0] == TLS_RECORD {
+                this.stream.note_tls();
+            }
             buffer.put_slice(read.filled());
         }
         Poll::Ready(Ok(()))
@@ -110,9 +120,18 @@ impl hyper::rt::Write for Io {
         this.wrote(result)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.live.prune();
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.live.prune();
+        let Stream::Tls(stream) = &mut this.stream else { return Poll::Ready(Ok(())) };
+        // What was written may still lie here, encrypted.
+        let flushed = Pin::new(stream).poll_flush(cx);
+        if flushed.is_pending() {
+            this.watch.blocked();
+        } else {
+            this.watch.flushed();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -142,7 +161,7 @@ impl Drop for Io {
         // A plain close would pass for the end of an answer that has no length.
         #[cfg(unix)]
         if self.watch.must_reset()
-            && let Stream::Tcp(stream) = &self.stream
+            && let Some(stream) = self.stream.tcp()
         {
             let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
         }
@@ -150,6 +169,33 @@ impl Drop for Io {
 }
 
 impl Stream {
+    /// Says that a client spoke TLS where plain HTTP is spoken; it has hyper's answer 400, which clients understand. Many clients try
+    /// this first, each time, so it is said loudly once.
+    fn note_tls(&self) {
+        static TOLD: AtomicBool = AtomicBool::new(false);
+        let Self::Tcp(stream) = self else { return };
+        let (client, listener) = (stream.peer_addr().ok(), stream.local_addr().ok());
+        if TOLD.swap(true, Ordering::Relaxed) {
+            tracing::debug!(?client, ?listener, "a client speaks TLS where larder speaks plain HTTP");
+        } else {
+            tracing::info!(
+                ?client,
+                ?listener,
+                "a client speaks TLS where larder speaks plain HTTP: give the client http:// (or its option for plain HTTP), or larder \
+                 [server.tls]; some clients try both by themselves"
+            );
+        }
+    }
+
+    #[cfg(unix)]
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::Unix(_) => None,
+        }
+    }
+
     #[cfg(target_os = "linux")]
     fn poll_send(&mut self, cx: &mut Context<'_>, live: &Live, buffers: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         use std::os::fd::AsFd;
@@ -164,6 +210,7 @@ impl Stream {
                     ready!(stream.poll_write_ready(cx))?;
                     stream.try_io(Interest::WRITABLE, || live.write(stream.as_fd(), buffers))
                 }
+                Self::Tls(stream) => return Pin::new(stream).poll_write_vectored(cx, buffers),
             };
             match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
@@ -179,6 +226,7 @@ impl Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
             #[cfg(unix)]
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
         }
     }
 
@@ -187,6 +235,7 @@ impl Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             #[cfg(unix)]
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 
@@ -195,6 +244,7 @@ impl Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             #[cfg(unix)]
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

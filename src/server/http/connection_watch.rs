@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// under a request that is on its way.
 const IDLE: Duration = Duration::from_secs(120);
 /// How long a drain waits for the rest of a request that has begun to arrive.
-const DRAIN_GRACE: Duration = Duration::from_millis(500);
+pub(in crate::server) const DRAIN_GRACE: Duration = Duration::from_millis(500);
 /// Writes up to this size may be no more than answers to pings, which say nothing about the client taking its bytes.
 const PING_FRAME: usize = 17;
 
@@ -98,6 +98,16 @@ impl Watch {
         let state = self.state();
         let is_idle = state.requested && state.answers == 0 && state.head.is_none() && !state.blocked;
         is_idle.then_some(state.progress)
+    }
+
+    /// The connection can carry requests from now on.
+    pub(in crate::server) fn begins(&self) {
+        self.state().progress = Instant::now();
+    }
+
+    /// Everything that was written has left.
+    pub(in crate::server) fn flushed(&self) {
+        self.state().blocked = false;
     }
 
     pub(in crate::server) fn received(&self) {

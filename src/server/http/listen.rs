@@ -54,6 +54,11 @@ pub enum BindError {
     /// Unix sockets are not to be had.
     #[error("cannot listen on unix:{0}: this system has no Unix sockets; use an address and port")]
     NoUnixSockets(PathBuf),
+    /// TLS without a certificate.
+    #[error(
+        "cannot listen on tls://{0}: there is no certificate; write [server.tls] into the configuration, or remove tls://"
+    )]
+    NoCertificate(SocketAddr),
     /// No place was given, or none is left.
     #[error("there is nowhere to listen; give at least one address, such as `--listen 127.0.0.1:5000`")]
     Nowhere,
@@ -91,7 +96,7 @@ impl Listeners {
         let mut left_out = None;
         for place in places {
             match place {
-                Listen::Tcp(address) => match bind_tcp(*address, places) {
+                Listen::Tcp(address) | Listen::Tls(address) => match bind_tcp(*address, place, places) {
                     Ok(listener) => bound.push(listener),
                     Err(error) if no_ipv6(*address, &error) => left_out = Some(*address),
                     Err(error) => return Err(tcp_error(*address, error)),
@@ -151,12 +156,12 @@ impl Bound {
                 // Heads and ends of answers must not wait for an acknowledgement; a socket that refuses is already broken.
                 let _ = stream.set_nodelay(true);
                 let local = stream.local_addr().ok();
-                (Stream::Tcp(stream), Arc::new(Peer { address: Some(address), local, listener }))
+                (Stream::Tcp(stream), Arc::new(Peer { local, ..Peer::new(Some(address), listener) }))
             }),
             #[cfg(unix)]
-            Socket::Unix(socket) => socket
-                .poll_accept(cx)
-                .map_ok(|(stream, _)| (Stream::Unix(stream), Arc::new(Peer { address: None, local: None, listener }))),
+            Socket::Unix(socket) => {
+                socket.poll_accept(cx).map_ok(|(stream, _)| (Stream::Unix(stream), Arc::new(Peer::new(None, listener))))
+            }
         }
     }
 }
@@ -182,7 +187,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-fn bind_tcp(address: SocketAddr, places: &[Listen]) -> io::Result<Bound> {
+fn bind_tcp(address: SocketAddr, place: &Listen, places: &[Listen]) -> io::Result<Bound> {
     let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
     // On Windows the option would let two processes share the port.
     #[cfg(unix)]
@@ -196,12 +201,14 @@ fn bind_tcp(address: SocketAddr, places: &[Listen]) -> io::Result<Bound> {
     let _ = places;
     socket.bind(address)?;
     let listener = socket.listen(BACKLOG)?;
-    Ok(Bound { place: Arc::new(Listen::Tcp(listener.local_addr()?)), socket: Socket::Tcp(listener) })
+    let local = listener.local_addr()?;
+    let place = if let Listen::Tls(_) = place { Listen::Tls(local) } else { Listen::Tcp(local) };
+    Ok(Bound { place: Arc::new(place), socket: Socket::Tcp(listener) })
 }
 
 #[cfg(unix)]
 fn is_ipv4(place: &Listen, port: u16) -> bool {
-    matches!(place, Listen::Tcp(address) if address.is_ipv4() && address.port() == port)
+    place.address().is_some_and(|address| address.is_ipv4() && address.port() == port)
 }
 
 /// Whether the machine just has no IPv6.

@@ -1,7 +1,6 @@
 //! How bytes reach a registry and come back: names, connections, TLS, the pool, bodies.
 
 pub(in crate::upstream) mod body;
-pub(in crate::upstream) mod certificate;
 pub(in crate::upstream) mod connect;
 pub(in crate::upstream) mod listening;
 pub(in crate::upstream) mod origin;

@@ -1,7 +1,6 @@
 //! Whom larder trusts, and what it can say about a certificate that it does not trust.
 
-use super::certificate;
-use crate::config::Environment;
+use crate::config::{Certificate, Environment};
 use crate::upstream::error::SetupError;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -109,8 +108,8 @@ impl Untrusted {
                 "check the address; a root of your own goes into ca_file or SSL_CERT_FILE",
             ),
         };
-        let issuer =
-            certificate::issuer(presented).map_or_else(|| "nobody named".to_owned(), |name| format!("'{name}'"));
+        let issuer = Certificate::parse(presented).and_then(|certificate| certificate.issuer());
+        let issuer = issuer.map_or_else(|| "nobody named".to_owned(), |name| format!("'{name}'"));
         Self { problem, issuer, remedy }
     }
 }

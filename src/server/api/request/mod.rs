@@ -247,6 +247,11 @@ impl Routes {
         self.default.is_some() && self.canonical.len() == 1
     }
 
+    /// Whether a `Host` says which upstream is meant.
+    pub(in crate::server) fn is_host(&self, host: &str) -> bool {
+        self.by_host(&host.to_ascii_lowercase()).is_some()
+    }
+
     fn by_host(&self, host: &str) -> Option<&Registry> {
         let bare = without_port(host);
         let own = self.canonical.iter().find(|registry| registry.as_str() == host || registry.as_str() == bare);
