@@ -12,7 +12,7 @@
 //! | [`cache`] | the heart: freshness, fills, answers | `oci config telemetry store upstream` |
 //! | [`access`] | who is asking and what they may do | `oci config telemetry` |
 //! | [`server`] | sockets, URL to request, answer to HTTP | `oci config telemetry access cache store upstream` |
-//! | [`admin`] | health, readiness, metrics; what the commands ask | `oci config telemetry store cache server` |
+//! | [`admin`] | health, readiness, metrics; what the commands ask | `oci config telemetry access store cache server` |
 //! | [`daemon`] | puts every room together once; signals, drain | all but `cli` |
 //! | [`cli`] | one file per subcommand | all |
 //!

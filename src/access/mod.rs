@@ -64,10 +64,15 @@ impl Access {
         Self(Arc::new(Inner { open_to: settings.open_to.clone(), rules, names, logins }))
     }
 
+    /// Whether a loopback listener was reached under a name of its own.
+    pub fn recognize(&self, caller: &Caller<'_>) -> Result<(), Refusal> {
+        rules::check_host(caller, &self.0.names)
+    }
+
     /// Lets the caller in, or says why not. A credential that is shown is checked, wherever it comes from.
     pub async fn admit(&self, caller: &Caller<'_>) -> Result<Guest, Refusal> {
         let inner = &*self.0;
-        rules::check_host(caller, &inner.names)?;
+        self.recognize(caller)?;
         let address = caller.address.map(|address| address.to_canonical());
         if let Some(logins) = &inner.logins
             && let Some(shown) = caller.authorization

@@ -3,9 +3,10 @@
 //!
 //! Readiness never depends on an upstream: a larder whose upstream is away serves what it has, which is when it matters most.
 
+use crate::access::{Access, Caller};
 use crate::cache::Cache;
 use crate::config::Listen;
-use crate::server::{Body, Handler, Peer, Routes, Tls};
+use crate::server::{Body, Handler, Peer, Routes, Tls, named_host};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use http::header::{self, HeaderValue};
@@ -25,6 +26,7 @@ pub struct Admin {
     store: Store,
     cache: Cache,
     routes: Routes,
+    access: Access,
     tls: Option<Tls>,
     started: Instant,
     ready: Arc<AtomicBool>,
@@ -33,8 +35,8 @@ pub struct Admin {
 impl Admin {
     /// Not ready until [`Admin::set_ready`] says so.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, store: Store, cache: Cache, routes: Routes) -> Self {
-        Self { metrics, store, cache, routes, tls: None, started: Instant::now(), ready: Arc::default() }
+    pub fn new(metrics: Arc<Metrics>, store: Store, cache: Cache, routes: Routes, access: Access) -> Self {
+        Self { metrics, store, cache, routes, access, tls: None, started: Instant::now(), ready: Arc::default() }
     }
 
     /// Tells of the certificate too.
@@ -46,6 +48,24 @@ impl Admin {
     /// Whether the registry's listeners take requests.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+    }
+
+    async fn reply(&self, request: &Request<Incoming>, peer: &Peer) -> Response<Body> {
+        let (method, path) = (request.method(), request.uri().path());
+        if let Listen::Unix(_) = *peer.listener {
+            let answer = self.command(method, path, request.uri().query()).await;
+            return answer.unwrap_or_else(|| self.answer(method, path));
+        }
+        let caller = Caller {
+            address: peer.address.map(|address| address.ip()),
+            local: peer.local.map(|address| address.ip()),
+            host: named_host(request.uri(), request.headers()),
+            authorization: None,
+        };
+        match self.access.recognize(&caller) {
+            Ok(()) => self.answer(method, path),
+            Err(refusal) => text(StatusCode::MISDIRECTED_REQUEST, format!("{refusal}\n")),
+        }
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Body> {
@@ -95,12 +115,10 @@ impl Admin {
 
 impl Handler for Admin {
     async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
-        if let Listen::Unix(_) = *peer.listener
-            && let Some(answer) = self.command(request.method(), request.uri().path(), request.uri().query()).await
-        {
-            return answer;
-        }
-        self.answer(request.method(), request.uri().path())
+        let mut response = self.reply(&request, &peer).await;
+        let nosniff = HeaderValue::from_static("nosniff");
+        response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+        response
     }
 }
 

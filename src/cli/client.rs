@@ -2,6 +2,7 @@
 
 use super::arguments::Question;
 use crate::config::{Sources, find_socket};
+use crate::telemetry::{plain, plain_lines};
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
@@ -29,7 +30,7 @@ impl Trouble {
     /// Says it.
     pub(super) fn tell(&self) -> ExitCode {
         // Without stderr there is nobody to tell; the exit code remains.
-        let _ = writeln!(std::io::stderr(), "larder: {}", self.text);
+        let _ = writeln!(std::io::stderr(), "larder: {}", plain_lines(&self.text));
         ExitCode::from(self.code)
     }
 }
@@ -58,7 +59,7 @@ impl Daemon {
     pub(super) fn call(&self, method: &Method, path: &str) -> Result<Value, Trouble> {
         let call = async { tokio::time::timeout(PATIENCE, call(&self.socket, method.clone(), path.to_owned())).await };
         match self.runtime.block_on(call) {
-            Ok(Ok((200, value))) => Ok(value),
+            Ok(Ok((200, value))) => Ok(readable(value)),
             Ok(Ok((status, value))) => {
                 let code = if status == 400 { 2 } else { 1 };
                 Err(Trouble::new(code, value["error"].as_str().unwrap_or("the daemon did not understand")))
@@ -66,6 +67,18 @@ impl Daemon {
             Ok(Err(error)) => Err(Trouble::new(3, absent(&self.socket, &error))),
             Err(_) => Err(Trouble::new(1, "the daemon does not answer")),
         }
+    }
+}
+
+/// What a terminal may show: names, sentences and errors in it may be a registry's.
+fn readable(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(plain(&text)),
+        Value::Array(values) => Value::Array(values.into_iter().map(readable).collect()),
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().map(|(key, value)| (plain(&key), readable(value))).collect())
+        }
+        other => other,
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn run(sources: &Sources) -> ExitCode {
 
 fn refuse(text: &str) -> ExitCode {
     // Without stderr there is nobody to tell; the exit code remains.
-    let _ = writeln!(std::io::stderr(), "larder: {text}");
+    let _ = writeln!(std::io::stderr(), "larder: {}", crate::telemetry::plain_lines(text));
     ExitCode::from(MISCONFIGURED)
 }
 

@@ -89,7 +89,7 @@ pub(super) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
 
 fn refuse(code: u8, text: &str) -> ExitCode {
     // Without stderr there is nobody to tell; the exit code remains.
-    let _ = writeln!(std::io::stderr(), "larder: {text}");
+    let _ = writeln!(std::io::stderr(), "larder: {}", crate::telemetry::plain_lines(text));
     ExitCode::from(code)
 }
 

@@ -189,6 +189,7 @@ fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources
     if cfg!(unix) {
         admin.socket.get_or_insert_with(|| store.path.join("admin.sock"));
     }
+    top.reader.warnings.extend(open_to_others(&store.path));
     let places = Places { environment: &sources.environment, here };
     let access = read_access(top.section("access"), &server, places);
     let tables = top.tables("upstream");
@@ -205,4 +206,21 @@ fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources
     check_across(top.reader, &settings);
     top.finish();
     settings
+}
+
+/// A store that another user can look into shows what not everybody may pull.
+#[cfg(unix)]
+fn open_to_others(store: &Path) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(store).ok()?.permissions().mode() & 0o777;
+    (mode & 0o077 != 0).then(|| {
+        let path = store.display();
+        format!("the store {path} is open to other users of this machine (mode {mode:04o}): chmod 700 {path}")
+    })
+}
+
+/// Other systems keep a user's folders from the others by themselves.
+#[cfg(not(unix))]
+fn open_to_others(_: &Path) -> Option<String> {
+    None
 }

@@ -47,16 +47,19 @@ pub fn parse_url(text: &str) -> Result<Uri, String> {
             "a user or password does not belong into a url: {advice}, and put the login into the credential"
         ));
     }
-    let uri: Uri = text.parse().map_err(|_| format!("'{text}' is not a url: {advice}"))?;
+    // A query may hold a key.
+    let whole = text;
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let uri: Uri = whole.parse().map_err(|_| format!("'{text}' is not a url: {advice}"))?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(format!("'{text}' is not a url: {advice}"));
     };
     if scheme != "https" && scheme != "http" {
         return Err(format!("url '{text}' has the scheme {scheme}: https and http are spoken; {advice}"));
     }
-    if uri.path() != "/" || uri.query().is_some() || text.contains('#') {
+    if uri.path() != "/" || uri.query().is_some() || whole.contains('#') {
         return Err(format!(
-            "url '{text}' has a path: a registry stands at the root of its host; write {scheme}://{authority}"
+            "url '{text}' has a path or a query: a registry stands at the root of its host; write {scheme}://{authority}"
         ));
     }
     let authority = parse_host(authority.as_str())?;
@@ -91,8 +94,9 @@ pub(super) fn parse_tag_pattern(text: &str) -> Result<String, String> {
     Err(format!("'{text}' is not a pattern of tags: write the characters of a tag, and * for any of them, such as v*"))
 }
 
-/// `text` without what stands before an `@`, for messages.
+/// `text` without what stands before an `@` or after a `?`, for messages.
 fn without_userinfo(text: &str) -> &str {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
     text.rsplit_once('@').map_or(text, |(_, host)| host)
 }
 
@@ -125,7 +129,16 @@ mod tests {
         {
             assert!(parse_url(text).is_err(), "{text}");
         }
-        assert!(!parse_url("https://ci:hunter2@a").unwrap_err().contains("hunter2"));
+        for text in [
+            "https://ci:hunter2@a",
+            "https://a/?sig=hunter2",
+            "https://a b?hunter2",
+            "ftp://a?hunter2",
+            "https://a/#hunter2",
+        ] {
+            assert!(!parse_url(text).unwrap_err().contains("hunter2"), "{text}");
+        }
+        assert!(!parse_host("https://a?hunter2").unwrap_err().contains("hunter2"));
     }
 
     #[test]

@@ -245,6 +245,8 @@ pub struct UpstreamSettings {
     pub ca_file: Option<PathBuf>,
     /// Hosts (`host` or `host:port`) besides the upstream's own that may be sent the credential.
     pub token_realms: Vec<String>,
+    /// Hosts (`host` or `host:port`) inside the operator's networks that redirects and uploads may lead to.
+    pub data_hosts: Vec<String>,
     /// As whom larder asks.
     pub credential: CredentialSettings,
     /// How long what can change may be served without asking again.
@@ -277,6 +279,7 @@ impl UpstreamSettings {
             mirrors: Vec::new(),
             ca_file: None,
             token_realms: Vec::new(),
+            data_hosts: Vec::new(),
             credential: CredentialSettings::Anonymous,
             freshness: FreshnessSettings::default(),
             sealed: false,

@@ -96,6 +96,7 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
     let default = section.or("default", only);
     let ca_file = read_file(&mut section, "ca_file", "the system's certificate authorities alone", places);
     let token_realms = each(&mut section, "token_realms", parse_host);
+    let data_hosts = each(&mut section, "data_hosts", parse_host);
     let connect_timeout = positive(&mut section, "connect_timeout", Duration::from_secs(10));
     let first_byte_timeout = positive(&mut section, "first_byte_timeout", Duration::from_secs(30));
     let stall_timeout = positive(&mut section, "stall_timeout", Duration::from_secs(30));
@@ -120,6 +121,7 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
         mirrors,
         ca_file,
         token_realms,
+        data_hosts,
         credential,
         freshness,
         sealed,

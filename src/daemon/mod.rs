@@ -2,6 +2,7 @@
 
 mod announce;
 mod descriptors;
+mod privacy;
 mod signals;
 
 use crate::access::Access;
@@ -31,6 +32,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[must_use]
 pub fn run(settings: Settings, log: Log) -> ExitCode {
     descriptors::raise();
+    privacy::begin();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().event_interval(EVENT_INTERVAL).thread_name("larder").build();
     let result = runtime.map_err(Failure::from).and_then(|runtime| {
@@ -75,8 +77,8 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
     let names = names.chain(settings.upstreams.iter().map(|upstream| upstream.name.to_string()));
     let access = Access::new(&settings.access, names, &metrics);
     let cache = Cache::new(store.clone(), upstreams, &settings.server.limits, Arc::clone(&metrics));
-    let registry = Registry::new(routes.clone(), access, cache.clone(), Arc::clone(&metrics), log);
-    let admin = Admin::new(metrics, store.clone(), cache, routes).with_tls(tls.clone());
+    let registry = Registry::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(&metrics), log);
+    let admin = Admin::new(metrics, store.clone(), cache, routes, access).with_tls(tls.clone());
     let mut background = JoinSet::new();
     if let Some(tls) = tls {
         background.spawn(tls.follow());

@@ -10,7 +10,7 @@ mod tls;
 
 #[cfg(any(test, fuzzing))]
 pub use api::fuzzing;
-pub use api::registry::Registry;
+pub use api::registry::{Registry, named_host};
 pub use api::request::{AcrResource, Naming, RequestError, Resolved, Routes, Target};
 pub use http::body::{Body, BodyEnd, BodyError, BodyOutcome, Chunks, Extent, Extents, FileBytes, ReadFuture};
 pub use http::connection::{Handler, Peer, Server};

@@ -34,7 +34,7 @@ impl Inner {
         text.push('\n');
         let disk = &*self.files.disk;
         let temporary = self.files.temporary();
-        let file = disk.open(&temporary, Access::CreatePrivate).map_err(StoreError::io("create", &temporary))?;
+        let file = disk.open(&temporary, Access::CreateNew).map_err(StoreError::io("create", &temporary))?;
         file.write_at(text.as_bytes(), 0).map_err(StoreError::io("write", &temporary))?;
         file.sync_data().map_err(StoreError::io("sync", &temporary))?;
         disk.rename(&temporary, path).map_err(StoreError::io("rename to its place", path))?;

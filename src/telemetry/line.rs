@@ -2,6 +2,7 @@
 //! sends can neither begin a line nor colour a terminal.
 
 use super::log::LogFormat;
+use super::plain;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::time::SystemTime;
@@ -126,27 +127,26 @@ fn push_number(line: &mut Vec<u8>, mut value: u64) {
 fn escape(line: &mut Vec<u8>, text: &str, quoted: bool) {
     let bytes = text.as_bytes();
     let mut done = 0;
-    for (index, byte) in bytes.iter().enumerate() {
-        let special = *byte < 0x20 || *byte == 0x7f || (quoted && (*byte == b'"' || *byte == b'\\'));
-        // U+0080 to U+009F are C2 80 to C2 9F in UTF-8: control characters that some terminals obey.
-        let c1 = *byte == 0xc2 && bytes.get(index + 1).is_some_and(|next| *next < 0xa0);
-        if !special && !c1 {
+    let mut index = 0;
+    while let Some(byte) = bytes.get(index) {
+        let quote = quoted && (*byte == b'"' || *byte == b'\\');
+        let length = if quote { 1 } else { plain::length_of_control(&bytes[index..]) };
+        if length == 0 {
+            index += 1;
             continue;
         }
         line.extend_from_slice(&bytes[done..index]);
-        done = index + 1;
         match byte {
             b'"' | b'\\' => line.extend_from_slice(&[b'\\', *byte]),
             b'\n' => line.extend_from_slice(b"\\n"),
             b'\t' => line.extend_from_slice(b"\\t"),
-            0xc2 => {
-                let _ = write!(line, "\\u00{:02x}", bytes[index + 1]);
-                done = index + 2;
-            }
             _ => {
-                let _ = write!(line, "\\u00{byte:02x}");
+                let control = text[index..].chars().next().map_or(0, u32::from);
+                let _ = write!(line, "\\u{control:04x}");
             }
         }
+        index += length;
+        done = index;
     }
     line.extend_from_slice(&bytes[done..]);
 }
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn hostile_text_stays_one_valid_line() {
-        let hostile = "a\"b\\c\n\x1b[31m\u{9b}\u{7f}\u{e9}\t";
+        let hostile = "a\"b\\c\n\x1b[31m\u{9b}\u{7f}\u{e9}\t\u{202e}\u{2066}\u{200f}\u{61c}\u{2028}";
         let mut json = Vec::new();
         let format = Format::new(LogFormat::Json);
         format.head(&mut json, Level::INFO, "t", "m");
@@ -252,6 +252,6 @@ mod tests {
         let mut text = Vec::new();
         Format::new(LogFormat::Text).str(&mut text, "k", hostile);
         let text = String::from_utf8(text).unwrap();
-        assert!(!text.chars().any(char::is_control) && text.contains('\u{e9}'), "{text}");
+        assert!(!text.chars().any(|c| c.is_control() || plain::is_control(c)) && text.contains('\u{e9}'), "{text}");
     }
 }

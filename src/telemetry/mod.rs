@@ -5,8 +5,10 @@ mod cache_status;
 mod line;
 pub mod log;
 mod metrics;
+mod plain;
 
 pub use access_log::AccessRecord;
 pub use cache_status::CacheStatus;
 pub use log::{Log, LogError, LogFormat, LogGuard};
 pub use metrics::{CACHE_KINDS, IntGauge, Metrics};
+pub use plain::{plain, plain_lines};

@@ -19,6 +19,7 @@ use crate::upstream::protocol::list;
 use crate::upstream::protocol::wire::{Answer, Wire};
 use crate::upstream::transport::body::UpstreamBody;
 use crate::upstream::transport::connect::Connector;
+use crate::upstream::transport::inside::Border;
 use crate::upstream::transport::origin::Origin;
 use crate::upstream::transport::pool::Pool;
 use crate::upstream::transport::resolve::Resolver;
@@ -151,13 +152,16 @@ impl Upstream {
         let name = settings.name.clone();
         let url = mirror.unwrap_or(&settings.url);
         let Some(origin) = Origin::of(url) else {
-            // Without a user's part, which may hold a password.
+            // Without a user's part, which may hold a password, and without a query.
             let url = url.to_string();
+            let url = url.split('?').next().unwrap_or_default().to_owned();
             let url = url.split_once('@').map_or(url.clone(), |(_, rest)| format!("…@{rest}"));
             return Err(SetupError::Address { upstream: name.to_string(), url });
         };
         let ca_file = settings.ca_file.as_deref();
-        let connector = Connector::new(name.as_str(), ca_file, environment, resolver, settings.connect_timeout)?;
+        let border = Border::new(name.as_str(), &origin, &settings.token_realms, &settings.data_hosts);
+        let connector =
+            Connector::new(name.as_str(), ca_file, environment, resolver, border, settings.connect_timeout)?;
         let ask_again = settings.freshness.revalidate_wait;
         let pool = Pool::new(connector, limits.upstream_connections, settings.first_byte_timeout, ask_again);
         let (stall, sealed) = (settings.stall_timeout, settings.sealed);

@@ -112,6 +112,11 @@ impl Server {
         self.asked.lock().clone()
     }
 
+    /// Forgets what it was asked.
+    pub(crate) fn forget(&self) {
+        self.asked.lock().clear();
+    }
+
     /// How many requests had this in method, path or query.
     pub(crate) fn count(&self, part: &str) -> usize {
         self.asked().iter().filter(|asked| format!("{} {}", asked.method, asked.target).contains(part)).count()

@@ -16,5 +16,6 @@ pub(in crate::server) mod record;
 pub(in crate::server) mod registry;
 pub(in crate::server) mod reply;
 pub(in crate::server) mod request;
+pub(in crate::server) mod sites;
 pub(in crate::server) mod uploads;
 pub(in crate::server) mod writes;

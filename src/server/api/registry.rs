@@ -5,12 +5,13 @@ use super::explain;
 use super::record::Record;
 use super::reply::{API_VERSION, CACHE_STATUS, NAMESPACE, Reply, ping, problem_reply};
 use super::request::{Naming, Resolved, Routes, Target, without_port};
+use super::sites;
 use crate::access::{Access, Caller, Guest};
 use crate::cache::Cache;
 use crate::server::http::body::Body;
 use crate::server::http::connection::{Handler, Peer};
 use crate::telemetry::{Log, Metrics};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +47,7 @@ impl Handler for Registry {
             result.unwrap_or_else(|problem| problem_reply(&problem, &record.request_id()));
         let headers = response.headers_mut();
         headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some(provenance) = &provenance {
             headers.insert(CACHE_STATUS, explain::cache_status(provenance));
             if let Some(warning) = explain::warning(provenance) {
@@ -63,7 +65,7 @@ impl Handler for Registry {
 impl Inner {
     async fn answer(&self, request: Request<Incoming>, peer: &Peer, record: &mut Record) -> Result<Reply, Problem> {
         let (head, body) = request.into_parts();
-        let host = host(&head);
+        let host = host(&head.uri, &head.headers);
         let caller = Caller {
             address: peer.address.map(|address| address.ip()),
             local: peer.local.map(|address| address.ip()),
@@ -71,6 +73,7 @@ impl Inner {
             authorization: head.headers.get(header::AUTHORIZATION),
         };
         let guest = self.access.admit(&caller).await?;
+        sites::refuse_foreign(&head.method, &head.headers, host)?;
         let query = head.uri.query();
         // The name of the TLS handshake says where a request goes to like `Host` does, which comes first.
         let named = host.filter(|host| self.routes.is_host(host)).or(peer.server_name.as_deref());
@@ -131,7 +134,7 @@ pub(in crate::server) struct Asked<'a> {
     pub(in crate::server) naming: &'a Naming,
     /// Who asks.
     pub(in crate::server) guest: &'a Guest,
-    /// `Host`, or HTTP/2's authority.
+    /// The request's authority, else `Host`.
     pub(in crate::server) host: Option<&'a str>,
 }
 
@@ -147,9 +150,17 @@ impl Asked<'_> {
     }
 }
 
-fn host(head: &request::Parts) -> Option<&str> {
-    if head.version == Version::HTTP_2 {
-        return head.uri.authority().map(http::uri::Authority::as_str);
-    }
-    head.headers.get(header::HOST)?.to_str().ok()
+/// The authority of the request itself counts, where there is one, as HTTP/2 and proxies write it (RFC 9112, 3.2.2).
+fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    let named = match uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => headers.get(header::HOST)?.to_str().ok()?,
+    };
+    Some(named.rsplit_once('@').map_or(named, |(_, host)| host))
+}
+
+/// As the registry reads it, without the port.
+#[must_use]
+pub fn named_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    host(uri, headers).map(without_port)
 }

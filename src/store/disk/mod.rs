@@ -84,10 +84,8 @@ pub enum Access {
     Read,
     /// An existing file, to read and go on writing, whatever its mode.
     ReadWrite,
-    /// A new file, which must not exist.
+    /// A new file, which must not exist, and which nobody but its owner may read or write.
     CreateNew,
-    /// The same, which nobody but its owner may read or write.
-    CreatePrivate,
 }
 
 /// One name in a folder.

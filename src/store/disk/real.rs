@@ -49,6 +49,7 @@ impl Disk for RealDisk {
     fn lock(&self, path: &Path) -> Result<Lock, LockError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
+        platform::make_private(&mut options);
         let mut file = options.open(self.path(path)).map_err(LockError::Io)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -69,11 +70,9 @@ impl Disk for RealDisk {
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
         let path = self.path(path);
         let mut options = OpenOptions::new();
-        let create = matches!(access, Access::CreateNew | Access::CreatePrivate);
+        let create = access == Access::CreateNew;
         options.read(true).write(access != Access::Read).create_new(create);
-        if access == Access::CreatePrivate {
-            platform::make_private(&mut options);
-        }
+        platform::make_private(&mut options);
         let file = match options.open(&path) {
             // A crash between the two steps of a commit leaves an ingest that is read-only already.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && access == Access::ReadWrite => {
@@ -103,7 +102,7 @@ impl Disk for RealDisk {
             let why = "another file system is where the store was";
             return Err(io::Error::new(io::ErrorKind::NotFound, why));
         }
-        fs::create_dir(self.path(path))
+        platform::make_private_dir(&self.path(path))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
@@ -219,16 +218,20 @@ mod platform {
         DirBuilder::new().recursive(true).mode(0o700).create(path)
     }
 
+    pub(super) fn make_private_dir(path: &Path) -> io::Result<()> {
+        DirBuilder::new().mode(0o700).create(path)
+    }
+
     pub(super) fn make_private(options: &mut OpenOptions) {
         options.mode(0o600);
     }
 
     pub(super) fn forbid_writing(permissions: &mut Permissions) {
-        permissions.set_mode(0o444);
+        permissions.set_mode(0o400);
     }
 
     pub(super) fn make_writable(path: &Path) -> io::Result<()> {
-        std::fs::set_permissions(path, Permissions::from_mode(0o644))
+        std::fs::set_permissions(path, Permissions::from_mode(0o600))
     }
 
     pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -301,6 +304,10 @@ mod platform {
 
     /// A read-only file could neither be renamed over nor removed here.
     /// The access list of the store's folder is inherited.
+    pub(super) fn make_private_dir(path: &Path) -> io::Result<()> {
+        std::fs::create_dir(path)
+    }
+
     pub(super) fn make_private(_: &mut OpenOptions) {}
 
     pub(super) fn forbid_writing(_: &mut Permissions) {}

@@ -285,7 +285,7 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        let creates = matches!(access, Access::CreateNew | Access::CreatePrivate);
+        let creates = access == Access::CreateNew;
         let mut state = if creates { self.change()? } else { self.look()? };
         if creates {
             state.need_folder(super::super::files::parent(path))?;

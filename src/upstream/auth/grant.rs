@@ -36,11 +36,17 @@ pub(in crate::upstream) struct Service {
 }
 
 impl Service {
-    /// Reads a `Bearer` challenge. `None` if its realm is no address.
-    pub(in crate::upstream) fn of(challenge: &Challenge) -> Option<Self> {
-        let realm: Uri = challenge.get("realm")?.parse().ok()?;
-        let origin = Origin::of(&realm)?;
-        Some(Self { realm, origin, audience: challenge.get("service").unwrap_or_default().to_owned() })
+    /// Reads a `Bearer` challenge of the upstream at `own`. A realm that is http where the upstream is https is not asked.
+    pub(in crate::upstream) fn of(challenge: &Challenge, own: &Origin) -> Result<Self, Failure> {
+        let realm = challenge.get("realm").and_then(|realm| realm.parse::<Uri>().ok());
+        let Some((realm, origin)) = realm.and_then(|realm| Origin::of(&realm).map(|origin| (realm, origin))) else {
+            return Err(Failure::foreign(format!("{own} names a token service that has no address")));
+        };
+        if own.https && !origin.https {
+            let reason = format!("{own} names a token service without TLS ({origin}), which is not asked after https");
+            return Err(Failure::foreign(reason));
+        }
+        Ok(Self { realm, origin, audience: challenge.get("service").unwrap_or_default().to_owned() })
     }
 
     pub(in crate::upstream) fn key(&self, scope: &str) -> Key {

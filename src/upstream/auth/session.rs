@@ -171,10 +171,7 @@ impl Session {
         scope: &Scope,
         pass: Option<Pass>,
     ) -> Result<Pass, Failure> {
-        let Some(service) = Service::of(bearer) else {
-            let reason = format!("{} names a token service that has no address", answer.origin);
-            return Err(Failure::foreign(reason));
-        };
+        let service = Service::of(bearer, &self.granter.origin)?;
         let wanted = scope.challenged(bearer.get("scope"));
         scope.learn(&wanted, &mut self.learned.lock());
         *self.scheme.lock() = Some(Scheme::Bearer(service.clone()));

@@ -88,6 +88,11 @@ impl Op {
         self.share() == Share::Download
     }
 
+    /// Whether it asks a token service.
+    pub(in crate::upstream) fn is_for_token(self) -> bool {
+        matches!(self, Self::Token | Self::Exchange)
+    }
+
     /// Which connections it may use.
     pub(in crate::upstream) fn share(self) -> Share {
         match self {

@@ -121,6 +121,7 @@ impl Session {
         let (mut answer, pass) = self.send(ask.op, &outgoing, &ask.scope).await?;
         let home = answer.origin.clone();
         let mut secure = home.https;
+        let mut at_home = true;
         let mut hops = 0;
         loop {
             if !is_redirect(answer.status) {
@@ -133,8 +134,9 @@ impl Session {
             secure = target.https;
             answer.body.drain().await;
             let mut outgoing = Outgoing { url, ..outgoing.clone() };
-            // A credential never leaves the origin that it is for.
-            if let Some(pass) = pass.as_ref().filter(|_| target == home) {
+            // A credential never leaves the origin that it is for, and is used by nobody who leads back to it.
+            at_home &= target == home;
+            if let Some(pass) = pass.as_ref().filter(|_| at_home) {
                 pass.sign(&mut outgoing);
             }
             let op = if ask.op == Op::BlobGet { Op::BlobStorage } else { ask.op };

@@ -127,7 +127,8 @@ impl Wire {
             admit: &admit,
             again: op.is_question().then_some(&again as &(dyn Fn() -> _ + Sync)),
         };
-        let head = self.pool.send(&outgoing, &origin, turn).await;
+        let leave = self.pool.border().leave(&origin, op.is_for_token());
+        let head = self.pool.send(&outgoing, (&origin, leave), turn).await;
         if let Err(failure) = &head
             && self.count_withheld(failure)
         {
@@ -141,7 +142,8 @@ impl Wire {
     pub(in crate::upstream) async fn reserve(&self, op: Op, origin: &Origin) -> Result<Reserved, Failure> {
         self.admit(op)?;
         let admit = || self.throttle.admit(op);
-        self.pool.reserve(origin, op.share(), admit).await.inspect_err(|failure| {
+        let leave = self.pool.border().leave(origin, op.is_for_token());
+        self.pool.reserve((origin, leave), op.share(), admit).await.inspect_err(|failure| {
             self.count_withheld(failure);
         })
     }

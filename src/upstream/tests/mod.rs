@@ -3,6 +3,7 @@
 mod again;
 mod certificates;
 mod credentials;
+mod inside;
 mod lists;
 mod names;
 mod network;

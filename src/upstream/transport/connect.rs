@@ -1,5 +1,6 @@
 //! Opens connections: straight, through a forward proxy, or through its tunnel; with TLS where the address says so.
 
+use super::inside::{Border, Leave};
 use super::origin::Origin;
 use super::resolve::Resolver;
 use super::tls;
@@ -7,19 +8,24 @@ use crate::config::Environment;
 use crate::upstream::error::{ErrorKind, Failure, SetupError};
 use http::{HeaderValue, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use std::convert::Infallible;
 use std::error::Error as StdError;
-use std::future::Future;
+use std::future::{Future, Ready, ready};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use std::vec::IntoIter;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
@@ -32,6 +38,8 @@ pub(in crate::upstream) type Stream = TokioIo<Box<dyn Io>>;
 pub(in crate::upstream) struct Opened {
     pub(in crate::upstream) io: Stream,
     pub(in crate::upstream) route: Route,
+    /// Who is at the other end; unknown through a proxy.
+    pub(in crate::upstream) peer: Option<IpAddr>,
 }
 
 /// How requests on a connection are addressed.
@@ -48,6 +56,8 @@ pub(in crate::upstream) struct Connector {
     tls: Arc<ClientConfig>,
     proxies: Matcher,
     tcp: HttpConnector<Resolver>,
+    resolver: Resolver,
+    border: Border,
     limit: Duration,
 }
 
@@ -57,19 +67,21 @@ impl Connector {
         ca_file: Option<&Path>,
         environment: &Environment,
         resolver: Resolver,
+        border: Border,
         limit: Duration,
     ) -> Result<Self, SetupError> {
-        let mut tcp = HttpConnector::new_with_resolver(resolver);
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        let tcp = connector(resolver.clone());
         let proxies = proxies(upstream, environment)?;
-        Ok(Self { tls: tls::config(upstream, ca_file, environment)?, proxies, tcp, limit })
+        Ok(Self { tls: tls::config(upstream, ca_file, environment)?, proxies, tcp, resolver, border, limit })
+    }
+
+    pub(in crate::upstream) fn border(&self) -> &Border {
+        &self.border
     }
 
     /// A new connection to `origin`.
-    pub(in crate::upstream) async fn open(&self, origin: &Origin) -> Result<Opened, Failure> {
-        let opened = tokio::time::timeout(self.limit, self.route(origin)).await;
+    pub(in crate::upstream) async fn open(&self, origin: &Origin, leave: Leave) -> Result<Opened, Failure> {
+        let opened = tokio::time::timeout(self.limit, self.route(origin, leave)).await;
         opened.unwrap_or_else(|_| {
             let limit = self.limit.as_secs_f32();
             let reason = format!("no connection to {origin} within {limit} s; check name, route, firewall and proxy");
@@ -77,22 +89,31 @@ impl Connector {
         })
     }
 
-    async fn route(&self, origin: &Origin) -> Result<Opened, Failure> {
+    async fn route(&self, origin: &Origin, leave: Leave) -> Result<Opened, Failure> {
         let unreachable = |reason: String| Failure::new(ErrorKind::Unreachable, reason);
         let url: Uri = format!("{origin:?}/").parse().map_err(|_| unreachable(format!("'{origin}' is no address")))?;
         let Some(proxy) = self.proxies.intercept(&url) else {
-            let tcp = self.tcp.clone().call(url).await;
-            let tcp = tcp.map_err(|error| unreachable(format!("no connection to {origin}: {}", chain(&error))))?;
-            let io: Box<dyn Io> = Box::new(tcp.into_inner());
-            return Ok(Opened { io: self.secured(io, origin).await?, route: Route::Direct });
+            let tcp = match leave {
+                Leave::Anywhere => dial(&self.tcp, url, origin).await?,
+                Leave::Outside(setting) => {
+                    let addresses = self.judged(origin, setting).await?;
+                    dial(&connector(Known(addresses)), url, origin).await?
+                }
+            };
+            let peer = tcp.peer_addr().ok().map(|peer| peer.ip());
+            return Ok(Opened { io: self.secured(Box::new(tcp), origin).await?, route: Route::Direct, peer });
         };
+        if let Leave::Outside(setting) = leave {
+            self.locate().await;
+            self.border.judge_text(origin, setting)?;
+        }
         let name = proxy_name(&proxy);
         let refused = |error: String| unreachable(format!("no connection to {origin} through proxy {name}: {error}"));
         let mut to_proxy = ToProxy { tcp: self.tcp.clone(), tls: Arc::clone(&self.tls) };
         let credential = proxy.basic_auth().cloned();
         if !origin.https {
             let io = to_proxy.call(proxy.uri().clone()).await.map_err(|error| refused(chain(&*error)))?;
-            return Ok(Opened { io, route: Route::Forwarded(credential) });
+            return Ok(Opened { io, route: Route::Forwarded(credential), peer: None });
         }
         let mut tunnel = Tunnel::new(proxy.uri().clone(), to_proxy);
         if let Some(credential) = credential {
@@ -105,7 +126,36 @@ impl Connector {
             .secured(io.into_inner(), origin)
             .await
             .map_err(|failure| Failure { reason: format!("{} (through proxy {name})", failure.reason), ..failure })?;
-        Ok(Opened { io, route: Route::Direct })
+        Ok(Opened { io, route: Route::Direct, peer: None })
+    }
+
+    /// The addresses of a host that somebody else has named, each of them judged: these and no others are dialled.
+    async fn judged(&self, origin: &Origin, setting: &str) -> Result<Vec<SocketAddr>, Failure> {
+        self.locate().await;
+        let unreachable =
+            |reason: &str| Failure::new(ErrorKind::Unreachable, format!("no connection to {origin}: {reason}"));
+        let addresses = if let Ok(address) = origin.host.parse::<IpAddr>() {
+            vec![SocketAddr::new(address, origin.port)]
+        } else {
+            let name: Name = origin.host.parse().map_err(|_| unreachable("its name cannot be looked up"))?;
+            let found = self.resolver.clone().call(name).await;
+            found.map_err(|error| unreachable(&format!("dns error: {error}")))?.collect()
+        };
+        for address in &addresses {
+            self.border.judge(origin, setting, address.ip())?;
+        }
+        Ok(addresses)
+    }
+
+    /// Finds out where the upstream itself is, if it has not been asked since larder began: an upload goes on after a restart.
+    async fn locate(&self) {
+        if self.border.is_located() {
+            return;
+        }
+        let own = self.border.own();
+        if let Ok(opened) = Box::pin(self.route(own, Leave::Anywhere)).await {
+            self.border.answered(own, opened.peer);
+        }
     }
 
     async fn secured(&self, io: Box<dyn Io>, origin: &Origin) -> Result<Stream, Failure> {
@@ -117,6 +167,43 @@ impl Connector {
             Failure::new(ErrorKind::Tls, format!("TLS with {origin} failed: {}", tls::explain(&error)))
         })?;
         Ok(TokioIo::new(io))
+    }
+}
+
+fn connector<R>(resolver: R) -> HttpConnector<R> {
+    let mut tcp = HttpConnector::new_with_resolver(resolver);
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(Duration::from_secs(60)));
+    tcp
+}
+
+async fn dial<R>(tcp: &HttpConnector<R>, url: Uri, origin: &Origin) -> Result<TcpStream, Failure>
+where
+    HttpConnector<R>: Service<Uri, Response = TokioIo<TcpStream>> + Clone,
+    <HttpConnector<R> as Service<Uri>>::Error: StdError + 'static,
+{
+    let dialled = tcp.clone().call(url).await;
+    dialled
+        .map(TokioIo::into_inner)
+        .map_err(|error| Failure::new(ErrorKind::Unreachable, format!("no connection to {origin}: {}", chain(&error))))
+}
+
+/// A name whose addresses are known.
+#[derive(Clone)]
+struct Known(Vec<SocketAddr>);
+
+impl Service<Name> for Known {
+    type Response = IntoIter<SocketAddr>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Name) -> Self::Future {
+        ready(Ok(self.0.clone().into_iter()))
     }
 }
 

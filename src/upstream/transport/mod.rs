@@ -1,7 +1,9 @@
 //! How bytes reach a registry and come back: names, connections, TLS, the pool, bodies.
 
 pub(in crate::upstream) mod body;
+mod complaint;
 pub(in crate::upstream) mod connect;
+pub(in crate::upstream) mod inside;
 pub(in crate::upstream) mod listening;
 pub(in crate::upstream) mod origin;
 pub(in crate::upstream) mod payload;

@@ -46,7 +46,12 @@ impl Origin {
         let own = self.host == realm.host && (realm.port == self.port || realm.https && realm.port == 443);
         let hub =
             crate::oci::DOCKER_HUB.contains(&self.host.as_str()) && realm.host == "auth.docker.io" && realm.port == 443;
-        own || hub || named.iter().any(|name| realm.is_named(name))
+        own || hub || realm.is_named_in(named)
+    }
+
+    /// Whether one of these names is this host's.
+    pub(in crate::upstream) fn is_named_in(&self, names: &[String]) -> bool {
+        names.iter().any(|name| self.is_named(name))
     }
 
     /// `host` means every port of it, `host:port` just that one.

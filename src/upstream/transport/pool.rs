@@ -7,6 +7,7 @@
 //! a tag can be asked for while they fill the line; uploads, which go at the pace of their clients, may take a half.
 
 use super::connect::{Connector, Route};
+use super::inside::{Border, Leave};
 use super::listening::Listening;
 use super::origin::Origin;
 use super::payload::Payload;
@@ -22,6 +23,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -50,7 +52,8 @@ pub(in crate::upstream) struct Outgoing {
 
 pub(in crate::upstream) struct Pool {
     connector: Connector,
-    hosts: Mutex<HashMap<Origin, Arc<Host>>>,
+    /// A connection that only a host of the operator's may have is not used for one that an upstream has led to.
+    hosts: Mutex<HashMap<(Origin, Leave), Arc<Host>>>,
     limit: usize,
     wait: Duration,
     first_byte: Duration,
@@ -81,6 +84,7 @@ struct Connection {
     sender: SendRequest<Payload>,
     driver: JoinHandle<()>,
     route: Route,
+    peer: Option<IpAddr>,
 }
 
 impl Drop for Connection {
@@ -132,10 +136,14 @@ impl Pool {
         self.first_byte
     }
 
+    pub(in crate::upstream) fn border(&self) -> &Border {
+        self.connector.border()
+    }
+
     /// The hosts that do not answer: since when, and the sentence that says so.
     pub(in crate::upstream) fn silent(&self) -> Vec<(String, SystemTime, String)> {
         let hosts = self.hosts.lock();
-        let silent = hosts.iter().filter_map(|(origin, host)| {
+        let silent = hosts.iter().filter_map(|((origin, _), host)| {
             let (since, words) = host.breaker.silence()?;
             Some((origin.to_string(), since, words))
         });
@@ -146,27 +154,28 @@ impl Pool {
     pub(in crate::upstream) async fn send(
         &self,
         outgoing: &Outgoing,
-        origin: &Origin,
+        (origin, leave): (&Origin, Leave),
         turn: Turn<'_>,
     ) -> Result<Head, Failure> {
-        let host = self.host(origin);
+        let host = self.host(origin, leave);
         // Before and after the wait for a connection: the host may have gone meanwhile.
         host.breaker.check()?;
         let permits = self.permits(&host, origin, turn.share).await?;
         (turn.admit)()?;
         let pass = host.breaker.admit()?;
-        let first = self.on_a_connection(&host, &pass, outgoing, origin);
+        let first = self.on_a_connection(&host, &pass, outgoing, (origin, leave));
         let exchanged = match turn.again {
             Some(may_be_sent) => tokio::select! {
                 biased;
                 first = first => first,
                 // On the heap: the state of a second request is as large as that of the first.
-                second = Box::pin(self.asked_again(&host, outgoing, origin, may_be_sent)) => Ok(second),
+                second = Box::pin(self.asked_again(&host, outgoing, (origin, leave), may_be_sent)) => Ok(second),
             },
             None => first.await,
         };
         pass.settle(exchanged.as_ref().err());
         let (connection, response, replaced) = exchanged?;
+        self.border().answered(origin, connection.peer);
         Ok(Head { response, lease: Lease { connection, host, _permits: permits }, replaced })
     }
 
@@ -175,7 +184,7 @@ impl Pool {
         &self,
         host: &Host,
         outgoing: &Outgoing,
-        origin: &Origin,
+        (origin, leave): (&Origin, Leave),
         may_be_sent: &(dyn Fn() -> bool + Sync),
     ) -> (Connection, Response<Incoming>, bool) {
         let permit = || async {
@@ -185,7 +194,7 @@ impl Pool {
         let ask = |permit: OwnedSemaphorePermit, limit| async move {
             let _permit = permit;
             let pass = host.breaker.admit().ok()?;
-            let asked = self.on_a_new_connection(&pass, outgoing, origin);
+            let asked = self.on_a_new_connection(&pass, outgoing, (origin, leave));
             let Ok(asked) = tokio::time::timeout(limit, asked).await else {
                 pass.outlived(&late(origin, limit));
                 return None;
@@ -205,7 +214,7 @@ impl Pool {
         host: &Host,
         pass: &Pass<'_>,
         outgoing: &Outgoing,
-        origin: &Origin,
+        (origin, leave): (&Origin, Leave),
     ) -> Result<(Connection, Response<Incoming>, bool), Failure> {
         let mut replaced = false;
         // What must not be done twice gets no connection that may have died of age: whether it was done could not be known.
@@ -224,7 +233,7 @@ impl Pool {
                 }
             }
         }
-        let (connection, response) = self.on_a_new_connection(pass, outgoing, origin).await?;
+        let (connection, response) = self.on_a_new_connection(pass, outgoing, (origin, leave)).await?;
         Ok((connection, response, replaced))
     }
 
@@ -232,11 +241,11 @@ impl Pool {
         &self,
         pass: &Pass<'_>,
         outgoing: &Outgoing,
-        origin: &Origin,
+        (origin, leave): (&Origin, Leave),
     ) -> Result<(Connection, Response<Incoming>), Failure> {
         let mut connection = tokio::select! {
             biased;
-            connection = self.connect(origin) => connection?,
+            connection = self.connect(origin, leave) => connection?,
             failure = pass.overtaken() => return Err(failure),
         };
         match self.exchange(&mut connection, outgoing, origin).await {
@@ -245,12 +254,13 @@ impl Pool {
         }
     }
 
-    fn host(&self, origin: &Origin) -> Arc<Host> {
+    fn host(&self, origin: &Origin, leave: Leave) -> Arc<Host> {
         let mut hosts = self.hosts.lock();
-        if hosts.len() >= HOSTS && !hosts.contains_key(origin) {
+        let key = (origin.clone(), leave);
+        if hosts.len() >= HOSTS && !hosts.contains_key(&key) {
             hosts.retain(|_, host| Arc::strong_count(host) > 1 || !host.expire());
         }
-        let host = hosts.entry(origin.clone()).or_insert_with(|| {
+        let host = hosts.entry(key).or_insert_with(|| {
             let bulk = (self.limit - self.limit / 8).min(self.limit.saturating_sub(1)).max(1);
             Arc::new(Host {
                 breaker: Breaker::new(origin),
@@ -294,11 +304,11 @@ impl Pool {
     /// becomes of the body in the hours that it may take says nothing about that. `admit` as in [`Turn`].
     pub(in crate::upstream) async fn reserve(
         &self,
-        origin: &Origin,
+        (origin, leave): (&Origin, Leave),
         share: Share,
         admit: impl Fn() -> Result<(), Failure>,
     ) -> Result<Reserved, Failure> {
-        let host = self.host(origin);
+        let host = self.host(origin, leave);
         host.breaker.check()?;
         let permits = self.permits(&host, origin, share).await?;
         admit()?;
@@ -309,7 +319,7 @@ impl Pool {
             let pass = host.breaker.admit()?;
             let connected = tokio::select! {
                 biased;
-                connection = self.connect(origin) => connection,
+                connection = self.connect(origin, leave) => connection,
                 failure = pass.overtaken() => Err(failure),
             };
             if connected.is_err() {
@@ -320,15 +330,15 @@ impl Pool {
         Ok(Reserved { connection, host, origin: origin.clone(), permits, kept: false })
     }
 
-    async fn connect(&self, origin: &Origin) -> Result<Connection, Failure> {
-        let opened = self.connector.open(origin).await?;
+    async fn connect(&self, origin: &Origin, leave: Leave) -> Result<Connection, Failure> {
+        let opened = self.connector.open(origin, leave).await?;
         let io = TokioIo::new(Listening::new(opened.io.into_inner()));
         let (sender, connection) = http1::handshake(io).await.map_err(|error| {
             Failure::new(ErrorKind::Unreachable, format!("the connection to {origin} broke at once: {error}"))
         })?;
         // Failures reach the request that is under way; an idle connection has nobody to tell.
         let driver = tokio::spawn(async move { drop(connection.await) });
-        Ok(Connection { sender, driver, route: opened.route })
+        Ok(Connection { sender, driver, route: opened.route, peer: opened.peer })
     }
 
     async fn exchange(

@@ -4,11 +4,13 @@ use crate::upstream::transport::resolve::Resolver;
 use http_body_util::BodyExt as _;
 
 fn connector() -> Connector {
-    Connector::new("test", None, &environment(), Resolver::of_system(), Duration::from_secs(5)).unwrap()
+    let own = Origin::of(&Uri::from_static("http://registry.invalid")).unwrap();
+    let border = Border::new("test", &own, &[], &[]);
+    Connector::new("test", None, &environment(), Resolver::of_system(), border, Duration::from_secs(5)).unwrap()
 }
 
 async fn send(pool: &Pool, outgoing: &Outgoing, origin: &Origin, share: Share) -> Result<Head, Failure> {
-    pool.send(outgoing, origin, Turn { share, admit: &|| Ok(()), again: None }).await
+    pool.send(outgoing, (origin, Leave::Anywhere), Turn { share, admit: &|| Ok(()), again: None }).await
 }
 
 /// `GET /x` at the server.
@@ -41,8 +43,12 @@ async fn what_may_not_be_sent_after_the_wait_is_not_and_takes_no_place() {
     let pool = Pool::new(connector(), 1, Duration::from_secs(5), again::LATEST);
     let (origin, outgoing) = question(&server);
     let refused = || Err(Failure::new(ErrorKind::Throttled { retry_after: None }, "another one was refused"));
-    assert!(pool.send(&outgoing, &origin, Turn { share: Share::Small, admit: &refused, again: None }).await.is_err());
-    assert!(pool.reserve(&origin, Share::Upload, refused).await.is_err());
+    assert!(
+        pool.send(&outgoing, (&origin, Leave::Anywhere), Turn { share: Share::Small, admit: &refused, again: None })
+            .await
+            .is_err()
+    );
+    assert!(pool.reserve((&origin, Leave::Anywhere), Share::Upload, refused).await.is_err());
     assert_eq!(server.count("/x"), 0);
     assert!(send(&pool, &outgoing, &origin, Share::Small).await.is_ok());
 }
@@ -60,17 +66,17 @@ async fn a_kept_connection_is_used_for_a_minute_and_not_after() {
         tokio::time::advance(age).await;
         // The clock stands still only while nobody waits for the network.
         tokio::time::resume();
-        let connection = pool.host(&origin).take().await;
+        let connection = pool.host(&origin, Leave::Anywhere).take().await;
         assert_eq!(connection.is_some(), kept, "{age:?}");
     }
-    assert!(pool.host(&origin).expire());
+    assert!(pool.host(&origin, Leave::Anywhere).expire());
 }
 
 #[tokio::test]
 async fn storage_hosts_that_came_and_went_are_forgotten() {
     let pool = Pool::new(connector(), 1, Duration::from_secs(5), again::LATEST);
     for number in 0..1000 {
-        pool.host(&Origin { https: true, host: format!("s{number}.invalid"), port: 443 });
+        pool.host(&Origin { https: true, host: format!("s{number}.invalid"), port: 443 }, Leave::Outside("data_hosts"));
     }
     assert!(pool.hosts.lock().len() <= HOSTS);
 }
@@ -82,7 +88,7 @@ async fn few_questions_of_a_host_have_a_second_connection_at_once() {
     let (origin, outgoing) = question(&server);
     let questions = (0..12).map(|_| async {
         let turn = Turn { share: Share::Small, admit: &|| Ok(()), again: Some(&|| true) };
-        pool.send(&outgoing, &origin, turn).await.map(drop)
+        pool.send(&outgoing, (&origin, Leave::Anywhere), turn).await.map(drop)
     });
     let all = async { futures(questions.collect()).await };
     assert!(tokio::time::timeout(Duration::from_millis(2500), all).await.is_err(), "nobody answers");

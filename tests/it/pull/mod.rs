@@ -18,6 +18,7 @@ mod explain;
 mod lists;
 mod membership;
 mod naming;
+mod pages;
 mod registries;
 mod replayed;
 mod strange;

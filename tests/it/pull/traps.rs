@@ -369,7 +369,7 @@ async fn trap_33_the_api_version_is_on_every_answer() {
 }
 
 /// Everything that an answer may carry; whatever else appears came from upstream.
-const OWN_HEADERS: [&str; 14] = [
+const OWN_HEADERS: [&str; 15] = [
     "accept-ranges",
     "cache-status",
     "content-length",
@@ -384,6 +384,7 @@ const OWN_HEADERS: [&str; 14] = [
     "retry-after",
     "warning",
     "connection",
+    "x-content-type-options",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

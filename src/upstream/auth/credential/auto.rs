@@ -76,8 +76,11 @@ impl Credential for Auto {
             match lost {
                 Some(failure) if used_azure => Err(failure),
                 _ => Ok(Material::anonymous(
-                    "neither the Azure CLI nor Docker has a login for it",
-                    "log in with `az login` or `docker login`, or configure a credential",
+                    &format!("neither the Azure CLI nor Docker has a login for it{}", self.docker.trouble()),
+                    &format!(
+                        "log in with `az login` or `docker login`, or configure a credential{}",
+                        self.docker.trouble()
+                    ),
                 )),
             }
         })

@@ -41,10 +41,10 @@ impl Credential for AzureCli {
                 return Err(Failure::credential(IDENTITY, "the Azure CLI (az) is not on PATH", remedy));
             };
             let arguments = ["account", "get-access-token", "--resource", AUDIENCE, "--output", "json"];
-            let output = process::run(&program, &arguments, "", LIMIT).await;
+            let output = process::run(&program, &arguments, "", LIMIT, &self.environment).await;
             let output = output.map_err(|problem| Failure::credential(IDENTITY, problem, REMEDY))?;
             if !output.success {
-                let problem = format!("az gives no token ({})", output.complaint);
+                let problem = format!("az gives no token ({})", output.failure());
                 return Err(Failure::credential(IDENTITY, problem, REMEDY));
             }
             let answer: Answer = serde_json::from_slice(&output.stdout)

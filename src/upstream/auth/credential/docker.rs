@@ -5,6 +5,7 @@ use crate::upstream::auth::secret::{self, Secret};
 use crate::upstream::error::Failure;
 use crate::upstream::transport::origin::Origin;
 use base64::Engine as _;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use zeroize::Zeroizing;
@@ -18,6 +19,8 @@ pub(super) struct DockerConfig {
     /// The names under which a login for this upstream may be filed.
     hosts: Vec<String>,
     environment: Environment,
+    /// Why the store could not be asked last time, although nothing says that it has a login.
+    trouble: Mutex<Option<String>>,
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -46,7 +49,7 @@ impl DockerConfig {
             hosts.extend(["index.docker.io", "docker.io", "registry-1.docker.io"].map(str::to_owned));
         }
         hosts.dedup();
-        Self { file, hosts, environment }
+        Self { file, hosts, environment, trouble: Mutex::default() }
     }
 
     /// The file that is read.
@@ -70,6 +73,7 @@ impl DockerConfig {
             broken(format!("{} is not Docker's config.json (line {})", path.display(), error.line()))
         })?;
         let source = path.display().to_string();
+        *self.trouble.lock() = None;
         if let Some(helper) = self.named(&document.helpers).map(|(_, helper)| helper) {
             let login = self.ask(helper, None).await.map_err(broken)?;
             return Ok(login.map(|(user, secret)| self.filed(user, secret, &format!("{source}, helper {helper}"))));
@@ -83,11 +87,19 @@ impl DockerConfig {
                 Ok(None) => {}
                 // Only an entry says that the store was ever given a login for this registry.
                 Err(problem) if entry.is_some() => return Err(broken(problem)),
-                Err(problem) => tracing::warn!(upstream.name = self.hosts[0], problem, "no login from Docker's store"),
+                Err(problem) => {
+                    tracing::warn!(upstream.name = self.hosts[0], problem, "no login from Docker's store");
+                    *self.trouble.lock() = Some(problem);
+                }
             }
         }
         let login = entry.and_then(|(_, entry)| plain(entry));
         Ok(login.map(|(user, secret)| self.filed(user, secret, &source)))
+    }
+
+    /// Why the store could not be asked, to end a sentence with; else nothing.
+    pub(super) fn trouble(&self) -> String {
+        self.trouble.lock().as_ref().map(|problem| format!(" ({problem})")).unwrap_or_default()
     }
 
     /// The value filed under one of this upstream's names, however the key is spelled.
@@ -125,7 +137,7 @@ impl Credential for DockerConfig {
                 return Ok(material);
             }
             let path = self.path().map_or_else(|| "Docker's config.json".to_owned(), |path| path.display().to_string());
-            let problem = format!("{path} has no login for {}", self.hosts[0]);
+            let problem = format!("{path} has no login for {}{}", self.hosts[0], self.trouble());
             Err(Failure::credential("Docker's login", problem, &login_again(&self.hosts[0])))
         })
     }

@@ -26,14 +26,14 @@ pub(super) async fn get(
     let Some(program) = program else {
         return Err(format!("Docker's credential helper {program_name} is not on PATH"));
     };
-    let output = process::run(&program, &["get"], &format!("{server}\n"), LIMIT).await?;
+    let output = process::run(&program, &["get"], &format!("{server}\n"), LIMIT, environment).await?;
     if !output.success {
         let said = String::from_utf8_lossy(&output.stdout);
         if said.contains("credentials not found") || output.complaint.contains("credentials not found") {
             return Ok(None);
         }
-        let said = said.lines().next().unwrap_or_default().chars().take(200).collect::<String>();
-        return Err(format!("{program_name} has no login for {server} ({said}{})", output.complaint));
+        // Helpers write their errors to stdout as well, but what stands there may be the login.
+        return Err(format!("{program_name} gives no login for {server} ({})", output.failure()));
     }
     let answer: Answer = serde_json::from_slice(&output.stdout)
         .map_err(|_| format!("{program_name} answered something that is no login for {server}"))?;
