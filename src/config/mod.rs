@@ -9,6 +9,7 @@
 mod access;
 mod across;
 mod certificate;
+mod entra;
 mod environment;
 mod freshness;
 #[cfg(any(test, fuzzing))]
@@ -21,6 +22,7 @@ mod reader;
 mod secret;
 mod sections;
 mod settings;
+mod signing;
 mod tls;
 mod tree;
 mod upstreams;
@@ -32,12 +34,14 @@ pub use environment::Environment;
 pub use load::{Loaded, Sources, find_socket, find_users_file, load, load_store};
 pub use names::parse_url;
 pub use origin::{ConfigError, ConfigErrors, Origin};
-pub use overlay::{Flags, Login};
+pub use overlay::{Flags, IdentityFlags, Login};
 pub use reader::Effective;
 pub use secret::{SecretError, read_private, read_secret, secret_path};
 pub use settings::{
-    AccessRule, AccessSettings, AdminSettings, CredentialSettings, FreshnessRule, FreshnessSettings, Limits, Listen,
-    Right, ServerSettings, Settings, StoreSettings, Sync, Tier, TlsSettings, UpstreamSettings,
+    AccessRule, AccessSettings, AdminSettings, AssignedIdentity, CredentialSettings, FreshnessRule, FreshnessSettings,
+    Limits, Listen, PrincipalProof, Right, ServerSettings, Settings, StoreSettings, Sync, Tier, TlsSettings,
+    UpstreamSettings,
 };
+pub use signing::SigningCertificate;
 pub use tls::{TlsFiles, TlsIdentity, TlsProblem};
 pub use users::{Users, UsersError, check_user_name, read_line, read_users, read_users_text};

@@ -20,6 +20,8 @@ pub struct Flags {
     pub upstreams: Vec<String>,
     /// The login for the first `--upstream`, or for the default upstream.
     pub login: Option<Login>,
+    /// What an identity of Entra needs to be known: belongs to `login`.
+    pub identity: IdentityFlags,
     /// `--listen`
     pub listen: Vec<String>,
     /// `--admin`
@@ -54,6 +56,59 @@ pub enum Login {
         /// The file with the password.
         password_file: String,
     },
+    /// `--login managed-identity`
+    ManagedIdentity,
+    /// `--login workload-identity`
+    WorkloadIdentity,
+    /// `--login service-principal`
+    ServicePrincipal,
+}
+
+impl Login {
+    fn is_of_entra(&self) -> bool {
+        matches!(self, Self::ManagedIdentity | Self::WorkloadIdentity | Self::ServicePrincipal)
+    }
+}
+
+/// The flags that say which identity of Entra is meant, and where it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdentityFlags {
+    /// `--tenant-id`
+    pub tenant_id: Option<String>,
+    /// `--client-id`
+    pub client_id: Option<String>,
+    /// `--object-id`
+    pub object_id: Option<String>,
+    /// `--resource-id`
+    pub resource_id: Option<String>,
+    /// `--client-secret-file`
+    pub client_secret_file: Option<String>,
+    /// `--certificate-file`
+    pub certificate_file: Option<String>,
+    /// `--token-file`
+    pub token_file: Option<String>,
+    /// `--authority`
+    pub authority: Option<String>,
+    /// `--endpoint`
+    pub endpoint: Option<String>,
+}
+
+impl IdentityFlags {
+    /// Key, flag and value of each that is given.
+    fn given(&self) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
+        let all = [
+            ("tenant_id", "--tenant-id", &self.tenant_id),
+            ("client_id", "--client-id", &self.client_id),
+            ("object_id", "--object-id", &self.object_id),
+            ("resource_id", "--resource-id", &self.resource_id),
+            ("client_secret_file", "--client-secret-file", &self.client_secret_file),
+            ("certificate_file", "--certificate-file", &self.certificate_file),
+            ("token_file", "--token-file", &self.token_file),
+            ("authority", "--authority", &self.authority),
+            ("endpoint", "--endpoint", &self.endpoint),
+        ];
+        all.into_iter().filter_map(|(key, flag, value)| Some((key, flag, value.as_deref()?)))
+    }
 }
 
 pub(super) fn apply_environment(root: &mut Table, environment: &Environment, errors: &mut Vec<ConfigError>) {
@@ -152,6 +207,12 @@ fn seal(root: &mut Table) {
 }
 
 fn apply_upstreams(root: &mut Table, flags: &Flags, errors: &mut Vec<ConfigError>) {
+    let is_of_entra = flags.login.as_ref().is_some_and(Login::is_of_entra);
+    if let Some((_, flag, _)) = flags.identity.given().next().filter(|_| !is_of_entra) {
+        let message =
+            "belongs to an identity of Entra: add --login managed-identity, workload-identity or service-principal";
+        errors.push(ConfigError { origin: Origin::Flag(flag), key: String::new(), message: message.to_owned() });
+    }
     let origin = Origin::Flag("--upstream");
     let empty = (origin.clone(), Node { value: Value::Array(Vec::new()), origin: origin.clone(), text: None });
     if flags.upstreams.is_empty() && flags.login.is_none() {
@@ -169,7 +230,7 @@ fn apply_upstreams(root: &mut Table, flags: &Flags, errors: &mut Vec<ConfigError
                 make_default(tables, position, &origin);
                 let chosen = login.take().or(is_new.then_some(Login::Auto));
                 if let (Some(login), Some(table)) = (chosen, table_at(tables, position)) {
-                    table.set("credential", credential(&login, flags.login.is_none()));
+                    table.set("credential", credential(&login, flags, flags.login.is_none()));
                 }
             }
             Ok(_) => {}
@@ -184,7 +245,7 @@ fn apply_upstreams(root: &mut Table, flags: &Flags, errors: &mut Vec<ConfigError
         };
         let position = if tables.len() == 1 { Some(0) } else { tables.iter().position(is_default) };
         match position.and_then(|position| table_at(tables, position)) {
-            Some(table) => table.set("credential", credential(&login, false)),
+            Some(table) => table.set("credential", credential(&login, flags, false)),
             None => errors.push(ConfigError {
                 origin: login_origin(&login),
                 key: String::new(),
@@ -246,7 +307,7 @@ fn login_origin(login: &Login) -> Origin {
     Origin::Flag(if matches!(login, Login::Password { .. }) { "--username" } else { "--login" })
 }
 
-fn credential(login: &Login, implied: bool) -> Node {
+fn credential(login: &Login, flags: &Flags, implied: bool) -> Node {
     let origin = if implied { Origin::Default } else { login_origin(login) };
     let kind = match login {
         Login::Auto => "auto",
@@ -254,12 +315,18 @@ fn credential(login: &Login, implied: bool) -> Node {
         Login::AzureCli => "azure-cli",
         Login::Anonymous => "anonymous",
         Login::Password { .. } => "password",
+        Login::ManagedIdentity => "managed-identity",
+        Login::WorkloadIdentity => "workload-identity",
+        Login::ServicePrincipal => "service-principal",
     };
     let mut table = Table::default();
     table.set("kind", Node::string(kind, &origin));
     if let Login::Password { username, password_file } = login {
         table.set("username", Node::string(username, &origin));
         table.set("password_file", Node::string(password_file, &Origin::Flag("--password-file")));
+    }
+    for (key, flag, value) in flags.identity.given().filter(|_| login.is_of_entra()) {
+        table.set(key, Node::string(value, &Origin::Flag(flag)));
     }
     Node::table(table, &origin)
 }

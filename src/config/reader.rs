@@ -145,6 +145,11 @@ impl<'r> Section<'r> {
         self.origins.contains_key(key)
     }
 
+    /// Gives a text to a key that is not there, as if it had been written at `origin`.
+    pub(super) fn preset(&mut self, key: &str, text: &str, origin: &Origin) {
+        self.table.set(key, Node::string(text, origin));
+    }
+
     /// A key of the design whose feature does not exist yet: anything but `harmless` is an error.
     pub(super) fn unavailable(&mut self, key: &'static str, harmless: Option<&str>, instead: &str) {
         let Some((origin, node)) = self.take(key) else { return };

@@ -331,8 +331,61 @@ pub enum CredentialSettings {
     },
     /// The login of the Azure CLI, exchanged at the registry.
     AzureCli,
-    /// The Azure CLI's login if there is one and the upstream is an ACR, else Docker's, else none.
+    /// For an ACR the identity that the surroundings have (workload, App Service, Arc, VM) or the Azure CLI's login; else Docker's,
+    /// else none.
     Auto,
+    /// An application of Entra with a secret or a certificate.
+    ServicePrincipal {
+        /// The tenant's id or domain.
+        tenant_id: String,
+        /// The application's (client) id.
+        client_id: String,
+        /// What it proves itself with.
+        proof: PrincipalProof,
+        /// Base of the login host. `None`: by the registry's cloud.
+        authority: Option<http::Uri>,
+    },
+    /// The identity that Azure gives to a machine or an app.
+    ManagedIdentity {
+        /// Which one, if there are several.
+        identity: AssignedIdentity,
+        /// Base of the metadata service. `None`: by the surroundings.
+        endpoint: Option<http::Uri>,
+    },
+    /// An application of Entra that trusts the token of a Kubernetes service account.
+    WorkloadIdentity {
+        /// The tenant's id or domain.
+        tenant_id: String,
+        /// The application's (client) id.
+        client_id: String,
+        /// File that holds the token, renewed by others.
+        token_file: PathBuf,
+        /// Base of the login host. `None`: by the registry's cloud.
+        authority: Option<http::Uri>,
+    },
+}
+
+/// What a service principal proves itself with; both are files that are read again at each need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrincipalProof {
+    /// A client secret.
+    Secret(PathBuf),
+    /// PEM of an RSA key and its certificate.
+    Certificate(PathBuf),
+}
+
+/// Which of a machine's identities is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AssignedIdentity {
+    /// The only one, or the system-assigned one.
+    #[default]
+    System,
+    /// By its client id.
+    ClientId(String),
+    /// By its object (principal) id.
+    ObjectId(String),
+    /// By its Azure resource id.
+    ResourceId(String),
 }
 
 /// `[upstream.freshness]`

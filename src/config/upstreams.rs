@@ -1,5 +1,6 @@
 //! `[[upstream]]`: from tables to settings, and the rules between upstreams.
 
+use super::entra;
 use super::environment::Environment;
 use super::freshness::read_freshness;
 use super::names::{parse_alias, parse_host, parse_url, show_url};
@@ -181,7 +182,7 @@ fn read_mirrors(section: &mut Section<'_>) -> Vec<Uri> {
     texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
@@ -220,7 +221,7 @@ fn read_file(
 }
 
 /// A secret file that must be there; its content is looked at and forgotten.
-fn read_secret_file(section: &mut Section<'_>, key: &'static str, places: Places<'_>) -> Option<PathBuf> {
+pub(super) fn read_secret_file(section: &mut Section<'_>, key: &'static str, places: Places<'_>) -> Option<PathBuf> {
     let Some(path) = section.optional::<PathBuf>(key, "missing") else {
         if section.origin_of(key) == Origin::Default {
             section.error(
@@ -238,7 +239,17 @@ fn read_secret_file(section: &mut Section<'_>, key: &'static str, places: Places
     Some(path)
 }
 
-const KINDS: [&str; 6] = ["anonymous", "password", "refresh-token", "docker-config", "azure-cli", "auto"];
+const KINDS: [&str; 9] = [
+    "anonymous",
+    "password",
+    "refresh-token",
+    "docker-config",
+    "azure-cli",
+    "service-principal",
+    "managed-identity",
+    "workload-identity",
+    "auto",
+];
 
 fn read_credential(mut section: Section<'_>, places: Places<'_>) -> CredentialSettings {
     let kind = section.or::<String>("kind", "anonymous".to_owned());
@@ -251,6 +262,9 @@ fn read_credential(mut section: Section<'_>, places: Places<'_>) -> CredentialSe
         }),
         "refresh-token" => read_secret_file(&mut section, "token_file", places)
             .map(|token_file| CredentialSettings::RefreshToken { token_file }),
+        "service-principal" => entra::read_service_principal(&mut section, places),
+        "managed-identity" => entra::read_managed_identity(&mut section),
+        "workload-identity" => entra::read_workload_identity(&mut section, places),
         "password" => {
             let username = read_username(&mut section);
             let password_file = read_secret_file(&mut section, "password_file", places);
@@ -269,19 +283,9 @@ fn read_credential(mut section: Section<'_>, places: Places<'_>) -> CredentialSe
 }
 
 fn unknown_kind(kind: &str) -> String {
-    match kind {
-        "service-principal" => {
-            "kind \"service-principal\" is not available yet: use kind = \"password\" with the application id as \
-             username and the secret in password_file"
-                .to_owned()
-        }
-        "managed-identity" | "workload-identity" => {
-            format!("kind \"{kind}\" is not available yet: remove it and use one of {}", KINDS.join(", "))
-        }
-        _ => match nearest(kind, &KINDS) {
-            Some(near) => format!("kind '{kind}' is unknown: did you mean \"{near}\"?"),
-            None => format!("kind '{kind}' is unknown: write one of {}", KINDS.join(", ")),
-        },
+    match nearest(kind, &KINDS) {
+        Some(near) => format!("kind '{kind}' is unknown: did you mean \"{near}\"?"),
+        None => format!("kind '{kind}' is unknown: write one of {}", KINDS.join(", ")),
     }
 }
 

@@ -77,8 +77,8 @@ metrics! {
     upstream_resumed_bytes: IntCounterVec = "larder_upstream_resumed_bytes_total" ["upstream"];
     /// Whether the last request to the upstream was answered (1) or it is in an outage (0).
     upstream_up: IntGaugeVec = "larder_upstream_up" ["upstream"];
-    /// Requests to a token service, by grant (`exchange`, `refresh`, `password`, `basic`, `anonymous`) and result (`ok`,
-    /// `refused`, `error`).
+    /// Requests to a token service, by grant (`exchange`, `refresh`, `password`, `basic`, `anonymous`) or identity (`entra-secret`,
+    /// `entra-certificate`, `entra-workload`, `entra-imds`, `entra-app-service`, `entra-arc`), and result (`ok`, `refused`, `error`).
     token_requests: IntCounterVec = "larder_token_requests_total" ["upstream", "kind", "result"];
     /// Logins of clients that were checked, by what checked them (`users_file`) and result (`ok`, `failed`, `busy`: more than can be
     /// checked in time). One that is known again is not checked and not counted.

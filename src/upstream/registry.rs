@@ -6,7 +6,7 @@ use crate::config::Environment;
 use crate::config::{CredentialSettings, Limits, UpstreamSettings};
 use crate::oci::{self, Accept, Digest, MediaType, Name, Reference, Registry};
 use crate::telemetry::Metrics;
-use crate::upstream::auth::credential::{self, Material, Memo};
+use crate::upstream::auth::credential::{self, Material, Memo, Place};
 use crate::upstream::auth::grant::Granter;
 use crate::upstream::auth::scope::Scope;
 use crate::upstream::auth::session::Session;
@@ -26,6 +26,7 @@ use crate::upstream::transport::resolve::Resolver;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -159,9 +160,11 @@ impl Upstream {
             return Err(SetupError::Address { upstream: name.to_string(), url });
         };
         let ca_file = settings.ca_file.as_deref();
+        let place =
+            Place { name: &name, origin: &origin, ca_file, environment, resolver: &resolver, metrics: &metrics };
         let border = Border::new(name.as_str(), &origin, &settings.token_realms, &settings.data_hosts);
-        let connector =
-            Connector::new(name.as_str(), ca_file, environment, resolver, border, settings.connect_timeout)?;
+        let to_host = resolver.clone();
+        let connector = Connector::new(name.as_str(), ca_file, environment, to_host, border, settings.connect_timeout)?;
         let ask_again = settings.freshness.revalidate_wait;
         let pool = Pool::new(connector, limits.upstream_connections, settings.first_byte_timeout, ask_again);
         let (stall, sealed) = (settings.stall_timeout, settings.sealed);
@@ -175,10 +178,11 @@ impl Upstream {
             name: name.clone(),
             origin: origin.clone(),
             token_realms: settings.token_realms.clone(),
-            login: Memo::new(credential::source(credential, name.as_str(), &origin, environment)),
+            login: Memo::new(credential::source(credential, place)?),
             wire: Arc::clone(&wire),
             metrics: Arc::clone(&metrics),
             exchanged: Tokens::new(EXCHANGES),
+            exchanged_for: Mutex::default(),
         };
         let session = Session::new(wire, granter, limits.tokens);
         let shown = if mirror.is_some() { format!("{name}'s mirror {origin}") } else { name.to_string() };
@@ -226,14 +230,17 @@ impl Upstream {
         &self.0.name
     }
 
-    /// As whom larder asks, for the lines at start. Files are read and programs run, within limits; nothing is dialled.
+    /// As whom larder asks, for the lines at start. Files are read and programs run, within limits; of other hosts only an identity
+    /// service is asked.
     pub async fn describe_login(&self) -> Login {
         if self.0.sealed {
             let (identity, source) = ("nobody".to_owned(), "sealed: it is never asked".to_owned());
             return Login { identity, source, expires: None, problem: None };
         }
-        match self.0.session.granter.login.material().await {
+        let login = &self.0.session.granter.login;
+        match login.material().await {
             Ok(Material { identity, source, expires, .. }) => {
+                let source = login.passed_over().into_iter().fold(source, |source, why| format!("{source}; not {why}"));
                 let dead = expires.is_some_and(|at| at <= SystemTime::now());
                 let problem = dead.then(|| "it has expired".to_owned());
                 Login { identity, source, expires, problem }

@@ -132,12 +132,6 @@ fn a_file_that_cannot_be_read_is_named() {
 fn what_does_not_exist_yet_says_so() {
     let later = error("[access]\nask_upstream = true");
     assert!(later.contains("larder.toml:") && later.contains("not available yet: remove it"), "{later}");
-    for kind in ["managed-identity", "workload-identity"] {
-        let error = upstream_error(&format!("credential = {{ kind = \"{kind}\" }}"));
-        assert!(error.contains(kind) && error.contains("not available yet"), "{error}");
-    }
-    let error = upstream_error("credential = { kind = \"service-principal\", client_id = \"x\" }");
-    assert!(error.contains("use kind = \"password\" with the application id"), "{error}");
     loaded(&format!("{MINIMAL}[access]\nask_upstream = false\n"));
 }
 

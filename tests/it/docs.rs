@@ -34,10 +34,15 @@ fn without_positions(table: &str) -> String {
 fn all_keys() -> BTreeSet<(String, String)> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("s"), "secret").unwrap();
+    let (pem, _) = crate::harness::simulator::entra::certificate("larder");
+    std::fs::write(folder.path().join("pem"), pem).unwrap();
     let kinds = [
         "kind = \"docker-config\"\nconfig_file = \"s\"",
         "kind = \"password\"\nusername = \"u\"\npassword_file = \"s\"",
         "kind = \"refresh-token\"\ntoken_file = \"s\"",
+        "kind = \"managed-identity\"",
+        "kind = \"service-principal\"\ntenant_id = \"t\"\nclient_id = \"c\"\ncertificate_file = \"pem\"",
+        "kind = \"workload-identity\"\ntenant_id = \"t\"\nclient_id = \"c\"\ntoken_file = \"s\"",
     ];
     let mut keys = BTreeSet::new();
     for kind in kinds {

@@ -14,6 +14,7 @@ mod docs;
 mod drain;
 mod fill;
 mod freshness;
+mod identity;
 mod law;
 mod outage;
 mod pull;

@@ -307,6 +307,48 @@ async fn section_1_1_order_of_checks() {
     assert_eq!((unknown.status, known.status), (401, 401));
 }
 
+/// The notes on identities, section 4: what the token endpoint and a machine's metadata service answer and refuse.
+#[tokio::test]
+async fn identities_section_4() {
+    use simulator::entra::{Application, AssignedIdentity, Entra};
+    let entra = Entra::start().await;
+    entra.turn(|k| {
+        k.applications = vec![Application::with_secret("app", "s")];
+        k.identities = vec![AssignedIdentity { client_id: "mi".into(), system: true, ..AssignedIdentity::default() }];
+    });
+    let host = entra.url().strip_prefix("http://").unwrap().to_owned();
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let body = "grant_type=client_credentials&client_id=app&client_secret=s&scope=https%3A%2F%2Fcontainerregistry.azure.net%2F.default";
+    let good = ask(&host, "POST", "/contoso/oauth2/v2.0/token", &form, body).await.unwrap().json();
+    assert_eq!(
+        (&good["token_type"], &good["expires_in"], &good["ext_expires_in"]),
+        (&"Bearer".into(), &3599.into(), &3599.into())
+    );
+    let bad = ask(&host, "POST", "/contoso/oauth2/v2.0/token", &form, &body.replace("=s&", "=x&")).await.unwrap();
+    assert_eq!(
+        (bad.status, &bad.json()["error"], &bad.json()["error_codes"][0]),
+        (401, &"invalid_client".into(), &7_000_215.into())
+    );
+    assert!(bad.json()["error_description"].as_str().unwrap().starts_with("AADSTS7000215: "));
+
+    let target =
+        "/metadata/identity/oauth2/token?api-version=2019-08-01&resource=https%3A%2F%2Fcontainerregistry.azure.net";
+    let metadata = [("Metadata", "true")];
+    let good = ask(&host, "GET", target, &metadata, "").await.unwrap().json();
+    assert!(good["expires_on"].as_str().unwrap().parse::<u64>().is_ok() && good["token_type"] == "Bearer");
+    for (target, headers) in [
+        (target.to_owned(), &[][..]),
+        (target.to_owned(), &[("Metadata", "false")]),
+        (target.replace("api-version=2019-08-01&", ""), &metadata),
+        (target.replace("containerregistry", "storage"), &metadata),
+        (target.replace("resource=", "scope="), &metadata),
+        (format!("{target}&client_id=other"), &metadata),
+    ] {
+        let answer = ask(&host, "GET", &target, headers, "").await.unwrap();
+        assert_eq!(answer.status, 400, "{target} {headers:?}");
+    }
+}
+
 #[tokio::test]
 async fn section_1_2_exchange() {
     let options = Options { aad_tokens: vec!["aad".into()], ..Options::default() };

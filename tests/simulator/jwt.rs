@@ -54,6 +54,16 @@ pub(super) fn sign_with_certificate(claims: &str) -> String {
     sign_with(&header, claims)
 }
 
+/// An RSA key with a certificate of its own: PEM of both, the certificate's DER, the public key (PKCS#1).
+pub(super) fn pair(name: &str) -> (String, Vec<u8>, Vec<u8>) {
+    let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).expect("an RSA key");
+    let mut params = CertificateParams::new(Vec::<String>::new()).expect("certificate parameters");
+    params.distinguished_name.push(DnType::CommonName, name);
+    let certificate = params.self_signed(&key).expect("a self-signed certificate");
+    let pem = format!("{}{}", key.serialize_pem(), certificate.pem());
+    (pem, certificate.der().to_vec(), key.der_bytes().to_vec())
+}
+
 fn sign_with(header: &str, claims: &str) -> String {
     let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
     let signature = signer().key.sign(text.as_bytes()).expect("an RSA signature");

@@ -42,6 +42,7 @@ mod content;
 mod control;
 mod delete;
 mod effects;
+pub mod entra;
 mod faults;
 mod intake;
 mod jwt;

@@ -23,12 +23,18 @@ pub(super) fn exchange(state: &State, method: &Method, body: &str) -> Reply {
         _ => None,
     };
     match token {
-        Some(token) if state.options.aad_tokens.iter().any(|t| t == token) => {
+        Some(token) if is_known(state, token, value(&fields, "tenant")) => {
             let refresh = tokens::issue_refresh(state, Identity::everything(&state.guid()));
             with_rate_limit(reply::text(200, JSON, format!("{{\"refresh_token\":\"{refresh}\"}}")))
         }
         _ => reply::empty(401),
     }
+}
+
+/// A token of the registry's own tenant; of another it is refused without a word.
+fn is_known(state: &State, token: &str, tenant: Option<&str>) -> bool {
+    state.options.aad_tokens.iter().any(|known| known == token)
+        || state.options.entra.as_ref().is_some_and(|entra| entra.takes(token, tenant))
 }
 
 /// `GET` or `POST /oauth2/token`.

@@ -2,6 +2,7 @@
 //!
 //! Everything that can be turned while it runs is a knob (`knobs.rs`); `Options::knobs` is their first position.
 
+use super::entra::Directory;
 use super::knobs::{Redirect, Settings};
 
 /// The user name that carries a refresh token as its password.
@@ -13,6 +14,8 @@ pub struct Options {
     pub users: Vec<User>,
     /// Entra tokens that `/oauth2/exchange` accepts (rights of a service principal).
     pub aad_tokens: Vec<String>,
+    /// The directory whose tokens `/oauth2/exchange` accepts, too.
+    pub entra: Option<Directory>,
     /// ACR refresh tokens that are good from the start, beside those that the exchange hands out.
     pub refresh_tokens: Vec<String>,
     /// Whether anybody may pull.

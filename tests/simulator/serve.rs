@@ -45,11 +45,16 @@ impl Port {
         Self::open_at(SocketAddr::from(([127, 0, 0, 2], port))).or_else(|_| Self::open(port))
     }
 
-    fn open_at(address: SocketAddr) -> io::Result<Arc<Self>> {
+    pub(super) fn open_at(address: SocketAddr) -> io::Result<Arc<Self>> {
         let socket = bind(address)?;
         let address = socket.local_addr()?;
         let socket = Mutex::new(Some(socket));
         Ok(Arc::new(Self { address, socket, closing: AtomicBool::new(false), changed: Notify::new() }))
+    }
+
+    /// Whether it has been closed since this was last asked.
+    pub(super) fn take_closing(&self) -> bool {
+        self.closing.swap(false, Ordering::AcqRel)
     }
 
     /// Refuses new connections and closes those that are open.
@@ -112,7 +117,7 @@ pub(super) async fn run(state: Arc<State>, listener: Listener, tls: Option<TlsAc
             }
             Some(_) = connections.join_next() => {}
         }
-        if port.closing.swap(false, Ordering::AcqRel) {
+        if port.take_closing() {
             connections.shutdown().await;
         }
     }

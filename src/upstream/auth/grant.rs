@@ -16,6 +16,7 @@ use crate::upstream::transport::pool::Outgoing;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -74,6 +75,8 @@ pub(in crate::upstream) struct Granter {
     pub(in crate::upstream) metrics: Arc<Metrics>,
     /// ACR refresh tokens that an Entra token was exchanged for.
     pub(in crate::upstream) exchanged: Tokens,
+    /// Where that Entra token came from, and what to do when its refresh token is refused.
+    pub(in crate::upstream) exchanged_for: Mutex<(String, String)>,
 }
 
 /// One way to ask.
@@ -195,11 +198,12 @@ impl Granter {
             }
         };
         let (refresh, _) = self.exchanged.get(&service.key(""), exchange).await?;
+        let (source, remedy) = self.exchanged_for.lock().clone();
         let login = Material {
             grant: Grant::Refresh(refresh.secret.clone()),
             identity: refresh.identity.clone(),
-            source: "az (Azure CLI)".to_owned(),
-            remedy: "run `az login`, as the user that larder runs as".to_owned(),
+            source,
+            remedy,
             expires: refresh.expires,
         };
         Box::pin(self.redeem(service, scope, &login)).await
@@ -219,6 +223,9 @@ impl Granter {
             Err(failure) => Err(failure),
         };
         self.count(request.kind, &outcome);
+        if outcome.is_ok() {
+            *self.exchanged_for.lock() = (material.source.clone(), material.remedy.clone());
+        }
         outcome
     }
 
@@ -309,9 +316,16 @@ fn pairs<'a>(common: &'a [(&'static str, String)], own: &[(&'a str, &'a str)]) -
     common.iter().map(|(name, value)| (*name, value.as_str())).chain(own.iter().copied()).collect()
 }
 
+fn field(name: &str, value: &str) -> String {
+    format!("{name}={}", utf8_percent_encode(value, ENCODED))
+}
+
+/// A form or query of these fields.
+pub(in crate::upstream) fn encode_form(fields: &[(&str, &str)]) -> String {
+    fields.iter().map(|(name, value)| field(name, value)).collect::<Vec<_>>().join("&")
+}
+
 fn outgoing(realm: &Uri, request: &Request<'_>) -> Outgoing {
-    let encode = |text: &str| utf8_percent_encode(text, ENCODED).to_string();
-    let field = |name: &str, value: &str| format!("{name}={}", encode(value));
     // Several scopes are one value in a form (OAuth 2) and several parameters in a query (Docker's protocol).
     let in_query = request.method != Method::POST;
     let fields = request.fields.iter().flat_map(|(name, value)| match *name {

@@ -26,6 +26,9 @@ impl Memo {
 
     /// The login as it is now, or was moments ago.
     pub(in crate::upstream) async fn material(&self) -> Result<Material, Failure> {
+        if self.source.keeps() {
+            return self.source.material().await;
+        }
         let asked = {
             let mut kept = self.kept.lock();
             let is_old =
@@ -42,6 +45,11 @@ impl Memo {
             })
             .await;
         outcome.clone()
+    }
+
+    /// Which logins were thought of before the one that holds, each with why it was not that.
+    pub(in crate::upstream) fn passed_over(&self) -> Vec<String> {
+        self.source.passed_over()
     }
 
     /// The login last given out was refused: the source is asked anew.

@@ -6,6 +6,7 @@
 mod auto;
 mod azure_cli;
 mod docker;
+mod entra;
 mod file;
 mod helper;
 mod memo;
@@ -15,10 +16,16 @@ pub(in crate::upstream) use memo::Memo;
 use super::secret::Secret;
 use crate::config::CredentialSettings;
 use crate::config::Environment;
-use crate::upstream::error::Failure;
+use crate::oci::Registry;
+use crate::telemetry::Metrics;
+use crate::upstream::error::{Failure, SetupError};
 use crate::upstream::transport::origin::Origin;
+use crate::upstream::transport::resolve::Resolver;
+use entra::{Door, Principal, Surroundings, Workload};
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// What is presented to a token service, or to a registry that wants a password itself.
@@ -82,17 +89,51 @@ pub(in crate::upstream) trait Credential: Send + Sync {
 
     /// The login last given out was refused: whatever was remembered is not to be given again.
     fn refused(&self) {}
+
+    /// Whether it keeps its login itself, so that nothing else is to remember it.
+    fn keeps(&self) -> bool {
+        false
+    }
+
+    /// Which logins were thought of before the one last given out, each with why it was not that.
+    fn passed_over(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// What a source of logins is made with.
+#[derive(Clone, Copy)]
+pub(in crate::upstream) struct Place<'a> {
+    pub(in crate::upstream) name: &'a Registry,
+    pub(in crate::upstream) origin: &'a Origin,
+    pub(in crate::upstream) ca_file: Option<&'a Path>,
+    pub(in crate::upstream) environment: &'a Environment,
+    pub(in crate::upstream) resolver: &'a Resolver,
+    pub(in crate::upstream) metrics: &'a Arc<Metrics>,
+}
+
+impl Place<'_> {
+    /// The way to identity services.
+    fn door(&self) -> Result<Arc<Door>, SetupError> {
+        Door::new(self.name, self.origin, self.ca_file, self.environment, self.resolver, Arc::clone(self.metrics))
+    }
+
+    /// The name of the ACR that is asked; its address, if no ACR is.
+    fn registry(&self) -> &str {
+        let name = self.name.as_str();
+        if is_acr(name) { name } else { &self.origin.host }
+    }
 }
 
 /// The source that is configured for an upstream.
 pub(in crate::upstream) fn source(
     settings: &CredentialSettings,
-    name: &str,
-    origin: &Origin,
-    environment: &Environment,
-) -> Box<dyn Credential> {
-    let environment = environment.clone();
-    match settings {
+    place: Place<'_>,
+) -> Result<Box<dyn Credential>, SetupError> {
+    let (name, origin) = (place.name.as_str(), place.origin);
+    let environment = place.environment.clone();
+    let authority = |given: &Option<http::Uri>| given.clone().unwrap_or_else(|| entra::authority(place.registry()));
+    Ok(match settings {
         CredentialSettings::Anonymous => Box::new(Anonymous),
         CredentialSettings::Password { username, password_file } => {
             Box::new(file::Password { username: username.clone(), file: password_file.clone() })
@@ -104,8 +145,20 @@ pub(in crate::upstream) fn source(
             Box::new(docker::DockerConfig::new(file.clone(), name, origin, environment))
         }
         CredentialSettings::AzureCli => Box::new(azure_cli::AzureCli { environment }),
-        CredentialSettings::Auto => Box::new(auto::Auto::new(name, origin, &environment)),
-    }
+        CredentialSettings::Auto => Box::new(auto::Auto::new(place, Surroundings::chassis(), None)?),
+        CredentialSettings::ServicePrincipal { tenant_id, client_id, proof, authority: given } => {
+            let door = place.door()?;
+            Box::new(Principal::keeper(&door, tenant_id, client_id, proof, authority(given)))
+        }
+        CredentialSettings::ManagedIdentity { identity, endpoint } => {
+            let surroundings = Surroundings::of(&environment);
+            Box::new(entra::managed(&place.door()?, identity, endpoint.as_ref(), surroundings))
+        }
+        CredentialSettings::WorkloadIdentity { tenant_id, client_id, token_file, authority: given } => {
+            let door = place.door()?;
+            Box::new(Workload::keeper(&door, tenant_id, client_id, token_file, authority(given)))
+        }
+    })
 }
 
 struct Anonymous;

@@ -1,0 +1,96 @@
+use super::app_service::AppService;
+use super::arc::Arc as ArcServer;
+use super::door::Door;
+use super::imds::Imds;
+use super::keeper::Keeper;
+use super::surroundings::Surroundings;
+use super::{About, Minting, RESOURCE, Source};
+use crate::config::AssignedIdentity;
+use crate::upstream::auth::grant::encode_form;
+use crate::upstream::error::Failure;
+use crate::upstream::transport::pool::Outgoing;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Uri};
+use std::sync::Arc;
+
+/// The managed identity of wherever larder runs; an `endpoint` speaks as a machine's metadata service does.
+pub(in crate::upstream) fn managed(
+    door: &Arc<Door>,
+    identity: &AssignedIdentity,
+    endpoint: Option<&Uri>,
+    surroundings: Surroundings,
+) -> Keeper {
+    let about = |kind, from: String| About { kind, identity: words(identity), from, tenant: None, files: Vec::new() };
+    let (asks, own) = (Arc::clone(door), identity.clone());
+    let keeper = |source: Box<dyn Source>, about| Keeper::new(source, about, Arc::clone(door));
+    match (endpoint, surroundings) {
+        (Some(base), _) => {
+            let from = format!("metadata service {}", base.authority().map_or("", |authority| authority.as_str()));
+            keeper(Box::new(Imds { door: asks, identity: own, base: base.clone() }), about("entra-imds", from))
+        }
+        (None, Surroundings::Machine) => {
+            let base = Uri::from_static("http://169.254.169.254");
+            let about = about("entra-imds", "metadata service 169.254.169.254".to_owned());
+            keeper(Box::new(Imds { door: asks, identity: own, base }), about)
+        }
+        (None, Surroundings::AppService { endpoint, header }) => {
+            let about = about("entra-app-service", "App Service or Container Apps".to_owned());
+            keeper(Box::new(AppService { door: asks, identity: own, endpoint, header }), about)
+        }
+        (None, Surroundings::Arc { endpoint, folder }) => {
+            let about = about("entra-arc", "Azure Arc".to_owned());
+            keeper(Box::new(ArcServer { door: asks, identity: own, endpoint, folder }), about)
+        }
+        (None, Surroundings::Unsupported(why)) => {
+            let about = about("entra-imds", "surroundings that larder does not know".to_owned());
+            keeper(Box::new(Unsupported(why)), about)
+        }
+    }
+}
+
+/// An identity as an operator would say it.
+pub(super) fn words(identity: &AssignedIdentity) -> String {
+    match identity {
+        AssignedIdentity::System => "the managed identity".to_owned(),
+        AssignedIdentity::ClientId(id) => format!("managed identity with client id {id}"),
+        AssignedIdentity::ObjectId(id) => format!("managed identity with object id {id}"),
+        AssignedIdentity::ResourceId(id) => format!("managed identity {id}"),
+    }
+}
+
+/// A request for a token; `by_resource` is what this service calls an Azure resource id.
+pub(super) fn request(
+    endpoint: &Uri,
+    api_version: &str,
+    identity: &AssignedIdentity,
+    by_resource: &str,
+    headers: HeaderMap,
+) -> Result<Outgoing, Failure> {
+    let mut fields = vec![("api-version", api_version), ("resource", RESOURCE)];
+    match identity {
+        AssignedIdentity::System => {}
+        AssignedIdentity::ClientId(id) => fields.push(("client_id", id)),
+        AssignedIdentity::ObjectId(id) => fields.push(("object_id", id)),
+        AssignedIdentity::ResourceId(id) => fields.push((by_resource, id)),
+    }
+    let joint = if endpoint.query().is_some() { '&' } else { '?' };
+    let url = format!("{endpoint}{joint}{}", encode_form(&fields));
+    let url = url.parse().map_err(|_| Failure::foreign(format!("'{endpoint}' cannot be asked for a token")))?;
+    Ok(Outgoing { method: Method::GET, url, headers, body: Bytes::new() })
+}
+
+/// Surroundings that larder does not speak to.
+struct Unsupported(&'static str);
+
+impl Source for Unsupported {
+    fn mint(&self) -> Minting<'_> {
+        let (problem, remedy) = self.0.split_once("; ").unwrap_or((self.0, "choose another kind of credential"));
+        Box::pin(async move { Err(Failure::credential("the managed identity", problem, remedy)) })
+    }
+}
+
+impl Source for Box<dyn Source> {
+    fn mint(&self) -> Minting<'_> {
+        (**self).mint()
+    }
+}

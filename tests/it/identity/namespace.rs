@@ -1,0 +1,85 @@
+//! The metadata service at its real address, and Arc's files in their real place, in namespaces of their own: nothing of the real
+//! network can be reached there.
+
+use super::*;
+use crate::harness::simulator::entra::ArcServer;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+/// Set within the namespaces.
+const INSIDE: &str = "LARDER_TEST_NAMESPACE";
+const TOKENS: &str = "/var/opt/azcmagent/tokens";
+const CHASSIS: &str = "/sys/class/dmi/id/chassis_asset_tag";
+
+/// Gives the namespace its metadata address and folders of its own, then runs the test that is named.
+const SETUP: &str = "set -e; ip link set lo up; ip addr add 169.254.169.254/32 dev lo; mount -t tmpfs none /sys/class; \
+                     mkdir -p /sys/class/dmi/id; mount -t tmpfs none /var/opt; mkdir -p /var/opt/azcmagent/tokens; exec \"$0\" \"$@\"";
+
+fn inside(test: &str) {
+    let own = std::env::current_exe().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", SETUP]).arg(own);
+    command.args([&*format!("identity::namespace::{test}"), "--exact", "--nocapture", "--test-threads", "1"]);
+    let output = command.env(INSIDE, "1").output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() && said.contains("unshare failed") {
+        eprintln!("left out: this user may make no namespaces");
+        return;
+    }
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+async fn world() -> World {
+    let metadata = SocketAddr::from(([169, 254, 169, 254], 80));
+    World::with(Entra::start_at(metadata).await).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metadata_address_is_asked_and_never_through_a_proxy() {
+    if std::env::var_os(INSIDE).is_none() {
+        return inside("the_metadata_address_is_asked_and_never_through_a_proxy");
+    }
+    let world = world().await;
+    let credential = CredentialSettings::ManagedIdentity { identity: AssignedIdentity::System, endpoint: None };
+    let setup =
+        world.setup(credential).variable("HTTP_PROXY", "http://127.0.0.1:1").variable("NO_PROXY", "127.0.0.0/8");
+    pulls(&world, &setup.start().await).await;
+    assert_eq!(world.entra.log().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn auto_asks_the_metadata_service_of_azures_machines_and_of_no_others() {
+    if std::env::var_os(INSIDE).is_none() {
+        return inside("auto_asks_the_metadata_service_of_azures_machines_and_of_no_others");
+    }
+    let world = world().await;
+    let setup = world.setup(CredentialSettings::Auto);
+    assert_eq!(setup.start().await.get(&tag(1)).await.status, 403);
+    assert_eq!(world.entra.log().len(), 0, "not one of Azure's machines");
+    std::fs::write(CHASSIS, "7783-7084-3265-9085-8269-3286-77\n").unwrap();
+    pulls(&world, &setup.start().await).await;
+    assert_eq!(world.entra.count(|asked| asked.service == "imds"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_arcs_pulls_by_the_challenges_of_its_agent() {
+    if std::env::var_os(INSIDE).is_none() {
+        return inside("a_server_of_arcs_pulls_by_the_challenges_of_its_agent");
+    }
+    let world = world().await;
+    world.entra.turn(|k| k.arc = Some(ArcServer { folder: TOKENS.into(), lies: None }));
+    let credential = |identity| CredentialSettings::ManagedIdentity { identity, endpoint: None };
+    let arc = |setup: Setup| {
+        let endpoint = format!("{}/metadata/identity/oauth2/token", world.entra.url());
+        setup.variable("IDENTITY_ENDPOINT", endpoint).variable("IMDS_ENDPOINT", world.entra.url())
+    };
+    for credential in [credential(AssignedIdentity::System), CredentialSettings::Auto] {
+        pulls(&world, &arc(world.setup(credential)).start().await).await;
+        assert!(Path::new(TOKENS).read_dir().unwrap().next().is_none(), "the challenge is used up");
+    }
+    assert!(world.entra.log().iter().all(|asked| asked.service == "arc"));
+    let named = credential(AssignedIdentity::ClientId("mi".into()));
+    let (status, message) = refusal(&arc(world.setup(named)).start().await).await;
+    assert!(status == 403 && message.contains("leave client_id"), "{status} {message}");
+}
