@@ -84,6 +84,41 @@ impl Inner {
         Ok(())
     }
 
+    /// Reserves `bytes` if they fit as it is. If not, nothing, as long as room could be made for them when they come: what is only
+    /// announced removes nothing.
+    pub(super) fn reserve_announced(&self, bytes: u64) -> Result<Reservation, StoreError> {
+        match self.try_reserve(bytes) {
+            Ok(reservation) => Ok(reservation),
+            Err(shortage) => {
+                self.could_hold(bytes, shortage)?;
+                self.reserve(0)
+            }
+        }
+    }
+
+    fn could_hold(&self, bytes: u64, shortage: Shortage) -> Result<(), StoreError> {
+        if matches!(shortage.refusal, Refusal::TooLarge { .. }) {
+            return Err(shortage.refusal.into());
+        }
+        let idle = self.partials.idle_bytes().saturating_add(self.quarantined_bytes());
+        if idle >= shortage.must {
+            return Ok(());
+        }
+        let Queue { bytes: evictable, held, .. } = self.candidates();
+        match held {
+            _ if evictable.saturating_add(idle) >= shortage.must => Ok(()),
+            0 => Err(shortage.refusal.into()),
+            held => Err(Refusal::Held { needed: bytes, held }.into()),
+        }
+    }
+
+    fn quarantined_bytes(&self) -> u64 {
+        let folder = Path::new(layout::QUARANTINE);
+        let entries = self.files.disk.list(folder).unwrap_or_default();
+        let metadata = entries.iter().filter_map(|entry| self.files.disk.metadata(&folder.join(&entry.name)).ok());
+        metadata.map(|metadata| metadata.len).sum()
+    }
+
     /// Removes for a reservation of `bytes` what can be removed in a short while. `true`: it takes longer, call again.
     fn make_some_room(&self, bytes: u64, queue: &mut Option<Queue>) -> bool {
         let _one = self.evicting.lock();

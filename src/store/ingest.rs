@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Content of unknown length is reserved in such steps.
+/// Content of unknown length, and what there is no room for as it is, is reserved in such steps.
 const STEP: u64 = 16 << 20;
 /// Below this, allocating costs more than it saves.
 const WORTH_ALLOCATING: u64 = 1 << 20;
@@ -60,8 +60,6 @@ impl Ingest {
     pub(super) async fn begin(inner: &Arc<Inner>, digest: Digest, length: Option<u64>) -> Result<Self, IngestError> {
         inner.health.admit()?;
         let claim = Self::claim(inner, digest).await?;
-        let kept = claim.len.unwrap_or_default();
-        inner.make_way(length.unwrap_or_default().saturating_sub(kept)).await?;
         let owner = Arc::clone(inner);
         let opened = inner.writers.run(move || State::open(owner, claim, digest, length)).await;
         let (state, kept) = inner.health.heed(opened)?;
@@ -107,10 +105,9 @@ impl Ingest {
         self.file.clone()
     }
 
-    /// Says how long the content is, once that is known, and reserves what is missing of it.
+    /// Says how long the content is, once that is known, and reserves what is missing of it, if there is room as it is. If there is
+    /// not, room is made as the bytes come.
     pub async fn expect_length(&mut self, length: u64) -> Result<(), IngestError> {
-        let has = self.received + self.carrier.idle().map_or(0, |state| state.reservation.bytes());
-        self.inner.make_way(length.saturating_sub(has)).await?;
         Ok(self.run(move |state| state.expect_length(length)).await?)
     }
 
@@ -122,6 +119,10 @@ impl Ingest {
     /// If the disk or the account has no room, if the disk fails, or if more comes than was announced. Nothing of the batch
     /// counts then; the ingest can be discarded, or dropped for a later resume.
     pub async fn write(&mut self, batch: Bytes) -> Result<u64, StoreError> {
+        let step = self.carrier.idle().and_then(|state| state.step(batch.len() as u64));
+        if let Some(step) = step.filter(|step| !self.inner.space.has_room(*step)) {
+            self.inner.make_way(step).await?;
+        }
         self.run(move |state| state.write(&batch)).await?;
         Ok(self.received)
     }
@@ -177,7 +178,7 @@ impl State {
         drop(guard);
         let received = claim.len.unwrap_or_default();
         let missing = length.map_or(0, |length| length - received);
-        let reservation = inner.reserve(missing)?;
+        let reservation = inner.reserve_announced(missing)?;
         let file = match kept {
             Some(file) => file,
             None => inner.with_room(missing, || {
@@ -192,29 +193,38 @@ impl State {
         let sums = Summing::default();
         let mut state =
             Self { inner, claim, reservation, digest, length, hasher, sums, received, too_long, file, path };
-        state.allocate(missing)?;
+        state.allocate()?;
         Ok((state, kept))
     }
 
     fn expect_length(&mut self, length: u64) -> Result<(), StoreError> {
         let missing = length.checked_sub(self.received).ok_or(StoreError::TooLong { digest: self.digest, length })?;
         if let Some(more) = missing.checked_sub(self.reservation.bytes()) {
-            self.reservation.merge(self.inner.reserve(more)?);
+            self.reservation.merge(self.inner.reserve_announced(more)?);
         }
         self.length = Some(length);
-        self.allocate(missing)
+        self.allocate()
     }
 
-    /// Has the file system set aside what is `missing` of a content of known length, where that is worth it.
-    fn allocate(&mut self, missing: u64) -> Result<(), StoreError> {
-        if let Some(length) = self.length
-            && missing >= WORTH_ALLOCATING
-            && self.inner.allocate(&self.file, length, missing, &self.path)?
+    /// Has the file system set aside what is reserved of a content of known length, where that is worth it.
+    fn allocate(&mut self) -> Result<(), StoreError> {
+        let (end, room) = (self.received.saturating_add(self.reservation.bytes()), self.reservation.bytes());
+        if self.length.is_some_and(|length| end <= length)
+            && room >= WORTH_ALLOCATING
+            && !self.reservation.is_allocated()
+            && self.inner.allocate(&self.file, end, room, &self.path)?
         {
             self.reservation.set_allocated();
             self.claim.allocated = true;
         }
         Ok(())
+    }
+
+    /// What has to be reserved before so many bytes can be written.
+    fn step(&self, bytes: u64) -> Option<u64> {
+        let lacking = bytes.checked_sub(self.reservation.bytes()).filter(|lacking| *lacking > 0)?;
+        let left = self.length.map_or(u64::MAX, |length| length.saturating_sub(self.received));
+        Some(left.saturating_sub(self.reservation.bytes()).min(STEP).max(lacking))
     }
 
     /// Opens what an earlier ingest left, unless it is longer than the content can be.
@@ -266,8 +276,9 @@ impl State {
             self.too_long = true;
             return Err(StoreError::TooLong { digest: self.digest, length });
         }
-        if self.reservation.bytes() < bytes {
-            self.reservation.merge(self.inner.reserve(bytes.max(STEP))?);
+        if let Some(step) = self.step(bytes) {
+            self.reservation.merge(self.inner.reserve(step)?);
+            self.allocate()?;
         }
         self.inner.with_room(self.reservation.bytes(), || {
             self.file.disk_file().write_at(batch, self.received).map_err(StoreError::io("write", &self.path))

@@ -56,6 +56,12 @@ impl Partials {
         files.iter().filter(|(_, partial)| !partial.running).map(|(digest, _)| *digest).collect()
     }
 
+    /// What those that nobody is writing have together.
+    pub(super) fn idle_bytes(&self) -> u64 {
+        let files = self.0.files.lock();
+        files.values().filter(|partial| !partial.running).map(|partial| partial.len).sum()
+    }
+
     /// Those that nobody is writing and that may have more space than they need.
     pub(super) fn untidy(&self) -> Vec<Digest> {
         let files = self.0.files.lock();

@@ -149,14 +149,26 @@ impl Reservation {
         self.bytes
     }
 
+    pub(super) fn is_allocated(&self) -> bool {
+        self.allocated
+    }
+
     /// The file system has allocated all of it.
     pub(super) fn set_allocated(&mut self) {
         self.space.counts.lock().promised -= self.bytes;
         self.allocated = true;
     }
 
-    /// Takes over another reservation.
+    /// Takes over another reservation. What is allocated of only one of them counts as not allocated: that errs on the safe side.
     pub(super) fn merge(&mut self, mut other: Self) {
+        let mut counts = self.space.counts.lock();
+        match (self.allocated, other.allocated) {
+            (true, false) => counts.promised += self.bytes,
+            (false, true) => counts.promised += other.bytes,
+            _ => {}
+        }
+        self.allocated &= other.allocated;
+        drop(counts);
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
@@ -207,6 +219,27 @@ mod tests {
         assert_eq!(full.refusal, Refusal::Full { needed: 1, limit: 100 });
         let large = space.reserve(101, 1000).err().unwrap();
         assert_eq!(large.refusal, Refusal::TooLarge { needed: 101, limit: 100 });
+    }
+
+    #[test]
+    fn reservations_that_are_merged_promise_what_they_promised() {
+        let space = space(1000, 0);
+        for (first_allocated, second_allocated) in [(false, false), (true, true), (true, false), (false, true)] {
+            let mut first = space.reserve(100, u64::MAX).unwrap();
+            let mut second = space.reserve(200, u64::MAX).unwrap();
+            for (reservation, is_allocated) in [(&mut first, first_allocated), (&mut second, second_allocated)] {
+                if is_allocated {
+                    reservation.set_allocated();
+                }
+            }
+            first.merge(second);
+            first.spend(10);
+            let promised = space.counts.lock().promised;
+            assert_eq!(promised, if first_allocated && second_allocated { 0 } else { 290 });
+            drop(first);
+            let counts = space.counts.lock();
+            assert_eq!((counts.reserved, counts.promised), (0, 0));
+        }
     }
 
     #[test]

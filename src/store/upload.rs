@@ -40,6 +40,8 @@ struct State {
     hasher: Hasher,
     sums: Summing,
     received: u64,
+    /// How many bytes there will be, as far as that has been said.
+    expected: u64,
     file: BlobFile,
     path: PathBuf,
     /// Whether the bytes are a blob's by now, or removed.
@@ -67,9 +69,9 @@ impl Upload {
         self.file.clone()
     }
 
-    /// Reserves room for `bytes` more, once it is known how many come.
+    /// Reserves room for `bytes` more, once it is known how many come, if there is room as it is. If there is not, room is made as
+    /// they come.
     pub async fn expect(&mut self, bytes: u64) -> Result<(), StoreError> {
-        self.inner.make_way(bytes).await?;
         self.carrier.run(move |state| state.expect(bytes)).await
     }
 
@@ -78,6 +80,13 @@ impl Upload {
     /// # Errors
     /// If the disk or the account has no room, or if the disk fails. The upload is of no use then.
     pub async fn write(&mut self, batch: Bytes) -> Result<(), StoreError> {
+        let bytes = batch.len() as u64;
+        let lacks = |state: &&State| state.reservation.as_ref().is_none_or(|reserved| reserved.bytes() < bytes);
+        if let Some(step) = self.carrier.idle().filter(lacks).map(|state| state.step(bytes))
+            && !self.inner.space.has_room(step)
+        {
+            self.inner.make_way(step).await?;
+        }
         let result = self.inner.health.heed(self.carrier.run(move |state| state.write(&batch)).await);
         if let Some(state) = self.carrier.idle() {
             self.received = state.received;
@@ -143,25 +152,36 @@ impl State {
         let file = inner.with_room(0, create)?;
         let file = BlobFile::new(file, inner.general.clone());
         let (hasher, sums) = (Hasher::new(Algorithm::Sha256), Summing::default());
-        Ok(Self { inner, reservation: None, hasher, sums, received: 0, file, path, gone: false })
+        Ok(Self { inner, reservation: None, hasher, sums, received: 0, expected: 0, file, path, gone: false })
     }
 
     fn expect(&mut self, bytes: u64) -> Result<(), StoreError> {
         // What is left of the last one is given back first.
         self.reservation = None;
-        let mut reservation = self.inner.reserve(bytes)?;
-        if bytes >= WORTH_ALLOCATING && self.inner.allocate(&self.file, self.received + bytes, bytes, &self.path)? {
+        let mut reservation = self.inner.reserve_announced(bytes)?;
+        let is_whole = reservation.bytes() >= bytes;
+        self.expected = self.received.saturating_add(bytes);
+        if is_whole
+            && bytes >= WORTH_ALLOCATING
+            && self.inner.allocate(&self.file, self.received + bytes, bytes, &self.path)?
+        {
             reservation.set_allocated();
         }
         self.reservation = Some(reservation);
         Ok(())
     }
 
+    /// What is reserved to write so many bytes.
+    fn step(&self, bytes: u64) -> u64 {
+        let left = self.expected.checked_sub(self.received).filter(|left| *left > 0).unwrap_or(STEP);
+        left.min(STEP).max(bytes)
+    }
+
     fn write(&mut self, batch: &[u8]) -> Result<(), StoreError> {
         let bytes = batch.len() as u64;
         if self.reservation.as_ref().is_none_or(|reservation| reservation.bytes() < bytes) {
             self.reservation = None;
-            self.reservation = Some(self.inner.reserve(bytes.max(STEP))?);
+            self.reservation = Some(self.inner.reserve(self.step(bytes))?);
         }
         self.inner.with_room(self.reservation.as_ref().map_or(bytes, Reservation::bytes), || {
             self.file.disk_file().write_at(batch, self.received).map_err(StoreError::io("write", &self.path))

@@ -49,9 +49,13 @@ async fn no_hit_waits_for_an_eviction() {
         alone.push(hit(number).await);
     }
 
-    let (store, begun) = (bench.store.clone(), Instant::now());
-    let large = (limit / 10) * 8;
-    let eviction = tokio::spawn(async move { store.ingest(&sha256(b"large"), Some(large)).await.map(drop) });
+    let (store, large) = (bench.store.clone(), content(0, usize::try_from(limit).unwrap() / 10 * 8));
+    let begun = Instant::now();
+    // What is announced removes nothing: the first bytes do.
+    let eviction = tokio::spawn(async move {
+        let mut ingest = store.ingest(&sha256(b"large"), Some(large.len() as u64)).await.unwrap();
+        ingest.write(large).await.map(drop)
+    });
     let mut beside = Vec::new();
     while !eviction.is_finished() {
         beside.push(hit(beside.len()).await);
@@ -87,9 +91,11 @@ async fn a_long_eviction_is_no_disk_that_hangs() {
     // A second and a half for all of them.
     disk.set_removal(Duration::from_millis(5));
     let large = (COUNT * SMALL) as u64;
-    let ingest = store.ingest(&sha256(b"large"), Some(large)).await.map(drop);
-    assert!(ingest.is_ok(), "{ingest:?}");
+    let mut ingest = store.ingest(&sha256(b"large"), Some(large)).await.unwrap();
+    let written = ingest.write(content(COUNT as u64, COUNT * SMALL)).await;
+    assert!(written.is_ok(), "{written:?}");
     assert!(metrics.store_evictions.with_label_values(&["space"]).get() > 100);
+    ingest.discard().await;
     let mut later = store.ingest(&sha256(b"later"), None).await.unwrap();
     later.expect_length(large).await.unwrap();
     assert!(store.trouble().is_none(), "{:?}", store.trouble());
@@ -113,7 +119,11 @@ async fn what_is_used_during_a_long_eviction_stays() {
     disk.set_removal(Duration::from_millis(5));
     let eviction = {
         let store = store.clone();
-        tokio::spawn(async move { store.ingest(&sha256(b"large"), Some(limit / 10 * 8)).await.map(drop) })
+        let large = content(COUNT, usize::try_from(limit).unwrap() / 10 * 8);
+        tokio::spawn(async move {
+            let mut ingest = store.ingest(&sha256(b"large"), Some(large.len() as u64)).await.unwrap();
+            ingest.write(large).await.map(drop)
+        })
     };
     let evicted = || metrics.store_evictions.with_label_values(&["space"]).get();
     until_async("the eviction has begun", async || evicted() > 0).await;
@@ -126,6 +136,35 @@ async fn what_is_used_during_a_long_eviction_stays() {
     for digest in used.iter().chain(&named) {
         assert!(store.blob(digest).await.unwrap().is_some());
     }
+}
+
+#[tokio::test]
+async fn what_is_only_announced_removes_nothing_and_room_is_made_as_bytes_arrive() {
+    let mut bench = Bench::with(|settings| settings.max_size = Some(64 << 20)).await;
+    for number in 0..12 {
+        fill(&bench.store, &content(number, 4 << 20)).await;
+    }
+    bench.reopen(|_| {}).await;
+    walked(&bench.store).await;
+    let bytes = content(100, 40 << 20);
+    let mut ingest = bench.store.ingest(&sha256(&bytes), Some(bytes.len() as u64)).await.unwrap();
+    assert_eq!(bench.store.usage().blobs, 12, "nothing has come");
+    let mut least = 12;
+    for start in (0..bytes.len()).step_by(1 << 20) {
+        ingest.write(bytes.slice(start..start + (1 << 20))).await.unwrap();
+        let left = bench.store.usage().blobs;
+        if start < 16 << 20 {
+            assert!(left >= 6, "{left} blobs after {start} bytes");
+        }
+        least = least.min(left);
+    }
+    assert!(least < 6, "{least}");
+    ingest.verify().await.unwrap().commit().await.unwrap();
+    assert!(bench.store.usage().bytes <= 64 << 20);
+    let mut upload = bench.store.upload().await.unwrap();
+    let before = bench.store.usage().blobs;
+    upload.expect(60 << 20).await.unwrap();
+    assert_eq!(bench.store.usage().blobs, before, "what a client announces does not, either");
 }
 
 /// No room that could be made is enough for it: nothing goes, not even what nobody goes on with.
@@ -144,8 +183,8 @@ async fn what_is_larger_than_the_store_takes_nothing_from_it() {
 
 #[tokio::test]
 async fn ingests_that_nobody_goes_on_with_make_room_at_once_and_running_ones_never() {
-    const PART: usize = 1_000_000;
-    let bench = Bench::with(|settings| settings.max_size = Some(5 * PART as u64)).await;
+    const PART: usize = 4_000_000;
+    let bench = Bench::with(|settings| settings.max_size = Some(5 * PART as u64 + 1_500_000)).await;
     walked(&bench.store).await;
     let begin =
         async |name: &str, length: usize| bench.store.ingest(&sha256(name.as_bytes()), Some(length as u64)).await;
@@ -159,7 +198,8 @@ async fn ingests_that_nobody_goes_on_with_make_room_at_once_and_running_ones_nev
     assert!(matches!(refused, Err(IngestError::Refused(Refusal::Full { .. }))), "what runs keeps its room");
     assert!(file("running").exists());
     // Dropped a moment ago, or refused: their last job may still hold them.
-    until_async("those that were left make room", async || begin("other", 2 * PART).await.is_ok()).await;
+    let other = async || begin("other", 3 * PART).await.ok()?.write(content(4, 3 * PART)).await.ok();
+    until_async("those that were left make room", async || other().await.is_some()).await;
     assert!(!file("left").exists() && !file("left too").exists());
     running.write(content(3, PART)).await.unwrap();
     assert_eq!(running.received(), 2 * PART as u64);

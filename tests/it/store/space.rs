@@ -52,14 +52,15 @@ async fn a_blob_with_a_reader_stays_and_without_anything_to_remove_the_ingest_is
     for digest in fill_some(&bench, 0..10).await {
         readers.push(bench.store.blob(&digest).await.unwrap().unwrap());
     }
-    let (digest, length) = (sha256(&content(100, SIZE)), Some(SIZE as u64));
+    let (bytes, length) = (content(100, SIZE), Some(SIZE as u64));
+    let digest = sha256(&bytes);
     let refused = bench.store.ingest(&digest, length).await;
     assert!(matches!(refused, Err(IngestError::Refused(Refusal::Full { .. }))));
     let file = readers.remove(3).file().clone();
     assert!(bench.store.ingest(&digest, length).await.is_err(), "a file is a reader as well");
     let gone = *readers.remove(0).digest();
     drop(file);
-    assert!(bench.store.ingest(&digest, length).await.is_ok());
+    bench.store.ingest(&digest, length).await.unwrap().write(bytes).await.unwrap();
     assert!(bench.store.blob(&gone).await.unwrap().is_none());
     for reader in readers {
         assert!(read(&bench.store, reader.digest()).await.is_some());
@@ -336,9 +337,10 @@ async fn what_an_earlier_process_has_linked_is_held_too() {
     bench.reopen(|folder| blobs.iter().for_each(|digest| age(folder, &blob_path(digest), HOUR))).await;
     hold(&bench).lock().unwrap().push(repository("a").registry);
     walked(&bench.store).await;
-    let digest = sha256(b"large");
-    let room = async || bench.store.ingest(&digest, Some(6 * SIZE as u64)).await.is_ok();
-    until_async("it is known which ones", room).await;
+    let large = content(100, 6 * SIZE);
+    let begin = async || bench.store.ingest(&sha256(&large), Some(large.len() as u64)).await.ok();
+    let written = async || begin().await?.write(large.clone()).await.ok();
+    until_async("it is known which ones", async || written().await.is_some()).await;
     for (number, blob) in blobs.iter().enumerate() {
         assert_eq!(bench.store.blob(blob).await.unwrap().is_some(), number < 4, "{number}");
     }
