@@ -1,17 +1,23 @@
 use super::tasks::Tasks;
+use crate::upstream::{Interest, while_wanted};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
+use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::watch;
 
+/// What is running, with the place that its result will come to.
+type Board<K, V> = Arc<Mutex<HashMap<K, Arc<watch::Sender<Option<V>>>>>>;
+
 /// At most one piece of work under way per key; everybody who asks meanwhile gets its result.
 ///
-/// The work runs on its own task: the request that began it may leave without hurting the others.
+/// The work runs on its own task: the request that began it may leave without hurting the others. When all have left it goes on, unless
+/// others wait for the connection that it waits for or uses.
 #[derive(Debug)]
 pub(super) struct Flights<K, V> {
-    running: Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>,
+    running: Board<K, V>,
 }
 
 /// A place in a flight.
@@ -38,7 +44,7 @@ impl<K, V> Default for Flights<K, V> {
 
 impl<K, V> Flights<K, V>
 where
-    K: Clone + Eq + Hash + Send + 'static,
+    K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
     /// Joins the work under way for `key`, or begins `work`.
@@ -47,19 +53,20 @@ where
         F: Future<Output = V> + Send + 'static,
     {
         let mut running = self.running.lock();
-        if let Some(result) = running.get(&key) {
-            return Seat { first: false, result: result.clone() };
+        if let Some(sender) = running.get(&key) {
+            return Seat { first: false, result: sender.subscribe() };
         }
         let (sender, result) = watch::channel(None);
-        running.insert(key.clone(), result.clone());
+        let sender = Arc::new(sender);
+        running.insert(key.clone(), Arc::clone(&sender));
         drop(running);
-        let landing = Landing { key, running: Arc::clone(&self.running) };
-        let work = work();
+        let landing = Arc::new(Landing { key, running: Arc::clone(&self.running), sender });
+        let work = while_wanted(Arc::clone(&landing) as Arc<dyn Interest>, work());
         tasks.spawn(async move {
             let value = work.await;
             // Off the board first: who asks from now on begins anew instead of getting an old result.
-            drop(landing);
-            let _ = sender.send(Some(value));
+            landing.leave();
+            let _ = landing.sender.send(Some(value));
         });
         Seat { first: true, result }
     }
@@ -68,12 +75,40 @@ where
 /// Takes the key off the board, also when the work panics.
 struct Landing<K: Eq + Hash, V> {
     key: K,
-    running: Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>,
+    running: Board<K, V>,
+    sender: Arc<watch::Sender<Option<V>>>,
+}
+
+impl<K: Eq + Hash, V> Landing<K, V> {
+    /// Takes the key off the board, if it is this flight's.
+    fn leave(&self) {
+        self.leave_if(|_| true);
+    }
+
+    /// The same if `may` says so, which it is asked while nobody can join; what it said.
+    fn leave_if(&self, may: impl FnOnce(&watch::Sender<Option<V>>) -> bool) -> bool {
+        let mut running = self.running.lock();
+        let leaves = may(&self.sender);
+        if leaves && running.get(&self.key).is_some_and(|running| Arc::ptr_eq(running, &self.sender)) {
+            running.remove(&self.key);
+        }
+        leaves
+    }
+}
+
+impl<K: Eq + Hash + Send + Sync, V: Send + Sync> Interest for Landing<K, V> {
+    fn gone(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.sender.closed())
+    }
+
+    fn give_up(&self) -> bool {
+        self.leave_if(|sender| sender.receiver_count() == 0)
+    }
 }
 
 impl<K: Eq + Hash, V> Drop for Landing<K, V> {
     fn drop(&mut self) {
-        self.running.lock().remove(&self.key);
+        self.leave();
     }
 }
 
@@ -109,5 +144,26 @@ mod tests {
         let seat = flights.board(1, &tasks, || async { panic!("on purpose") });
         assert_eq!(seat.result().await, None);
         assert!(flights.board(1, &tasks, || async {}).first);
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_is_given_up_and_nobody_joins_it_then() {
+        let (tasks, flights) = (Tasks::default(), Flights::<u8, u8>::default());
+        let seat = flights.board(1, &tasks, std::future::pending);
+        let landing = Landing {
+            key: 1,
+            running: Arc::clone(&flights.running),
+            sender: Arc::clone(flights.running.lock().get(&1).unwrap()),
+        };
+        assert!(!landing.give_up(), "somebody waits");
+        drop(seat);
+        landing.gone().await;
+        let joined = flights.board(1, &tasks, || async { 2 });
+        assert!(!joined.first && !landing.give_up(), "somebody has come");
+        drop(joined);
+        assert!(landing.give_up());
+        let next = flights.board(1, &tasks, || async { 2 });
+        assert!(next.first && landing.give_up(), "what is given up stays so, and leaves the next one alone");
+        assert_eq!(next.result().await, Some(2));
     }
 }

@@ -8,18 +8,28 @@ use super::generations::Generation;
 use super::negative::Object;
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
-use crate::oci::{Code, Name};
+use crate::oci::{self, Code, Name, Tag};
 use crate::store::{ListKey, StoredList};
 use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, FetchedList, ListRequest, Page};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::HashSet;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// What an entry takes beside its text: its place, and what an allocation costs.
 const ENTRY: usize = 40;
+
+/// Bytes that a list may take to be kept: what a hundred thousand names of usual length do.
+const LONGEST: u64 = 16 << 20;
+/// Entries of one page: a hundred times what registries give.
+const MOST_OF_A_PAGE: usize = 100_000;
+/// Bytes of pages that are read for one list, and the time that they may take.
+const LONGEST_FETCH: usize = 64 << 20;
+const WHOLE: Duration = Duration::from_secs(120);
 
 /// A list as it is answered.
 #[derive(Clone, Debug)]
@@ -72,21 +82,6 @@ impl Aged for ListState {
     }
 }
 
-#[derive(Deserialize)]
-struct TagsPage {
-    tags: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-struct CataloguePage {
-    repositories: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-struct ReferrersPage {
-    manifests: Option<Vec<Box<RawValue>>>,
-}
-
 impl Cache {
     /// The list. `query` goes to upstream where the list is too long to be kept.
     pub async fn list(&self, key: &ListKey, query: &str, revalidate: bool) -> Result<ListAnswer, CacheError> {
@@ -131,7 +126,12 @@ impl Cache {
         let request = outlook.upstream.get_list(request(key, Page::Query(query.to_owned())));
         let fetched = outlook.ask(repository(key), request).await?;
         let mut entries = Entries::of(key);
-        entries.add(key, &fetched)?;
+        match entries.add(key, &fetched, MOST_OF_A_PAGE)? {
+            Added::Some(_) => {}
+            Added::TooMuch => {
+                return Err(unreadable(key, "a page of it has more entries, or bytes, than a page may".to_owned()));
+            }
+        }
         let next = fetched.next.and_then(|next| Some(next.split_once('?')?.1.to_owned()));
         let filtered = fetched.filters_applied.as_deref() == Some("artifactType");
         let list = List::Page(Arc::new(ListPage { entries, next, filtered }));
@@ -208,25 +208,31 @@ impl Inner {
         }
     }
 
-    /// `None`: there are more entries than are kept.
+    /// `None`: there are more entries, or bytes, than are kept.
     async fn fetch_pages(&self, key: &ListKey) -> Result<Option<Entries>, CacheError> {
+        in_time(key, self.fetch_all_pages(key)).await
+    }
+
+    async fn fetch_all_pages(&self, key: &ListKey) -> Result<Option<Entries>, CacheError> {
         let outlook = self.outlook_of(key.registry())?;
-        let mut all = Entries::of(key);
-        let mut page = Page::First;
+        let (mut all, mut page, mut fetched_bytes) = (Entries::of(key), Page::First, 0);
         let mut followed = HashSet::new();
         loop {
             let fetched = outlook.ask(repository(key), outlook.upstream.get_list(request(key, page))).await?;
-            let added = all.add(key, &fetched)?;
+            fetched_bytes += fetched.content.len();
+            let Added::Some(added) = all.add(key, &fetched, self.limits.list_entries)? else { return Ok(None) };
+            if fetched_bytes > LONGEST_FETCH {
+                return Ok(None);
+            }
             if let Some(next) = &fetched.next
                 && !followed.insert(next.clone())
             {
-                let problem = format!("its pages lead in a circle: {next} comes twice");
-                return Err(CacheError::Unreadable { upstream: key.registry().to_string(), what: "list", problem });
+                return Err(unreadable(key, format!("its pages lead in a circle: {next} comes twice")));
             }
             match fetched.next {
                 // A page that brings nothing and names another one would go on for ever.
-                Some(next) if added > 0 && all.len() <= self.limits.list_entries => page = Page::Next(next),
-                _ => return Ok((all.len() <= self.limits.list_entries).then_some(all)),
+                Some(next) if added > 0 => page = Page::Next(next),
+                _ => return Ok(Some(all)),
             }
         }
     }
@@ -267,24 +273,75 @@ impl Entries {
         self.len() == 0
     }
 
-    fn add(&mut self, key: &ListKey, page: &FetchedList) -> Result<usize, CacheError> {
-        let before = self.len();
-        let read = match (&mut *self, key) {
-            (Self::Names(names), ListKey::Catalogue(_)) => serde_json::from_slice(&page.content)
-                .map(|page: CataloguePage| names.extend(page.repositories.unwrap_or_default())),
-            (Self::Names(names), _) => {
-                serde_json::from_slice(&page.content).map(|page: TagsPage| names.extend(page.tags.unwrap_or_default()))
-            }
-            (Self::Descriptors(descriptors), _) => serde_json::from_slice(&page.content)
-                .map(|page: ReferrersPage| descriptors.extend(page.manifests.unwrap_or_default())),
-            (Self::Absent { .. }, _) => Ok(()),
-        };
-        read.map_err(|error| CacheError::Unreadable {
-            upstream: key.registry().to_string(),
-            what: "list",
-            problem: error.to_string(),
-        })?;
-        Ok(self.len() - before)
+    /// Adds a page, one entry at a time, until there are more than `most` or more bytes than are kept. What is no name of the grammar
+    /// is left out: nobody can ask for it.
+    fn add(&mut self, key: &ListKey, page: &FetchedList, most: usize) -> Result<Added, CacheError> {
+        let (mut count, mut bytes, mut full, mut odd) = (self.len(), self.bytes(), false, 0_usize);
+        let before = count;
+        let read = oci::each_entry(&page.content, field(key), |raw| {
+            let is_good = match &mut *self {
+                Self::Names(names) => match serde_json::from_str::<Cow<'_, str>>(raw.get()) {
+                    Ok(name) if is_name(key, &name) => {
+                        names.push(name.into_owned());
+                        true
+                    }
+                    Ok(_) => false,
+                    Err(_) => return Err("an entry is no text"),
+                },
+                Self::Descriptors(descriptors) => {
+                    descriptors.push(raw.to_owned());
+                    true
+                }
+                Self::Absent { .. } => false,
+            };
+            count += 1;
+            odd += usize::from(!is_good);
+            bytes += if is_good { (raw.get().len() + ENTRY) as u64 } else { 0 };
+            full = count > most || bytes > LONGEST;
+            Ok(!full)
+        });
+        if odd > 0 {
+            tracing::debug!(list = in_words(key), entries = odd, "entries that are no names are left out of a list");
+        }
+        match read {
+            Ok(()) if full => Ok(Added::TooMuch),
+            Ok(()) => Ok(Added::Some(count - before)),
+            Err(problem) => Err(unreadable(key, problem.to_owned())),
+        }
+    }
+}
+
+/// What became of a page.
+enum Added {
+    /// So many entries were added, or left out.
+    Some(usize),
+    /// There are more than are kept.
+    TooMuch,
+}
+
+async fn in_time<T>(key: &ListKey, work: impl Future<Output = Result<T, CacheError>>) -> Result<T, CacheError> {
+    let done = tokio::time::timeout(WHOLE, work).await;
+    done.unwrap_or_else(|_| Err(unreadable(key, format!("its pages take longer than {} s", WHOLE.as_secs()))))
+}
+
+fn unreadable(key: &ListKey, problem: String) -> CacheError {
+    CacheError::Unreadable { upstream: key.registry().to_string(), what: "list", problem }
+}
+
+/// The field of a page in which its entries stand.
+fn field(key: &ListKey) -> &'static str {
+    match key {
+        ListKey::Catalogue(_) => "repositories",
+        ListKey::Tags(_) => "tags",
+        ListKey::Referrers(..) => "manifests",
+    }
+}
+
+fn is_name(key: &ListKey, name: &str) -> bool {
+    match key {
+        ListKey::Catalogue(_) => name.parse::<Name>().is_ok(),
+        ListKey::Tags(_) => name.parse::<Tag>().is_ok(),
+        ListKey::Referrers(..) => false,
     }
 }
 
@@ -339,5 +396,64 @@ fn request(key: &ListKey, page: Page) -> ListRequest {
         ListKey::Referrers(repository, digest) => {
             ListRequest::Referrers { repository: name(repository), digest: *digest, page }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Registry;
+    use bytes::Bytes;
+
+    fn page(content: String) -> FetchedList {
+        FetchedList { content: Bytes::from(content), media_type: None, next: None, filters_applied: None }
+    }
+
+    fn tags() -> ListKey {
+        ListKey::Tags(crate::oci::Repository { registry: Registry::new("r.example"), name: "a".parse().unwrap() })
+    }
+
+    #[test]
+    fn a_list_is_bounded_in_entries_and_in_bytes_and_has_names_only() {
+        let key = tags();
+        let mut entries = Entries::of(&key);
+        let good = page(r#"{"tags":["a","b/c","-d","e\u002df"],"tags":["v1","","x y"]}"#.to_owned());
+        assert!(matches!(entries.add(&key, &good, 10), Ok(Added::Some(3))));
+        assert!(matches!(&entries, Entries::Names(names) if *names == ["v1"]));
+        let long = page(format!(r#"{{"tags":["{}"]}}"#, "t".repeat(7 << 20)));
+        assert!(matches!(entries.add(&key, &long, 10), Ok(Added::Some(1))));
+        assert_eq!(entries.len(), 1, "what is no tag costs nothing");
+        let many = page(format!(r#"{{"tags":["a"{}]}}"#, r#","a""#.repeat(1_000)));
+        assert!(matches!(entries.add(&key, &many, 10), Ok(Added::TooMuch)));
+        assert!(entries.len() <= 11, "{}", entries.len());
+        let ListKey::Tags(repository) = key else { return };
+        let key = ListKey::Referrers(repository, crate::oci::Digest::of(crate::oci::Algorithm::Sha256, b""));
+        let mut entries = Entries::of(&key);
+        let large = page(format!(r#"{{"manifests":[{{"a":"{}"}}]}}"#, "t".repeat(7 << 20)));
+        assert!(matches!(entries.add(&key, &large, 10), Ok(Added::Some(1))));
+        assert!(matches!(entries.add(&key, &large, 10), Ok(Added::Some(1))));
+        assert!(matches!(entries.add(&key, &large, 10), Ok(Added::TooMuch)));
+    }
+
+    #[test]
+    fn a_page_that_is_no_list_is_an_error_and_one_without_entries_is_empty() {
+        let key = tags();
+        let mut entries = Entries::of(&key);
+        for bad in [r#"{"tags":[1]}"#, r#"{"tags":[null]}"#, "[]", "{", r#"{"tags":"v1"}"#, r#"{"tags":{}}"#] {
+            assert!(entries.add(&key, &page(bad.to_owned()), 10).is_err(), "{bad}");
+        }
+        for none in [r#"{"tags":null}"#, "{}", r#"{"tags":[]}"#] {
+            assert!(matches!(entries.add(&key, &page(none.to_owned()), 10), Ok(Added::Some(0))), "{none}");
+        }
+        let deep = format!(r#"{{"x":{}1{},"tags":["v1"]}}"#, "[".repeat(20_000), "]".repeat(20_000));
+        assert!(matches!(entries.add(&key, &page(deep), 10), Ok(Added::Some(1))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_whose_pages_take_for_ever_is_given_up_after_two_minutes() {
+        let begun = tokio::time::Instant::now();
+        let ended = in_time::<()>(&tags(), std::future::pending()).await;
+        assert!(matches!(ended, Err(CacheError::Unreadable { .. })));
+        assert_eq!(begun.elapsed().as_secs(), 120);
     }
 }

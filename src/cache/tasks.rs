@@ -1,3 +1,4 @@
+use crate::upstream::Client;
 use parking_lot::Mutex;
 use std::future::Future;
 use tokio::task::JoinSet;
@@ -13,6 +14,7 @@ impl Tasks {
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.0.lock();
         while running.try_join_next().is_some() {}
-        running.spawn(work);
+        // In the name of the client whose request began it.
+        running.spawn(Client::current().scope(work));
     }
 }

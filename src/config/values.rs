@@ -73,12 +73,21 @@ pub(super) fn show_size(bytes: u64) -> String {
     unit.map_or_else(|| format!("{bytes}B"), |(unit, factor)| format!("{}{unit}", bytes / factor))
 }
 
+const DAY: u64 = 24 * 3600;
+/// Longer than anybody waits: what is added to a time, or multiplied, must not overflow.
+const LONGEST: Duration = Duration::from_secs(36_500 * DAY);
+
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let advice = r#"write a number with a unit, such as "500ms", "30s", "5m" or "1h""#;
     if !text.trim().is_empty() && text.trim().bytes().all(|b| b.is_ascii_digit()) {
         return Err(format!("duration '{text}' has no unit: {advice}"));
     }
-    humantime::parse_duration(text.trim()).map_err(|_| format!("duration '{text}' is not understood: {advice}"))
+    let duration = humantime::parse_duration(text.trim());
+    let duration = duration.map_err(|_| format!("duration '{text}' is not understood: {advice}"))?;
+    if duration > LONGEST {
+        return Err(format!("duration '{text}' is longer than {} days: {advice}", LONGEST.as_secs() / DAY));
+    }
+    Ok(duration)
 }
 
 /// A text as TOML.
@@ -367,6 +376,10 @@ mod tests {
     fn durations_need_a_unit() {
         assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("36500d"), Ok(LONGEST));
+        for text in ["36501d", "99999999999d", "9999999999999s", "101years"] {
+            assert!(parse_duration(text).unwrap_err().contains("is longer than 36500 days"), "{text}");
+        }
         for text in ["0", "30"] {
             assert!(parse_duration(text).unwrap_err().contains("has no unit"), "{text}");
         }

@@ -25,6 +25,26 @@ pub(super) fn each<'a>(value: &'a RawValue, take: impl FnMut(&'a RawValue) -> bo
     let _ = serde_json::Deserializer::from_str(value.get()).deserialize_seq(Items(take));
 }
 
+/// Shows each entry of the list that the field `name` of a document is, until `take` says that it wants no more. A field that is not
+/// there, or null, has none.
+///
+/// # Errors
+/// If the document is no object, or the field no list, and what `take` says.
+pub fn each_entry<'a>(
+    document: &'a [u8],
+    name: &str,
+    mut take: impl FnMut(&'a RawValue) -> Result<bool, &'static str>,
+) -> Result<(), &'static str> {
+    let [list] = root(document, &[name]).ok_or("it is no JSON object")?;
+    let Some(list) = list.filter(|list| list.get() != "null") else { return Ok(()) };
+    if !list.get().starts_with('[') {
+        return Err("its entries are no list");
+    }
+    let mut problem = None;
+    each(list, |item| take(item).unwrap_or_else(|found| problem.replace(found).is_some()));
+    problem.map_or(Ok(()), Err)
+}
+
 /// The value, if it is a text.
 pub(super) fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     #[derive(serde::Deserialize)]

@@ -17,6 +17,7 @@ mod range;
 
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{Code, ErrorBody, RegistryError};
+pub use json::each_entry;
 pub use manifest::{Descriptor, MAX_CHILDREN, MAX_DEPTH, Manifest, Role, platform};
 pub use media_type::{Accept, InvalidMediaType, MediaType};
 pub use name::{DOCKER_HUB, InvalidName, InvalidReference, Name, Reference, Registry, Repository, Tag};

@@ -31,6 +31,7 @@ mod tests;
 pub use error::{ErrorKind, SetupError, UpstreamError};
 pub use hindrance::Hindrance;
 pub use limits::budget::in_background;
+pub use limits::shares::{Client, Interest, Place, Shares, while_wanted};
 pub use parse::parse;
 pub use protocol::list::{FetchedList, ListRequest, Page};
 pub use protocol::upload::{BodyHeaders, Source, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};

@@ -25,6 +25,7 @@ use super::error::CacheError;
 use super::sources::{Source, Sources};
 use crate::oci::Digest;
 use crate::store::BlobFile;
+use crate::upstream::Shares;
 use pace::Pace;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -113,12 +114,12 @@ fn before_digest(length: u64) -> u64 {
 #[derive(Debug)]
 pub(super) struct Fills {
     running: Mutex<HashMap<Digest, Arc<Fill>>>,
-    permits: Arc<Semaphore>,
+    places: Shares,
 }
 
 impl Fills {
     pub(super) fn new(limit: usize) -> Self {
-        Self { running: Mutex::default(), permits: Arc::new(Semaphore::new(limit)) }
+        Self { running: Mutex::default(), places: Shares::new(limit) }
     }
 
     /// The fill of `digest` that is under way.
@@ -137,7 +138,7 @@ impl Fills {
         if let Some(fill) = running.get(digest) {
             return Ok((Arc::clone(fill), false));
         }
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+        let Some(place) = self.places.take() else {
             return Err(CacheError::Busy { what: "downloads", retry: Duration::from_secs(5) });
         };
         // A task that is cut short drops its writer, and its readers are let go.
@@ -154,7 +155,7 @@ impl Fills {
         let (task_inner, task_fill) = (Arc::clone(inner), Arc::clone(&fill));
         inner.tasks.spawn(async move {
             run::run(&task_inner, &task_fill, writer).await;
-            drop(permit);
+            drop(place);
         });
         Ok((fill, true))
     }

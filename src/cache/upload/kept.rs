@@ -2,12 +2,11 @@
 
 use crate::oci::Digest;
 use crate::store::{BlobFile, Upload};
+use crate::upstream::{Place, Shares};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// A session that nobody has gone on with for so long is taken for abandoned.
@@ -19,24 +18,24 @@ const GIVES_WAY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) upload: Upload,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// The copies that nobody is writing at the moment, and the right to begin one.
 #[derive(Debug)]
 pub(super) struct Copies {
     idle: Mutex<HashMap<u128, (Kept, Instant)>>,
-    places: Arc<Semaphore>,
+    places: Shares,
 }
 
 impl Copies {
     pub(super) fn new(most: usize) -> Self {
-        Self { idle: Mutex::default(), places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))) }
+        Self { idle: Mutex::default(), places: Shares::new(most) }
     }
 
     /// A place for one more copy. `None`: there are as many as there may be, and none is old.
-    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+    pub(super) fn place(&self) -> Option<Place> {
+        if let Some(place) = self.places.take() {
             return Some(place);
         }
         let mut idle = self.idle.lock();
@@ -44,10 +43,10 @@ impl Copies {
         let oldest = oldest.filter(|(_, (_, since))| since.elapsed() >= GIVES_WAY).map(|(id, _)| *id)?;
         drop(idle.remove(&oldest));
         drop(idle);
-        Arc::clone(&self.places).try_acquire_owned().ok()
+        self.places.take()
     }
 
-    pub(super) fn begun(upload: Upload, place: OwnedSemaphorePermit) -> Kept {
+    pub(super) fn begun(upload: Upload, place: Place) -> Kept {
         Kept { upload, _place: place }
     }
 
@@ -124,6 +123,7 @@ mod tests {
     use crate::oci::Algorithm;
     use crate::store::{RealDisk, Store};
     use crate::telemetry::Metrics;
+    use std::sync::Arc;
 
     fn settings(path: &std::path::Path) -> StoreSettings {
         StoreSettings {

@@ -7,13 +7,15 @@ use super::registry::{Asked, Inner};
 use super::reply::{Reply, value};
 use super::request::AcrResource;
 use crate::cache::{CacheError, MetadataAnswer, Provenance, Removal};
-use crate::oci::Registry;
+use crate::oci::{Registry, each_entry};
 use crate::server::http::body::Body;
 use crate::telemetry::CacheStatus;
 use crate::upstream::{AcrAnswer, AcrMethod, AcrRequest};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
 use hyper::body::Incoming;
+use serde::Serialize;
+use std::borrow::Cow;
 
 /// A change of attributes has some hundred bytes.
 const MAX_CHANGE: usize = 64 << 10;
@@ -67,17 +69,28 @@ impl Inner {
         if !self.access.restricts_pulls() {
             return Ok(page.clone());
         }
-        let read = serde_json::from_slice::<serde_json::Value>(page).map_err(|error| CacheError::Unreadable {
-            upstream: registry.to_string(),
-            what: "list",
-            problem: error.to_string(),
-        });
-        let mut page = read?;
-        if let Some(names) = page.get_mut("repositories").and_then(serde_json::Value::as_array_mut) {
-            names.retain(|name| name.as_str().is_some_and(|name| self.may_pull(asked, registry, name)));
-        }
-        Ok(page.to_string().into())
+        let unreadable =
+            |problem: String| CacheError::Unreadable { upstream: registry.to_string(), what: "list", problem };
+        let mut names = Vec::new();
+        let mut add = |name: &str| {
+            if self.may_pull(asked, registry, name) {
+                names.push(name.to_owned());
+            }
+        };
+        each_entry(page, "repositories", |raw| {
+            serde_json::from_str(raw.get()).map(|name: Cow<'_, str>| add(&name)).map_err(|_| "an entry is no text")?;
+            Ok(true)
+        })
+        .map_err(|problem| unreadable(problem.to_owned()))?;
+        let page = serde_json::to_vec(&Visible { repositories: names });
+        Ok(page.map_err(|error| unreadable(error.to_string()))?.into())
     }
+}
+
+/// What of a catalogue's page its caller may see.
+#[derive(Serialize)]
+struct Visible {
+    repositories: Vec<String>,
 }
 
 fn reply(answer: &AcrAnswer, content: Bytes, path: &str, asked: &Asked<'_>, provenance: Provenance) -> Reply {

@@ -11,6 +11,7 @@ use crate::cache::Cache;
 use crate::server::http::body::Body;
 use crate::server::http::connection::{Handler, Peer};
 use crate::telemetry::{Log, Metrics};
+use crate::upstream::Client;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use std::sync::Arc;
@@ -42,7 +43,8 @@ impl Handler for Registry {
         let inner = &self.0;
         let number = inner.requests.fetch_add(1, Ordering::Relaxed);
         let mut record = Record::new(&request, &peer, number, Arc::clone(&inner.metrics), inner.log.clone());
-        let result = inner.answer(request, &peer, &mut record).await;
+        let client = Client::at(peer.address.map(|address| address.ip()));
+        let result = client.scope(inner.answer(request, &peer, &mut record)).await;
         let Reply { mut response, provenance, detail } =
             result.unwrap_or_else(|problem| problem_reply(&problem, &record.request_id()));
         let headers = response.headers_mut();

@@ -18,12 +18,14 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// A token that does not say how long it lives is used for this long, the least that Docker's protocol allows.
 const LIFETIME: Duration = Duration::from_secs(60);
-const MAX_ANSWER: usize = 1 << 20;
+/// No token that fits into a request's head is as long as this.
+const MAX_ANSWER: usize = 128 << 10;
 /// What is left as it is in a query or form.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -293,14 +295,14 @@ struct Reply {
     access_token: Option<String>,
     refresh_token: Option<String>,
     /// A number of seconds; some services write a text, a fraction or less than nothing, which is no reason to have no token.
-    expires_in: Option<serde_json::Value>,
+    expires_in: Option<Box<RawValue>>,
 }
 
 impl Reply {
     fn token(self, op: Op, identity: &str) -> Option<Token> {
         let access = [self.token, self.access_token].into_iter().flatten().find(|text| !text.is_empty());
         let text = if op == Op::Exchange { self.refresh_token.filter(|text| !text.is_empty()) } else { access }?;
-        let seconds = self.expires_in.and_then(|said| said.as_u64().or_else(|| said.as_str()?.trim().parse().ok()));
+        let seconds = self.expires_in.and_then(|said| said.get().trim_matches('"').trim().parse().ok());
         let lifetime = seconds.map_or(LIFETIME, |seconds| Duration::from_secs(seconds).max(LIFETIME));
         let expires = jwt::expires(&text);
         Some(Token::new(Secret::new(text), identity, expires, lifetime))

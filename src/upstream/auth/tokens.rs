@@ -2,6 +2,7 @@
 
 use super::secret::Secret;
 use crate::upstream::error::Failure;
+use crate::upstream::limits::shares::for_everybody;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::future::Future;
@@ -135,7 +136,7 @@ impl Tokens {
             Step::Fetch(flight, old) => (flight, old),
         };
         // If the request that fetches is given up, one that waits takes over.
-        let landed = flight.get_or_init(|| async { fetch().await.map(Arc::new) });
+        let landed = flight.get_or_init(|| for_everybody(async { fetch().await.map(Arc::new) }));
         let Some(old) = old else {
             let outcome = landed.await.clone();
             self.landed(key, &flight, &outcome);

@@ -5,4 +5,5 @@ pub(in crate::upstream) mod breaker;
 pub(in crate::upstream) mod budget;
 pub(in crate::upstream) mod op;
 pub(in crate::upstream) mod rate;
+pub(in crate::upstream) mod shares;
 pub(in crate::upstream) mod throttle;

@@ -9,5 +9,6 @@ pub(in crate::upstream) mod origin;
 pub(in crate::upstream) mod payload;
 pub(in crate::upstream) mod pool;
 pub(in crate::upstream) mod process;
+mod queue;
 pub(in crate::upstream) mod resolve;
 pub(in crate::upstream) mod tls;

@@ -11,6 +11,7 @@ use super::inside::{Border, Leave};
 use super::listening::Listening;
 use super::origin::Origin;
 use super::payload::Payload;
+use super::queue::{Permits, Queue, Refused};
 use crate::upstream::error::{ErrorKind, Failure};
 use crate::upstream::limits::again::{self, again};
 use crate::upstream::limits::breaker::{Breaker, Pass};
@@ -34,9 +35,6 @@ use tokio::time::Instant;
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a request waits for one of its host's connections: what a full queue may cost.
 const WAIT: Duration = Duration::from_secs(10);
-/// … of which a download waits so many times as long, while others end and make room: a pull that begins late is better than one
-/// that fails.
-const DOWNLOAD_PATIENCE: u32 = 6;
 /// Storage hosts come and go with redirects; above this many, those without a connection are forgotten.
 const HOSTS: usize = 64;
 
@@ -72,9 +70,7 @@ pub(in crate::upstream) struct Turn<'a> {
 
 struct Host {
     breaker: Breaker,
-    all: Arc<Semaphore>,
-    bulk: Arc<Semaphore>,
-    uploads: Arc<Semaphore>,
+    queue: Queue,
     /// Questions that have a second connection.
     again: Arc<Semaphore>,
     idle: Mutex<Vec<(Connection, Instant)>>,
@@ -99,9 +95,6 @@ pub(in crate::upstream) struct Lease {
     host: Arc<Host>,
     _permits: Permits,
 }
-
-/// What a connection takes of its host's bounds.
-type Permits = Vec<OwnedSemaphorePermit>;
 
 impl Lease {
     /// The body has been read to its end: the next request may use the connection.
@@ -164,14 +157,22 @@ impl Pool {
         (turn.admit)()?;
         let pass = host.breaker.admit()?;
         let first = self.on_a_connection(&host, &pass, outgoing, (origin, leave));
-        let exchanged = match turn.again {
-            Some(may_be_sent) => tokio::select! {
-                biased;
-                first = first => first,
-                // On the heap: the state of a second request is as large as that of the first.
-                second = Box::pin(self.asked_again(&host, outgoing, (origin, leave), may_be_sent)) => Ok(second),
-            },
-            None => first.await,
+        // On the heap: every request of a client would be as large, also where it asks nobody.
+        let asked = Box::pin(async {
+            match turn.again {
+                Some(may_be_sent) => tokio::select! {
+                    biased;
+                    first = first => first,
+                    // The state of a second request is as large as that of the first.
+                    second = Box::pin(self.asked_again(&host, outgoing, (origin, leave), may_be_sent)) => Ok(second),
+                },
+                None => first.await,
+            }
+        });
+        let exchanged = tokio::select! {
+            biased;
+            exchanged = asked => exchanged,
+            () = host.queue.gives_way() => return Err(self.refused(origin, &Refused::Unwanted)),
         };
         pass.settle(exchanged.as_ref().err());
         let (connection, response, replaced) = exchanged?;
@@ -261,12 +262,9 @@ impl Pool {
             hosts.retain(|_, host| Arc::strong_count(host) > 1 || !host.expire());
         }
         let host = hosts.entry(key).or_insert_with(|| {
-            let bulk = (self.limit - self.limit / 8).min(self.limit.saturating_sub(1)).max(1);
             Arc::new(Host {
                 breaker: Breaker::new(origin),
-                all: Arc::new(Semaphore::new(self.limit)),
-                bulk: Arc::new(Semaphore::new(bulk)),
-                uploads: Arc::new(Semaphore::new((self.limit / 2).max(1))),
+                queue: Queue::new(self.limit),
                 again: Arc::new(Semaphore::new(again::AT_ONCE)),
                 idle: Mutex::default(),
             })
@@ -275,29 +273,19 @@ impl Pool {
     }
 
     async fn permits(&self, host: &Host, origin: &Origin, share: Share) -> Result<Permits, Failure> {
-        let bounds: &[&Arc<Semaphore>] = match share {
-            Share::Small => &[&host.all],
-            Share::Download => &[&host.bulk, &host.all],
-            Share::Upload => &[&host.uploads, &host.bulk, &host.all],
-        };
-        let wanted = async {
-            let mut permits = Permits::with_capacity(bounds.len());
-            for bound in bounds {
-                permits.push(Arc::clone(bound).acquire_owned().await.ok()?);
+        host.queue.permits(share, self.wait).await.map_err(|refused| self.refused(origin, &refused))
+    }
+
+    fn refused(&self, origin: &Origin, refused: &Refused) -> Failure {
+        let full = format!("all {} connections that larder may have to {origin} are in use", self.limit);
+        let reason = match refused {
+            Refused::Full => format!("{full} (upstream_connections)"),
+            Refused::Crowded => format!("{full} (upstream_connections), and as many requests wait for one as may"),
+            Refused::Unwanted => {
+                format!("nobody waits for the answer of {origin} any more, and others need the connection")
             }
-            Some(permits)
         };
-        let wait = if share == Share::Download { self.wait * DOWNLOAD_PATIENCE } else { self.wait };
-        match tokio::time::timeout(wait, wanted).await {
-            Ok(Some(permits)) => Ok(permits),
-            Ok(None) | Err(_) => Err(Failure::new(
-                ErrorKind::Throttled { retry_after: Some(self.wait) },
-                format!(
-                    "all {} connections that larder may have to {origin} are in use (upstream_connections)",
-                    self.limit
-                ),
-            )),
-        }
+        Failure::new(ErrorKind::Throttled { retry_after: Some(self.wait) }, reason)
     }
 
     /// A connection for a request whose body comes while it is sent. The breaker hears whether the host could be reached; what
