@@ -118,15 +118,31 @@ impl Inner {
         let answer = outlook.ask(None, request).await;
         let settling = write.settle().await;
         let error = answer.as_ref().err();
-        if error.is_none_or(|error| matches!(error.kind(), ErrorKind::NotFound { .. })) {
+        let unknown = error.is_some_and(|error| matches!(error.kind(), ErrorKind::NotFound { .. }));
+        if error.is_none() || unknown && self.is_gone(what, outlook).await {
             self.forget_referrers(repository, subjects).await;
             self.forget_removed(what, outlook, true).await;
-        } else if error.is_some_and(UpstreamError::may_have_happened) {
+        } else if unknown || error.is_some_and(UpstreamError::may_have_happened) {
             self.forget_referrers(repository, subjects).await;
             self.doubt_removed(what, outlook).await;
         }
         drop(settling);
         Ok(answer?)
+    }
+
+    /// Whether upstream does not have `what`, of which it said so to a DELETE: a registry without that way to delete says the same. A tag
+    /// is asked for anew by the next who wants it, and so are those of a repository.
+    async fn is_gone(&self, what: &Removal, outlook: &Outlook) -> bool {
+        let name = &what.repository().name;
+        let asked = match what {
+            Removal::Tag(..) | Removal::Repository(_) => return false,
+            Removal::Manifest(_, digest) => {
+                let reference = Reference::Digest(*digest);
+                outlook.ask(None, outlook.upstream.head_manifest(name, &reference)).await.map(drop)
+            }
+            Removal::Blob(_, digest) => outlook.ask(None, outlook.upstream.head_blob(name, digest)).await.map(drop),
+        };
+        asked.is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound { .. }))
     }
 
     /// Runs a request that changes attributes in `repository`. What they hide is forgotten; what they show again has to be asked for.

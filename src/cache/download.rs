@@ -30,6 +30,8 @@ pub(super) struct Download {
     end: Option<u64>,
     length: Option<u64>,
     body: Option<UpstreamBody>,
+    /// What it is if the bytes are wrong: a page for people.
+    page: Option<UpstreamError>,
     /// Bytes of the body before `offset`: an upstream that ignored the range starts from the beginning.
     skip: u64,
     /// The rest was refused as lying outside the content (416): the next request is for all of it.
@@ -60,6 +62,7 @@ impl Download {
             end: None,
             length: None,
             body: None,
+            page: None,
             skip: 0,
             from_the_beginning: false,
             patience: Patience::default(),
@@ -276,7 +279,7 @@ impl Download {
         }
         let upstream = &source.outlook.upstream;
         let request = upstream.get_blob_from(self.first, &source.repository.name, &self.digest, range);
-        let FetchedBlob { start, length, body, address } =
+        let FetchedBlob { start, length, body, address, page } =
             source.outlook.ask_for_bytes(&source.repository, request).await?;
         if address != self.address {
             (self.address, self.barren) = (address, 0);
@@ -285,6 +288,7 @@ impl Download {
         self.skip = self.offset.saturating_sub(start);
         // The first answer's length is what readers were told; it stays, and the digest decides.
         self.length = self.length.or(length);
+        self.page = page;
         self.body = Some(body);
         self.from = Some(source.clone());
         let known = |(giver, at): &(Source, usize)| *at == address && giver.repository == source.repository;
@@ -298,6 +302,9 @@ impl Download {
     pub(super) fn mismatch(&self, problem: &str) -> CacheError {
         for (source, address) in &self.givers {
             source.outlook.upstream.blame(&self.digest, *address);
+        }
+        if let Some(page) = &self.page {
+            return page.clone().into();
         }
         CacheError::Mismatch { upstream: self.upstream(), digest: self.digest, problem: problem.to_owned() }
     }

@@ -11,7 +11,7 @@ use super::{Cache, Inner, heard};
 use crate::oci::{self, Code, Name, Tag};
 use crate::store::{ListKey, StoredList};
 use crate::telemetry::CacheStatus;
-use crate::upstream::{ErrorKind, FetchedList, ListRequest, Page};
+use crate::upstream::{ErrorKind, FetchedList, ListRequest, Page, UpstreamError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -36,7 +36,7 @@ const WHOLE: Duration = Duration::from_secs(120);
 pub enum List {
     /// All of it.
     Whole(Arc<Entries>),
-    /// Too long to be kept: one page, as upstream cut it, for this request's own query.
+    /// Too long to be kept, or not to be had whole: one page, as upstream cut it, for this request's own query.
     Page(Arc<ListPage>),
 }
 
@@ -71,7 +71,7 @@ pub enum Entries {
 /// A list as it is remembered.
 #[derive(Clone, Debug)]
 pub(super) struct ListState {
-    /// `None`: longer than is kept.
+    /// `None`: longer than is kept, or not to be had whole.
     pub(super) entries: Option<Arc<Entries>>,
     pub(super) age: Age,
 }
@@ -132,7 +132,9 @@ impl Cache {
                 return Err(unreadable(key, "a page of it has more entries, or bytes, than a page may".to_owned()));
             }
         }
+        let lost = fetched.lost && fetched.next.is_none();
         let next = fetched.next.and_then(|next| Some(next.split_once('?')?.1.to_owned()));
+        let next = if lost { entries.query_behind(query) } else { next };
         let filtered = fetched.filters_applied.as_deref() == Some("artifactType");
         let list = List::Page(Arc::new(ListPage { entries, next, filtered }));
         Ok(ListAnswer { list, provenance: Provenance::new(CacheStatus::Bypass) })
@@ -208,32 +210,54 @@ impl Inner {
         }
     }
 
-    /// `None`: there are more entries, or bytes, than are kept.
+    /// `None`: there are more entries, bytes or pages than are kept. A list that ends early is not kept as a whole one.
     async fn fetch_pages(&self, key: &ListKey) -> Result<Option<Entries>, CacheError> {
         in_time(key, self.fetch_all_pages(key)).await
     }
 
     async fn fetch_all_pages(&self, key: &ListKey) -> Result<Option<Entries>, CacheError> {
         let outlook = self.outlook_of(key.registry())?;
-        let (mut all, mut page, mut fetched_bytes) = (Entries::of(key), Page::First, 0);
+        let (mut all, mut fetched_bytes) = (Entries::of(key), 0);
         let mut followed = HashSet::new();
+        let mut fetched = outlook.ask(repository(key), outlook.upstream.get_list(request(key, Page::First))).await?;
         loop {
-            let fetched = outlook.ask(repository(key), outlook.upstream.get_list(request(key, page))).await?;
             fetched_bytes += fetched.content.len();
             let Added::Some(added) = all.add(key, &fetched, self.limits.list_entries)? else { return Ok(None) };
             if fetched_bytes > LONGEST_FETCH {
                 return Ok(None);
             }
-            if let Some(next) = &fetched.next
-                && !followed.insert(next.clone())
-            {
-                return Err(unreadable(key, format!("its pages lead in a circle: {next} comes twice")));
+            if !fetched.lost && fetched.next.is_none() {
+                return Ok(Some(all));
             }
-            match fetched.next {
-                // A page that brings nothing and names another one would go on for ever.
-                Some(next) if added > 0 => page = Page::Next(next),
-                _ => return Ok(Some(all)),
-            }
+            let next = fetched.next.take().filter(|_| all.len() <= self.limits.list_entries);
+            // A page that brings nothing and names another one would go on for ever, as would a circle of them.
+            let next = next.filter(|next| added > 0 && followed.insert(next.clone()));
+            let Some(next) = next else { return Ok(None) };
+            fetched = match self.next_page(key, outlook, next, fetched.own_next).await {
+                Ok(fetched) => fetched,
+                Err(error) if error.is_outage() && self.list_state(key).await.is_some() => return Err(error.into()),
+                Err(error) => {
+                    tracing::debug!(list = in_words(key), %error, "a list has no next page: it is passed on page by page");
+                    return Ok(None);
+                }
+            };
+        }
+    }
+
+    /// The page where the registry says that it is, or at the list's own path where the registry is wrong about that.
+    async fn next_page(
+        &self,
+        key: &ListKey,
+        outlook: &Outlook,
+        next: String,
+        own: Option<String>,
+    ) -> Result<FetchedList, UpstreamError> {
+        let get = |next: String| outlook.upstream.get_list(request(key, Page::Next(next)));
+        // That a page is not to be had says nothing about the repository, which has given one.
+        let fetched = outlook.ask(None, get(next)).await;
+        match own {
+            Some(own) if fetched.is_err() => outlook.ask(None, get(own)).await,
+            _ => fetched,
         }
     }
 }
@@ -308,6 +332,14 @@ impl Entries {
             Ok(()) => Ok(Added::Some(count - before)),
             Err(problem) => Err(unreadable(key, problem.to_owned())),
         }
+    }
+
+    /// The query for what comes behind these entries, as the specification has it, where the registry does not say.
+    fn query_behind(&self, query: &str) -> Option<String> {
+        let Self::Names(names) = self else { return None };
+        let last = percent_encoding::utf8_percent_encode(names.last()?, percent_encoding::NON_ALPHANUMERIC);
+        let count = query.split('&').find(|part| part.starts_with("n=")).map_or_else(String::new, |n| format!("&{n}"));
+        Some(format!("last={last}{count}"))
     }
 }
 
@@ -406,7 +438,9 @@ mod tests {
     use bytes::Bytes;
 
     fn page(content: String) -> FetchedList {
-        FetchedList { content: Bytes::from(content), media_type: None, next: None, filters_applied: None }
+        let (next, own_next) = (None, None);
+        let content = Bytes::from(content);
+        FetchedList { content, media_type: None, next, own_next, lost: false, filters_applied: None }
     }
 
     fn tags() -> ListKey {
@@ -439,10 +473,10 @@ mod tests {
     fn a_page_that_is_no_list_is_an_error_and_one_without_entries_is_empty() {
         let key = tags();
         let mut entries = Entries::of(&key);
-        for bad in [r#"{"tags":[1]}"#, r#"{"tags":[null]}"#, "[]", "{", r#"{"tags":"v1"}"#, r#"{"tags":{}}"#] {
+        for bad in [r#"{"tags":[1]}"#, r#"{"tags":[null]}"#, "[]", "{", r#"{"tags":"v1"}"#, r#"{"tags":{}}"#, "{}"] {
             assert!(entries.add(&key, &page(bad.to_owned()), 10).is_err(), "{bad}");
         }
-        for none in [r#"{"tags":null}"#, "{}", r#"{"tags":[]}"#] {
+        for none in [r#"{"tags":null}"#, r#"{"tags":[]}"#] {
             assert!(matches!(entries.add(&key, &page(none.to_owned()), 10), Ok(Added::Some(0))), "{none}");
         }
         let deep = format!(r#"{{"x":{}1{},"tags":["v1"]}}"#, "[".repeat(20_000), "]".repeat(20_000));

@@ -6,11 +6,12 @@ use super::freshness::{Age, TagState};
 use super::generations::Generation;
 use super::negative::Object;
 use super::outlook::Outlook;
+use super::presence::ManifestPresence;
 use super::{Cache, Inner, heard};
-use crate::oci::{Accept, Algorithm, Code, Digest, Reference, Registry, Repository, Tag};
+use crate::oci::{self, Accept, Algorithm, Code, Digest, Reference, Registry, Repository, Tag};
 use crate::store::TagLink;
 use crate::telemetry::CacheStatus;
-use crate::upstream::{ErrorKind, FetchedManifest, UpstreamError, parse};
+use crate::upstream::{ErrorKind, FetchedManifest, ManifestHead, UpstreamError, parse};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
@@ -59,7 +60,7 @@ impl Cache {
         let Some(converted) = self.converted(request, outlook).await else { return Ok(answer) };
         match converted {
             Ok(fetched) => {
-                let manifest = Arc::new(verified(&repository.registry, reference, fetched)?);
+                let manifest = Arc::new(verified(&repository.registry, reference, fetched)?.manifest);
                 Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Bypass) })
             }
             Err(error) if error.is_outage() => Ok(answer),
@@ -201,6 +202,14 @@ impl Fetched {
     }
 }
 
+impl From<Fetched> for ManifestPresence {
+    fn from(fetched: Fetched) -> Self {
+        let mut provenance = Provenance::new(fetched.status(true));
+        provenance.stored = fetched.kept;
+        ManifestAnswer { manifest: fetched.manifest, provenance }.into()
+    }
+}
+
 impl Inner {
     /// The manifest, if it may answer for `repository`: memory first, then a link and the blob behind it.
     pub(super) async fn stored_manifest(
@@ -220,7 +229,7 @@ impl Inner {
         Some(manifest)
     }
 
-    async fn tag_state(&self, repository: &Repository, tag: &Tag) -> Option<TagState> {
+    pub(super) async fn tag_state(&self, repository: &Repository, tag: &Tag) -> Option<TagState> {
         let key = (repository.clone(), tag.clone());
         if let Some(state) = self.tags.get(&key) {
             return Some(state);
@@ -248,9 +257,12 @@ impl Inner {
             Ok(head) if head.digest == Some(state.digest) => {
                 let keeping = self.generations.keep(repository, begun).await;
                 if keeping.is_some() {
-                    self.keep_tag(repository, tag, state.digest).await;
+                    self.keep_tag(repository, tag, state.digest, SystemTime::now()).await;
                 }
                 Ok(Fetched { manifest: current, sent: false, kept: keeping.is_some() })
+            }
+            Ok(ManifestHead { document: Some(document), .. }) => {
+                self.take_in(repository, &reference, document, begun).await
             }
             Ok(_) => self.fetch(repository, &reference, begun).await,
             Err(error) => {
@@ -280,7 +292,7 @@ impl Inner {
     }
 
     /// Gets the document from upstream, verifies it, keeps it and links it.
-    async fn fetch(
+    pub(super) async fn fetch(
         &self,
         repository: &Repository,
         reference: &Reference,
@@ -289,15 +301,25 @@ impl Inner {
         let outlook = self.outlook(repository)?;
         let everything = Accept::default();
         let request = outlook.upstream.get_manifest(&repository.name, reference, &everything);
-        let fetched = match outlook.ask(Some(repository), request).await {
-            Ok(fetched) => fetched,
+        match outlook.ask(Some(repository), request).await {
+            Ok(fetched) => self.take_in(repository, reference, fetched, begun).await,
             Err(error) => {
                 self.note_absence(repository, Object::Manifest(reference.clone()), &error, begun).await;
-                return Err(error.into());
+                Err(error.into())
             }
-        };
-        let manifest = match verified(&repository.registry, reference, fetched) {
-            Ok(manifest) => Arc::new(manifest),
+        }
+    }
+
+    /// Verifies what upstream has sent, keeps it and links it.
+    pub(super) async fn take_in(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        fetched: FetchedManifest,
+        begun: Generation,
+    ) -> Result<Fetched, CacheError> {
+        let (manifest, signed) = match verified(&repository.registry, reference, fetched) {
+            Ok(Verified { manifest, signed }) => (Arc::new(manifest), signed),
             Err(error) => {
                 self.metrics.digest_failures.with_label_values(&["fill"]).inc();
                 return Err(error);
@@ -307,11 +329,14 @@ impl Inner {
             return Ok(Fetched { manifest, sent: true, kept: false });
         };
         self.negatives.forget(repository, Object::Manifest(reference.clone()));
-        let kept = self.keep_manifest(repository, &manifest).await;
-        if let Reference::Tag(tag) = reference
-            && kept
-        {
-            self.keep_tag(repository, tag, manifest.digest).await;
+        // A file is named by the digest of all its bytes.
+        let kept = !signed && self.keep_manifest(repository, &manifest).await;
+        let named = match reference {
+            Reference::Tag(tag) => Some((tag.clone(), SystemTime::now())),
+            Reference::Digest(digest) => self.named.take(repository, *digest, begun),
+        };
+        if let (Some((tag, seen)), true) = (named, kept) {
+            self.keep_tag(repository, &tag, manifest.digest, seen).await;
         }
         Ok(Fetched { manifest, sent: true, kept })
     }
@@ -332,26 +357,36 @@ impl Inner {
         kept
     }
 
-    pub(super) async fn keep_tag(&self, repository: &Repository, tag: &Tag, digest: Digest) {
-        let link = TagLink { digest, seen: SystemTime::now() };
+    /// What `tag` named when it was seen.
+    pub(super) async fn keep_tag(&self, repository: &Repository, tag: &Tag, digest: Digest, seen: SystemTime) {
+        let link = TagLink { digest, seen };
         heard("keep the tag", tag, self.store.set_tag(repository, tag, link).await);
-        self.tags.insert((repository.clone(), tag.clone()), TagState { digest, age: Age::new() });
+        self.tags.insert((repository.clone(), tag.clone()), TagState { digest, age: Age::since(seen) });
     }
 }
 
+/// A document that is what was asked for.
+struct Verified {
+    manifest: StoredManifest,
+    /// Whether its digest is that of its payload (Docker's schema 1), and not of its bytes.
+    signed: bool,
+}
+
 /// The document, if it is what was asked for.
-fn verified(
-    registry: &Registry,
-    reference: &Reference,
-    fetched: FetchedManifest,
-) -> Result<StoredManifest, CacheError> {
+fn verified(registry: &Registry, reference: &Reference, fetched: FetchedManifest) -> Result<Verified, CacheError> {
     let FetchedManifest { content, media_type, digest: announced } = fetched;
-    let digest = match reference {
-        Reference::Digest(digest) => *digest,
-        Reference::Tag(_) => announced.unwrap_or_else(|| Digest::of(Algorithm::Sha256, &content)),
+    let asked = match reference {
+        Reference::Digest(digest) => Some(*digest),
+        Reference::Tag(_) => announced,
     };
-    if digest.matches(&content) {
-        return Ok(StoredManifest { content, digest, media_type });
+    if let Some(digest) = asked.filter(|digest| digest.matches(&content)) {
+        return Ok(Verified { manifest: StoredManifest { content, digest, media_type }, signed: false });
+    }
+    let payload = oci::signed_payload(&content);
+    let digest = asked.unwrap_or_else(|| Digest::of(Algorithm::Sha256, payload.as_deref().unwrap_or(&content)));
+    let signed = payload.as_deref().is_some_and(|payload| digest.matches(payload));
+    if signed || asked.is_none() {
+        return Ok(Verified { manifest: StoredManifest { content, digest, media_type }, signed });
     }
     let problem = format!("{} bytes with the digest {}", content.len(), Digest::of(digest.algorithm(), &content));
     Err(CacheError::Mismatch { upstream: registry.to_string(), digest, problem })

@@ -30,6 +30,7 @@ mod negative;
 mod outlook;
 mod parts;
 mod patience;
+mod presence;
 mod purge;
 mod put;
 mod reach;
@@ -50,6 +51,7 @@ pub use lists::{Entries, List, ListPage};
 pub use manifest::ManifestRequest;
 pub use missing::Missing;
 pub use parts::Parts;
+pub use presence::ManifestPresence;
 pub use purge::{Purge, Purged};
 pub use put::{Put, Taken};
 pub use transfer::Transfer;
@@ -83,9 +85,11 @@ struct Inner {
     lists: memory::ListMemory,
     metadata: metadata::Metadata,
     negatives: negative::Negatives,
+    named: presence::Named,
     missing: missing::MissingList,
     generations: Arc<Generations>,
     manifest_flights: Flights<(Repository, Reference, Generation), Result<manifest::Fetched, CacheError>>,
+    presence_flights: Flights<(Repository, Reference, Generation), Result<presence::ManifestPresence, CacheError>>,
     head_flights: Flights<(Repository, Digest, Generation), Result<Option<u64>, UpstreamError>>,
     list_flights: Flights<(ListKey, Generation), Result<lists::ListState, CacheError>>,
     fills: fill::Fills,
@@ -115,9 +119,11 @@ impl Cache {
             lists: memory::ListMemory::new(limits.list_memory),
             metadata: metadata::Metadata::new(limits.metadata_memory),
             negatives: negative::Negatives::new(limits.negative_entries),
+            named: presence::Named::new(limits.negative_entries),
             missing: missing::MissingList::default(),
             generations: Arc::new(Generations::new(registries)),
             manifest_flights: Flights::default(),
+            presence_flights: Flights::default(),
             head_flights: Flights::default(),
             list_flights: Flights::default(),
             fills: fill::Fills::new(limits.fills),

@@ -11,6 +11,7 @@ use crate::upstream::{ErrorKind, PutManifest, UpstreamError, parse};
 use bytes::Bytes;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// The error code of a manifest that refers to what the repository lacks (distribution specification, "Error Codes").
 const LACKS_BLOBS: &str = "MANIFEST_BLOB_UNKNOWN";
@@ -152,7 +153,7 @@ impl Inner {
             let reference = Reference::Tag(tag.clone());
             match (put.sets(tag, said), kept) {
                 (false, _) => continue,
-                (true, true) => self.keep_tag(repository, tag, digest).await,
+                (true, true) => self.keep_tag(repository, tag, digest, SystemTime::now()).await,
                 (true, false) => self.forget_tags(repository, std::slice::from_ref(tag)).await,
             }
             self.negatives.forget(repository, Object::Manifest(reference));

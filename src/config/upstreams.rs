@@ -135,6 +135,9 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
     })
 }
 
+/// Where Docker Hub's registry answers.
+const HUB: &str = "https://registry-1.docker.io";
+
 /// The name, or the url's host where it is left out.
 fn read_name(section: &mut Section<'_>) -> Option<String> {
     let url = section.peek("url").map(parse_url);
@@ -163,17 +166,27 @@ fn read_name(section: &mut Section<'_>) -> Option<String> {
 fn read_url(section: &mut Section<'_>, name: Option<&str>) -> Option<Uri> {
     let text = match name {
         // References say docker.io; the registry behind them answers elsewhere.
-        Some(name) if DOCKER_HUB.contains(&name) => section.or("url", "https://registry-1.docker.io".to_owned()),
+        Some(name) if DOCKER_HUB.contains(&name) => section.or("url", HUB.to_owned()),
         Some(name) => section.or("url", format!("https://{name}")),
         None => section.optional::<String>("url", "https://NAME")?,
     };
     match parse_url(&text) {
+        Ok(url) if is_hub(&url) => {
+            section.show_as("url", &HUB.to_owned());
+            parse_url(HUB).ok()
+        }
         Ok(url) => Some(url),
         Err(message) => {
             section.error("url", message);
             None
         }
     }
+}
+
+/// Whether an address is Docker Hub's by the name that people know, at which there are web pages.
+fn is_hub(url: &Uri) -> bool {
+    let port = url.port_u16().is_none_or(|port| port == 443);
+    port && url.scheme_str() == Some("https") && url.host().is_some_and(|host| DOCKER_HUB.contains(&host))
 }
 
 /// Addresses that are asked when the upstream's own does not answer.

@@ -25,8 +25,8 @@ pub(super) fn each<'a>(value: &'a RawValue, take: impl FnMut(&'a RawValue) -> bo
     let _ = serde_json::Deserializer::from_str(value.get()).deserialize_seq(Items(take));
 }
 
-/// Shows each entry of the list that the field `name` of a document is, until `take` says that it wants no more. A field that is not
-/// there, or null, has none.
+/// Shows each entry of the list that the field `name` of a document is, until `take` says that it wants no more. Null is an empty list to
+/// some registries; a document without the field is no list.
 ///
 /// # Errors
 /// If the document is no object, or the field no list, and what `take` says.
@@ -36,7 +36,10 @@ pub fn each_entry<'a>(
     mut take: impl FnMut(&'a RawValue) -> Result<bool, &'static str>,
 ) -> Result<(), &'static str> {
     let [list] = root(document, &[name]).ok_or("it is no JSON object")?;
-    let Some(list) = list.filter(|list| list.get() != "null") else { return Ok(()) };
+    let list = list.ok_or("it has no such list")?;
+    if list.get() == "null" {
+        return Ok(());
+    }
     if !list.get().starts_with('[') {
         return Err("its entries are no list");
     }

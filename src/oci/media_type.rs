@@ -20,6 +20,12 @@ impl MediaType {
     /// An OCI image manifest.
     pub const OCI_MANIFEST: &'static str = "application/vnd.oci.image.manifest.v1+json";
 
+    /// Whether registries store manifests and other documents of their own under such a type, rather than label files with it.
+    #[must_use]
+    pub fn is_specific(&self) -> bool {
+        self.0.get(..16).is_some_and(|start| start.eq_ignore_ascii_case("application/vnd."))
+    }
+
     /// The type as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

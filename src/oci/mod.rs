@@ -14,6 +14,8 @@ mod media_type;
 mod name;
 mod pattern;
 mod range;
+mod shape;
+mod signed;
 
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{Code, ErrorBody, RegistryError};
@@ -23,6 +25,8 @@ pub use media_type::{Accept, InvalidMediaType, MediaType};
 pub use name::{DOCKER_HUB, InvalidName, InvalidReference, Name, Reference, Registry, Repository, Tag};
 pub use pattern::RepositoryPattern;
 pub use range::{ByteRange, MAX_RANGES, RangeRequest, Ranges, TooManyRanges, Unsatisfiable, resolve_many};
+pub use shape::Shape;
+pub use signed::payload as signed_payload;
 
 /// The largest manifest that larder takes, in bytes: what containerd accepts (4 MiB and some), above ACR's own 4 MiB.
 pub const MAX_MANIFEST: usize = 4_393_216;

@@ -11,12 +11,17 @@ static READERS: Semaphore = Semaphore::const_new(2);
 
 /// What a manifest refers to, as [`Manifest::parse`] says it.
 pub async fn parse(content: &Bytes) -> Option<Manifest> {
+    read(content, Manifest::parse).await
+}
+
+/// What `reader` makes of a document.
+pub(super) async fn read<T: Send + 'static>(content: &Bytes, reader: fn(&[u8]) -> Option<T>) -> Option<T> {
     if content.len() <= LONG {
-        return Manifest::parse(content);
+        return reader(content);
     }
     let _reader = READERS.acquire().await.ok()?;
     let content = content.clone();
-    tokio::task::spawn_blocking(move || Manifest::parse(&content)).await.ok()?
+    tokio::task::spawn_blocking(move || reader(&content)).await.ok()?
 }
 
 #[cfg(test)]

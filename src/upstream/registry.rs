@@ -1,10 +1,9 @@
 use super::error::{ErrorKind, Failure, SetupError, UpstreamError};
 use super::mirrors::Blamed;
-use super::parse::parse;
 use super::verdicts::Verdicts;
 use crate::config::Environment;
 use crate::config::{CredentialSettings, Limits, UpstreamSettings};
-use crate::oci::{self, Accept, Digest, MediaType, Name, Reference, Registry};
+use crate::oci::{Accept, Digest, MediaType, Name, Reference, Registry};
 use crate::telemetry::Metrics;
 use crate::upstream::auth::credential::{self, Material, Memo, Place};
 use crate::upstream::auth::grant::Granter;
@@ -15,8 +14,8 @@ use crate::upstream::limits::op::Op;
 use crate::upstream::limits::rate::Rate;
 use crate::upstream::limits::throttle::Throttle;
 use crate::upstream::protocol::fetch::Ask;
-use crate::upstream::protocol::list;
 use crate::upstream::protocol::wire::{Answer, Wire};
+use crate::upstream::protocol::{document, list};
 use crate::upstream::transport::body::UpstreamBody;
 use crate::upstream::transport::connect::Connector;
 use crate::upstream::transport::inside::Border;
@@ -31,7 +30,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Every type of manifest there is: ACR answers 404 for one that is not listed, whatever `*/*` says.
-const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+pub(super) const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.oci.artifact.manifest.v1+json, application/vnd.cncf.oras.artifact.manifest.v1+json, */*";
 
@@ -76,6 +75,8 @@ pub struct ManifestHead {
     pub media_type: Option<MediaType>,
     /// Its size in bytes.
     pub length: Option<u64>,
+    /// The manifest itself, where only that could tell.
+    pub document: Option<FetchedManifest>,
 }
 
 /// A manifest as it came, unverified.
@@ -100,6 +101,8 @@ pub struct FetchedBlob {
     pub body: UpstreamBody,
     /// Which of the upstream's addresses gives them, for [`Upstream::blame`]; 0 is its own.
     pub address: usize,
+    /// The failure that it is if the bytes are not the blob's: they are said to be a page for people, by nobody who speaks the protocol.
+    pub page: Option<UpstreamError>,
 }
 
 /// As whom larder asks an upstream.
@@ -261,17 +264,26 @@ impl Upstream {
         repository: &Name,
         reference: &Reference,
     ) -> Result<ManifestHead, UpstreamError> {
-        let ask = self.manifest(Op::ManifestHead, Method::HEAD, repository, reference, MANIFESTS);
-        let answer = match ask {
-            Ok(ask) => self.0.session.fetch_head(ask).await,
-            Err(failure) => Err(failure),
+        let head = async {
+            let ask = self.manifest(Op::ManifestHead, Method::HEAD, repository, reference, MANIFESTS)?;
+            let answer = self.0.session.head_of_manifest(&ask).await?;
+            if let Some((answer, digest)) = answer.and_then(|answer| digest_of(&answer).map(|digest| (answer, digest)))
+            {
+                let length = number(&answer, CONTENT_LENGTH);
+                return Ok(ManifestHead {
+                    digest: Some(digest),
+                    media_type: media_type_of(&answer),
+                    length,
+                    document: None,
+                });
+            }
+            let ask = self.manifest(Op::ManifestGet, Method::GET, repository, reference, MANIFESTS)?;
+            let document = self.0.session.fetch_whole(&ask, |answer| document::manifest(answer, reference)).await?;
+            let media_type = Some(document.media_type.clone());
+            let (digest, length) = (document.digest, Some(document.content.len() as u64));
+            Ok(ManifestHead { digest, media_type, length, document: Some(document) })
         };
-        let head = answer.map(|answer| ManifestHead {
-            digest: digest_of(&answer),
-            media_type: media_type_of(&answer),
-            length: number(&answer, CONTENT_LENGTH),
-        });
-        self.done(head, || format!("ask for manifest {reference} of {repository}"))
+        self.done(head.await, || format!("ask for manifest {reference} of {repository}"))
     }
 
     /// Fetches a manifest; without `accept` as whatever type it is stored.
@@ -285,7 +297,7 @@ impl Upstream {
         let accepted = if accepted.is_empty() { MANIFESTS } else { &accepted };
         let fetched = async {
             let ask = self.manifest(Op::ManifestGet, Method::GET, repository, reference, accepted)?;
-            self.0.session.fetch_whole(&ask, manifest_of).await
+            self.0.session.fetch_whole(&ask, |answer| document::manifest(answer, reference)).await
         };
         self.done(fetched.await, || format!("fetch manifest {reference} of {repository}"))
     }
@@ -323,9 +335,11 @@ impl Upstream {
             }
             let answer = self.0.session.fetch(&ask).await?;
             let (start, length) = extent(&answer, range.map(|(first, _)| first))?;
+            let page = document::doubtful_page(&answer, range.is_some(), !self.0.mirrors.is_empty())?;
             Ok(FetchedBlob {
                 start,
                 length,
+                page: page.map(|failure| failure.during(attempt.clone())),
                 body: UpstreamBody::new(answer.body, attempt.clone(), self.0.rate.clone()),
                 address: 0,
             })
@@ -336,11 +350,18 @@ impl Upstream {
     /// Fetches one page of a list.
     pub(super) async fn get_list_here(&self, request: list::ListRequest) -> Result<list::FetchedList, UpstreamError> {
         let attempt = request.attempt();
+        let referrers = request.referrers_of();
         let fetched = async {
             let ask = request.ask(|path| self.url(path))?;
-            self.0.session.fetch_whole(&ask, list::page).await
+            self.0.session.fetch_whole(&ask, |answer| list::page(&ask, answer)).await
         };
-        self.done(fetched.await, || attempt)
+        let fetched = match (fetched.await, referrers) {
+            (Err(failure), Some((repository, digest))) => {
+                Err(self.without_referrers(failure, &repository, &digest).await)
+            }
+            (fetched, _) => fetched,
+        };
+        self.done(fetched, || attempt)
     }
 
     /// Asks whether the registry answers at all, and takes the login if there is one.
@@ -359,7 +380,7 @@ impl Upstream {
         self.done(answered.await, || "get an answer".to_owned())
     }
 
-    fn manifest(
+    pub(super) fn manifest(
         &self,
         op: Op,
         method: Method,
@@ -452,20 +473,6 @@ fn part_of(answer: &Answer) -> Option<(u64, Option<u64>)> {
     let (range, length) = answer.header(CONTENT_RANGE)?.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, _) = range.split_once('-')?;
     Some((first.trim().parse().ok()?, length.trim().parse().ok()))
-}
-
-async fn manifest_of(answer: Answer) -> Result<FetchedManifest, Failure> {
-    let (media_type, digest, origin) = (media_type_of(&answer), digest_of(&answer), answer.origin.to_string());
-    let content = answer.collect(oci::MAX_MANIFEST).await?;
-    // Without a digest there is nothing else to tell a manifest from what a filter or a cut left of it.
-    let own = if media_type.is_none() || digest.is_none() { parse(&content).await } else { None };
-    if digest.is_none() && own.is_none() {
-        return Err(Failure::foreign(format!("{origin} answered 200 with something that is no manifest")));
-    }
-    let Some(media_type) = media_type.or_else(|| own.and_then(|own| own.media_type)) else {
-        return Err(Failure::foreign(format!("{origin} sent a manifest without saying its type")));
-    };
-    Ok(FetchedManifest { content, media_type, digest })
 }
 
 pub(super) fn digest_of(answer: &Answer) -> Option<Digest> {

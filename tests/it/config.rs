@@ -375,6 +375,7 @@ fn flags_join_a_file_by_name_or_alias() {
         "https://registry-1.docker.io",
         "Docker Hub speaks under another name"
     );
+    assert_eq!(with(&["https://docker.io"], None)[2].url, "https://registry-1.docker.io");
     let upstreams = with(&[], Some(Login::Auto));
     assert_eq!(upstreams[0].credential, CredentialSettings::Auto, "without --upstream the login is the default one's");
 }

@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod conformance;
 mod dependencies;
+mod differential;
 mod disk;
 mod docs;
 mod drain;

@@ -7,7 +7,7 @@ use super::multipart;
 use super::registry::{Asked, Inner};
 use super::reply::{CONTENT_DIGEST, JSON, OCTETS, Reply, list_reply, value};
 use super::request;
-use crate::cache::{BlobAnswer, Content, Entries, List, ListAnswer, ManifestAnswer, ManifestRequest, Want};
+use crate::cache::{BlobAnswer, Content, Entries, List, ListAnswer, ManifestPresence, ManifestRequest, Want};
 use crate::config::Right;
 use crate::oci::{Accept, Digest, MediaType, Ranges, Reference, Registry, Repository};
 use crate::server::http::body::Body;
@@ -86,13 +86,17 @@ impl Inner {
         let lines = asked.headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
         let accept = Accept::from_lines(lines);
         let request = ManifestRequest { repository, reference, accept: &accept, revalidate: asked.no_cache() };
-        let ManifestAnswer { manifest, provenance } = self.cache.manifest(request).await?;
-        let body = if asked.is_head() { Body::empty() } else { Body::full(manifest.content.clone()) };
+        let (body, ManifestPresence { digest, media_type, length, provenance }) = if asked.is_head() {
+            (Body::empty(), self.cache.manifest_head(request).await?)
+        } else {
+            let answer = self.cache.manifest(request).await?;
+            (Body::full(answer.manifest.content.clone()), answer.into())
+        };
         let mut response = Response::new(body);
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, value(manifest.media_type.as_str()));
-        headers.insert(header::CONTENT_LENGTH, manifest.content.len().into());
-        headers.insert(CONTENT_DIGEST, value(&manifest.digest.to_string()));
+        headers.insert(header::CONTENT_TYPE, value(media_type.as_str()));
+        headers.insert(header::CONTENT_LENGTH, length.into());
+        headers.insert(CONTENT_DIGEST, value(&digest.to_string()));
         Ok(Reply { response, provenance: Some(provenance), detail: None })
     }
 

@@ -6,6 +6,8 @@ use crate::upstream::auth::scope::Scope;
 use crate::upstream::auth::session::{Pass, Session};
 use crate::upstream::error::{ErrorKind, Failure};
 use crate::upstream::limits::op::Op;
+use crate::upstream::registry::digest_of;
+use crate::upstream::transport::location;
 use crate::upstream::transport::origin::{self, Origin};
 use crate::upstream::transport::pool::Outgoing;
 use bytes::Bytes;
@@ -13,8 +15,10 @@ use http::header::{LOCATION, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
-/// More hops than any registry needs.
-const HOPS: usize = 5;
+/// As many hops as clients follow (Go's `net/http`).
+const HOPS: usize = 10;
+/// What changes bytes. Other words in `Content-Encoding` are labels (`utf-8`, `aws-chunked`, nothing), which clients pass over.
+const ENCODINGS: [&str; 7] = ["gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"];
 
 /// A question.
 pub(in crate::upstream) struct Ask {
@@ -43,7 +47,7 @@ impl Session {
         }
         let Arrived { answer, pass, redirected } = arrived;
         // Only of a blob may a part be asked for.
-        if answer.status == StatusCode::OK || answer.status == StatusCode::PARTIAL_CONTENT && ask.op.is_bulk() {
+        if is_whole(answer.status) || answer.status == StatusCode::PARTIAL_CONTENT && ask.op.is_bulk() {
             return as_content(ask.op, answer);
         }
         let failure = classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await;
@@ -73,25 +77,49 @@ impl Session {
         }
     }
 
-    /// Asks for a head. One that fails without saying who speaks, or why, is confirmed by a GET, which has a body.
+    /// Asks for the head of a manifest. `None`: its answer is not to be believed, and only a GET can tell; registries and storage behind
+    /// signed addresses refuse a HEAD, or say 404 to it, of what a GET finds.
+    pub(in crate::upstream) async fn head_of_manifest(&self, ask: &Ask) -> Result<Option<Answer>, Failure> {
+        let Arrived { answer, pass, .. } = match self.arrive(ask).await {
+            Ok(arrived) => arrived,
+            Err(failure) if failure.withheld.is_none() && is_refusal(&failure.kind) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await);
+        }
+        let told = answer.status == StatusCode::OK && (answer.spoken || !classify::is_page(&answer.headers));
+        Ok(told.then_some(answer))
+    }
+
+    /// Whether the answer to a HEAD, even a refusal, is one that only a registry gives.
+    pub(in crate::upstream) async fn speaks(&self, ask: &Ask) -> bool {
+        let Ok(Arrived { answer, .. }) = self.arrive(ask).await else { return false };
+        let (found, unknown) = (answer.status == StatusCode::OK, answer.status == StatusCode::NOT_FOUND);
+        found && !classify::is_page(&answer.headers) && (answer.spoken || digest_of(&answer).is_some())
+            || unknown && answer.spoken
+    }
+
+    /// Asks for the head of a blob. One that fails without saying who speaks, or why, is confirmed by a GET, which has a body.
     pub(in crate::upstream) async fn fetch_head(&self, ask: Ask) -> Result<Answer, Failure> {
         let Arrived { answer, pass, redirected } = self.arrive(&ask).await?;
         let status = answer.status;
-        if status == StatusCode::OK && !classify::is_page(&answer.headers) {
+        if status == StatusCode::OK && (answer.spoken || !classify::is_page(&answer.headers)) {
             return Ok(answer);
         }
         let believed = status == StatusCode::NOT_FOUND && classify::is_speaker(&answer.headers) && !redirected;
-        if believed || status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+        if believed || status == StatusCode::TOO_MANY_REQUESTS {
             return Err(classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await);
         }
-        let mut ask = Ask { method: Method::GET, ..ask };
-        if ask.op == Op::BlobHead {
-            ask.op = Op::BlobGet;
-            ask.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
-        } else {
-            ask.op = Op::ManifestGet;
+        answer.body.drain().await;
+        let mut ask = Ask { method: Method::GET, op: Op::BlobGet, ..ask };
+        ask.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        let answer = self.fetch(&ask).await?;
+        // Nobody checks a digest here.
+        if classify::is_page(&answer.headers) && !answer.spoken {
+            return Err(page(&answer));
         }
-        self.fetch(&ask).await
+        Ok(answer)
     }
 
     /// Asks for something to be done. A redirect leads to no place where that could be: it is not followed.
@@ -132,6 +160,7 @@ impl Session {
             }
             let (url, target) = target(&answer, secure)?;
             secure = target.https;
+            let spoken = answer.spoken;
             answer.body.drain().await;
             let mut outgoing = Outgoing { url, ..outgoing.clone() };
             // A credential never leaves the origin that it is for, and is used by nobody who leads back to it.
@@ -141,6 +170,7 @@ impl Session {
             }
             let op = if ask.op == Op::BlobGet { Op::BlobStorage } else { ask.op };
             answer = self.wire.send(op, outgoing).await?;
+            answer.spoken |= spoken;
             hops += 1;
         }
     }
@@ -149,8 +179,8 @@ impl Session {
 /// Where a redirect leads.
 fn target(answer: &Answer, secure: bool) -> Result<(Uri, Origin), Failure> {
     let origin = &answer.origin;
-    let location = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok());
-    let url = location.and_then(|location| origin::resolve(&answer.url, location));
+    let location = answer.headers.get(LOCATION).and_then(|value| location::of(value.as_bytes()));
+    let url = location.and_then(|location| origin::resolve(&answer.url, &location));
     let target = url.and_then(|url| Origin::of(&url).map(|target| (url, target)));
     let Some((url, target)) = target else {
         return Err(Failure::foreign(format!("{origin} redirects to something that is no address")));
@@ -167,21 +197,42 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
+/// Whether an answer has content, as clients see it: they take any success that is no part and has a body.
+fn is_whole(status: StatusCode) -> bool {
+    (200..=203).contains(&status.as_u16())
+}
+
 /// Whether a new address may help: any refusal but of the range itself or of the pace.
 fn is_refused_address(status: StatusCode) -> bool {
     status.is_client_error() && status != StatusCode::RANGE_NOT_SATISFIABLE && status != StatusCode::TOO_MANY_REQUESTS
 }
 
-/// A success that is no content: a page for people, or bytes that something has encoded on the way.
+/// Refusals that a HEAD alone may have met.
+fn is_refusal(kind: &ErrorKind) -> bool {
+    match kind {
+        ErrorKind::RepositoryRefused { .. } | ErrorKind::Foreign => true,
+        // No secret is sent to be refused once more.
+        ErrorKind::CredentialRefused { identity, .. } => identity == "anonymous",
+        _ => false,
+    }
+}
+
+/// A success that is no content: a page for people, or bytes that something has encoded on the way. What has a digest or a shape of its
+/// own is judged by that, whatever it is labelled as.
 fn as_content(op: Op, answer: Answer) -> Result<Answer, Failure> {
-    let origin = &answer.origin;
-    if classify::is_page(&answer.headers) {
-        return Err(Failure::foreign(format!("{origin} answered with a web page; {}", classify::LOOK)));
+    let labelled = matches!(op, Op::ManifestGet | Op::Tags | Op::Catalogue | Op::Referrers) || op.is_bulk();
+    if !labelled && classify::is_page(&answer.headers) {
+        return Err(page(&answer));
     }
     // Of a blob's bytes the digest decides: some storage hands out a label of the upload here.
-    let encoding = answer.header(http::header::CONTENT_ENCODING).unwrap_or("identity");
-    if !encoding.eq_ignore_ascii_case("identity") && !op.is_bulk() {
+    let encoding = answer.header(http::header::CONTENT_ENCODING).unwrap_or_default().trim().to_ascii_lowercase();
+    if encoding.split(',').any(|word| ENCODINGS.contains(&word.trim())) && !op.is_bulk() {
+        let origin = &answer.origin;
         return Err(Failure::foreign(format!("{origin} answered with content encoded as {encoding}, unasked")));
     }
     Ok(answer)
+}
+
+fn page(answer: &Answer) -> Failure {
+    Failure::foreign(format!("{} answered with a web page; {}", answer.origin, classify::LOOK))
 }

@@ -1,3 +1,4 @@
+use crate::upstream::transport::location;
 use crate::upstream::transport::origin::{self, Origin};
 use http::header::LINK;
 use http::{HeaderMap, Uri};
@@ -9,18 +10,20 @@ pub(in crate::upstream) enum Next {
     None,
     /// Path and query on the same host.
     Page(String),
-    /// It leads elsewhere, or nowhere.
-    Astray,
+    /// It leads elsewhere, or nowhere; its query, if it has one.
+    Astray(Option<String>),
 }
 
 /// The `rel="next"` of the answer to `base` (RFC 8288), which registries write relative or with a host of their own; behind a
 /// proxy that ends TLS, with the wrong scheme and port.
 pub(in crate::upstream) fn next(headers: &HeaderMap, base: &Uri) -> Next {
-    let lines = headers.get_all(LINK).iter().filter_map(|line| line.to_str().ok());
-    let Some(target) = lines.flat_map(links).find(|(_, is_next)| *is_next).map(|(target, _)| target) else {
-        return Next::None;
-    };
-    let url = origin::resolve(base, target);
+    let lines = headers.get_all(LINK).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
+    let target = lines.into_iter().find_map(|line| {
+        let next = links(&line).into_iter().find(|(_, is_next)| *is_next);
+        next.map(|(target, _)| location::of(target.as_bytes()).unwrap_or_default())
+    });
+    let Some(target) = target else { return Next::None };
+    let url = origin::resolve(base, &target);
     let same = |url: &Uri| Some(Origin::of(url)?.host == Origin::of(base)?.host);
     match url {
         Some(url) if same(&url) == Some(true) => {
@@ -28,7 +31,7 @@ pub(in crate::upstream) fn next(headers: &HeaderMap, base: &Uri) -> Next {
             let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
             Next::Page(format!("{}{query}", url.path()))
         }
-        _ => Next::Astray,
+        _ => Next::Astray(target.split('#').next().and_then(|target| Some(target.split_once('?')?.1.to_owned()))),
     }
 }
 
@@ -77,7 +80,8 @@ mod tests {
         assert_eq!(read("</1>; rel=\"first\", </2>; rel=\"next last\""), page("/2"));
         assert_eq!(read("<https://myacr.azurecr.io?last=v1>; rel=\"next\""), page("/?last=v1"));
         assert_eq!(read("</1>; rel=\"last\""), Next::None);
-        assert_eq!(read("<https://evil.io/v2/a/tags/list>; rel=\"next\""), Next::Astray);
-        assert_eq!(read("<ht tp://>; rel=\"next\""), Next::Astray);
+        assert_eq!(read("<https://evil.io/v2/a/tags/list>; rel=\"next\""), Next::Astray(None));
+        assert_eq!(read("<https://evil.io/x?last=a b#c>; rel=\"next\""), Next::Astray(Some("last=a%20b".into())));
+        assert_eq!(read("<ht\"tp://>; rel=\"next\""), page("/v2/a/tags/ht%22tp://"));
     }
 }

@@ -1,14 +1,17 @@
+use super::classify;
 use super::fetch::Ask;
 use super::link::{self, Next};
 use super::wire::Answer;
-use crate::oci::{Digest, MediaType, Name};
+use crate::oci::{Code, Digest, MediaType, Name, Reference};
 use crate::upstream::auth::scope::Scope;
 use crate::upstream::error::{ErrorKind, Failure};
 use crate::upstream::limits::op::Op;
-use crate::upstream::registry::media_type_of;
+use crate::upstream::registry::{MANIFESTS, Upstream, media_type_of};
 use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method, Uri};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// Bytes of one page: ten times what ACR's largest page of the longest names has.
 const MAX_PAGE: usize = 8 << 20;
@@ -61,6 +64,10 @@ pub struct FetchedList {
     pub media_type: Option<MediaType>,
     /// Path and query of the next page on the same registry.
     pub next: Option<String>,
+    /// The same at this list's own path, where the registry names another one: some leave a part out, or write one of their inside.
+    pub own_next: Option<String>,
+    /// Whether there is a next page of which nobody knows where it is.
+    pub lost: bool,
     /// Filters that the registry says it has applied.
     pub filters_applied: Option<String>,
 }
@@ -71,6 +78,14 @@ impl ListRequest {
         match self {
             Self::Catalogue { .. } => None,
             Self::Tags { repository, .. } | Self::Referrers { repository, .. } => Some(repository),
+        }
+    }
+
+    /// Whose referrers are asked for.
+    pub(in crate::upstream) fn referrers_of(&self) -> Option<(Name, Digest)> {
+        match self {
+            Self::Referrers { repository, digest, .. } => Some((repository.clone(), *digest)),
+            _ => None,
         }
     }
 
@@ -109,21 +124,100 @@ impl ListRequest {
     }
 }
 
-/// Reads one page.
-pub(in crate::upstream) async fn page(answer: Answer) -> Result<FetchedList, Failure> {
-    let next = match link::next(&answer.headers, &answer.url) {
-        Next::None => None,
-        Next::Page(next) if next.starts_with("/v2/") => Some(next),
-        Next::Page(next) => return Err(astray(&next)),
-        Next::Astray => return Err(astray("another host")),
+/// Reads one page of the list that `asked` is.
+pub(in crate::upstream) async fn page(asked: &Ask, answer: Answer) -> Result<FetchedList, Failure> {
+    let (path, query) = (asked.url.path(), asked.url.query().unwrap_or_default());
+    let at_own = |query: &str| Some(format!("{path}?{query}"));
+    let (next, own_next, lost) = match link::next(&answer.headers, &answer.url) {
+        Next::None => (None, None, false),
+        Next::Page(next) if next.starts_with("/v2/") => {
+            let (at, query) = next.split_once('?').unwrap_or((&next, ""));
+            let own = if at == path || query.is_empty() { None } else { at_own(query) };
+            (Some(next), own, false)
+        }
+        Next::Page(next) => (next.split_once('?').and_then(|(_, query)| at_own(query)), None, true),
+        Next::Astray(query) => (query.and_then(|query| at_own(&query)), None, true),
     };
+    // A page that names itself as the next one names none.
+    let next = next.filter(|next| *next != format!("{path}?{query}") && next != path);
+    let lost = next.is_none() && (lost || link::next(&answer.headers, &answer.url) != Next::None);
     let filters_applied = answer.header("oci-filters-applied").map(str::to_owned);
-    let media_type = media_type_of(&answer);
+    let (media_type, origin) = (media_type_of(&answer), answer.origin.to_string());
+    let page = classify::is_page(&answer.headers);
     let content = answer.collect(MAX_PAGE).await?;
-    Ok(FetchedList { content, media_type, next, filters_applied })
+    if page && serde_json::from_slice::<IgnoredAny>(&content).is_err() {
+        return Err(Failure::foreign(format!("{origin} answered with a web page; {}", classify::LOOK)));
+    }
+    if asked.op == Op::Referrers && !is_index(media_type.as_ref(), &content) {
+        return Err(Failure::foreign(format!("{origin} answered with something that is no list of referrers")));
+    }
+    Ok(FetchedList { content, media_type, next, own_next, lost, filters_applied })
 }
 
-/// A list whose next page cannot be had is no list: an end would be a lie.
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<IgnoredAny>,
+}
+
+/// Whether an answer is a list of referrers: by its type, as clients judge it, or by what it lists.
+fn is_index(media_type: Option<&MediaType>, content: &[u8]) -> bool {
+    media_type.is_some_and(|it| it.as_str() == MediaType::OCI_INDEX)
+        || serde_json::from_slice::<Index>(content).is_ok_and(|index| !index.manifests.is_empty())
+}
+
+/// Whether a failure to list referrers means that the registry has no such list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::upstream) enum Lacks {
+    /// It means something else, or has been understood already.
+    No,
+    /// The registry refuses the question.
+    Said,
+    /// Something refuses it, or answers another one.
+    Perhaps,
+}
+
+pub(in crate::upstream) fn lacks_referrers(failure: &Failure) -> Lacks {
+    match &failure.kind {
+        _ if failure.withheld.is_some() => Lacks::No,
+        ErrorKind::Rejected { .. } => Lacks::Said,
+        ErrorKind::Foreign | ErrorKind::RepositoryRefused { .. } | ErrorKind::ServerError(501) => Lacks::Perhaps,
+        ErrorKind::CredentialRefused { identity, .. } if identity == "anonymous" => Lacks::Perhaps,
+        _ => Lacks::No,
+    }
+}
+
+impl Upstream {
+    /// What a failure to list referrers means: that the registry has no such list where it refuses the question and speaks otherwise. A
+    /// refusal that is not in the protocol's words may be a portal's: then the manifest itself is asked for.
+    pub(in crate::upstream) async fn without_referrers(
+        &self,
+        failure: Failure,
+        repository: &Name,
+        digest: &Digest,
+    ) -> Failure {
+        let speaks = match lacks_referrers(&failure) {
+            Lacks::No => return failure,
+            Lacks::Said => true,
+            Lacks::Perhaps => {
+                let subject = Reference::Digest(*digest);
+                match self.manifest(Op::ManifestHead, Method::HEAD, repository, &subject, MANIFESTS) {
+                    Ok(ask) => self.session().speaks(&ask).await,
+                    Err(_) => false,
+                }
+            }
+        };
+        if speaks { no_referrers(&failure) } else { failure }
+    }
+}
+
+/// What clients act upon: they look for the list under a tag then.
+pub(in crate::upstream) fn no_referrers(failure: &Failure) -> Failure {
+    let message = "the registry has no list of referrers".to_owned();
+    let kind = ErrorKind::NotFound { code: Code::Unsupported.as_str().to_owned(), message };
+    Failure::new(kind, format!("the registry has no list of referrers: {}", failure.reason))
+}
+
+/// A next page that is none of this API.
 fn astray(next: &str) -> Failure {
     let reason =
         format!("the next page of the list is said to be at {next}, which is not the registry API of this upstream");

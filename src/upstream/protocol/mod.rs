@@ -1,6 +1,7 @@
 //! The registry protocol: one request per operation, and what an answer means.
 
 pub(in crate::upstream) mod classify;
+pub(in crate::upstream) mod document;
 pub(in crate::upstream) mod fetch;
 pub(in crate::upstream) mod link;
 pub(in crate::upstream) mod list;

@@ -36,6 +36,8 @@ pub(in crate::upstream) struct Answer {
     pub(in crate::upstream) origin: Origin,
     /// For a 429: when the next request of its kind may be sent.
     pub(in crate::upstream) retry_after: Option<Duration>,
+    /// Whether the upstream itself has shown, here or where it led on from, that it is a registry.
+    pub(in crate::upstream) spoken: bool,
 }
 
 impl Answer {
@@ -198,7 +200,8 @@ impl Wire {
         let (parts, incoming) = head.response.into_parts();
         let received = self.metrics.upstream_received_bytes.with_label_values(&[upstream]);
         let body = Body::new(incoming, head.lease, self.stall, received, origin.to_string());
-        Answer { status: parts.status, headers: parts.headers, body, url: outgoing.url, origin, retry_after }
+        let spoken = classify::is_speaker(&parts.headers);
+        Answer { status: parts.status, headers: parts.headers, body, url: outgoing.url, origin, retry_after, spoken }
     }
 
     /// How long an upstream may give, or take, nothing of a body.

@@ -142,7 +142,7 @@ impl Upstream {
             let next = match link::next(&answer.headers, &answer.url) {
                 Next::None => None,
                 Next::Page(next) => Some(next.split_once('?').map_or(String::new(), |(_, query)| query.to_owned())),
-                Next::Astray => {
+                Next::Astray(_) => {
                     let reason = "the next page of the list is said to be on another host";
                     return Err(Failure::new(ErrorKind::Foreign, reason));
                 }

@@ -64,6 +64,25 @@ async fn each_way_in_which_a_certificate_is_wrong_is_an_outage_with_its_remedy()
     }
 }
 
+/// As `openssl req -x509` makes it: a certificate that is its own authority.
+#[tokio::test]
+async fn a_certificate_that_is_given_itself_is_trusted_for_its_names_and_its_time() {
+    fn own_authority(parameters: &mut rcgen::CertificateParams) {
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = presented(folder.path(), &["127.0.0.1"], own_authority).await;
+    assert_ne!(trusted.kind(), &ErrorKind::Tls, "the handshake succeeds, and the server hangs up then: {trusted}");
+    let renamed = presented(folder.path(), &["elsewhere.invalid"], own_authority).await;
+    assert_eq!(renamed.kind(), &ErrorKind::Tls, "{renamed}");
+    let expired = presented(folder.path(), &["127.0.0.1"], |parameters| {
+        own_authority(parameters);
+        (parameters.not_before, parameters.not_after) =
+            (rcgen::date_time_ymd(2019, 1, 1), rcgen::date_time_ymd(2020, 1, 1));
+    });
+    assert_eq!(expired.await.kind(), &ErrorKind::Tls);
+}
+
 #[tokio::test]
 async fn what_answers_a_handshake_without_tls_is_told_apart_from_one_that_hangs_up() {
     for (bytes, words) in [

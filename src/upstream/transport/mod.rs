@@ -5,6 +5,7 @@ mod complaint;
 pub(in crate::upstream) mod connect;
 pub(in crate::upstream) mod inside;
 pub(in crate::upstream) mod listening;
+pub(in crate::upstream) mod location;
 pub(in crate::upstream) mod origin;
 pub(in crate::upstream) mod payload;
 pub(in crate::upstream) mod pool;

@@ -1,3 +1,4 @@
+use super::location;
 use http::Uri;
 use std::fmt;
 
@@ -84,15 +85,20 @@ impl fmt::Debug for Origin {
 /// what storage has signed.
 pub(in crate::upstream) fn resolve(base: &Uri, location: &str) -> Option<Uri> {
     let location = location.split('#').next().unwrap_or_default();
+    if location.is_empty() {
+        return Some(base.clone());
+    }
     let scheme = base.scheme_str()?;
     let authority = base.authority()?;
     let is_scheme =
         |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
-    if location.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme)) {
-        return location.parse().ok();
+    if let Some((scheme, rest)) = location.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {
+        let start = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(start);
+        return format!("{scheme}://{authority}{}", location::without_dots(path)).parse().ok();
     }
     let path = if location.starts_with("//") {
-        return format!("{scheme}:{location}").parse().ok();
+        return resolve(base, &format!("{scheme}:{location}"));
     } else if location.starts_with('/') {
         location.to_owned()
     } else if location.starts_with('?') {
@@ -101,7 +107,7 @@ pub(in crate::upstream) fn resolve(base: &Uri, location: &str) -> Option<Uri> {
         let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
         format!("{folder}/{location}")
     };
-    format!("{scheme}://{authority}{path}").parse().ok()
+    format!("{scheme}://{authority}{}", location::without_dots(&path)).parse().ok()
 }
 
 #[cfg(test)]
@@ -159,6 +165,8 @@ mod tests {
             ("?n=2", "https://r.io/v2/a/blobs/sha256:ab?n=2"),
             ("/x?next=https://y/", "https://r.io/x?next=https://y/"),
             ("https://h.net?t=1", "https://h.net/?t=1"),
+            ("../../x/./y", "https://r.io/v2/x/y"),
+            ("https://h.net/a/../b?../c", "https://h.net/b?../c"),
         ] {
             assert_eq!(resolve(&base, location).unwrap().to_string(), want);
         }

@@ -39,6 +39,8 @@ async fn larder_at(url: &str) -> Larder {
 type Wanted = Result<(), (u16, &'static str)>;
 
 async fn manifest_case(name: &str, bytes: Vec<u8>, wanted: Wanted) {
+    // A HEAD is answered with upstream's own, where that names a digest: nobody has seen the body.
+    let named = bytes.starts_with(b"HTTP/1.1 200") && String::from_utf8_lossy(&bytes).contains("Docker-Content-Digest");
     let upstream = Scripted::start(move |_| bytes.clone()).await;
     let larder = larder_at(&upstream.url()).await;
     for method in ["GET", "HEAD"] {
@@ -51,6 +53,7 @@ async fn manifest_case(name: &str, bytes: Vec<u8>, wanted: Wanted) {
                 assert!(method == "HEAD" || got.body == DOCUMENT, "{name}: {got:?}");
                 assert_eq!(got.header("docker-content-digest"), Some(&*sha256(DOCUMENT.as_bytes())), "{name}");
             }
+            Err(_) if method == "HEAD" && named => assert_eq!(got.status, 200, "{name}: HEAD"),
             Err((status, _)) if method == "HEAD" => assert_eq!(got.status, status, "{name}: HEAD"),
             Err((status, words)) => {
                 let (said, _, message) = got.error();
@@ -146,7 +149,7 @@ async fn an_answer_that_was_not_asked_for_is_refused() {
     let cases: Vec<(&str, Vec<u8>, (u16, &str))> = vec![
         ("204", format!("HTTP/1.1 204 No Content\r\n{API}\r\n").into_bytes(), (502, "204")),
         ("206", with("206 Partial Content", "Content-Range: bytes 0-30/31\r\n"), (502, "206")),
-        ("201", with("201 Created", ""), (502, "201")),
+        ("205", with("205 Reset Content", ""), (502, "")),
         ("304", format!("HTTP/1.1 304 Not Modified\r\n{API}\r\n").into_bytes(), (502, "304")),
         ("300", with("300 Multiple Choices", ""), (502, "300")),
         ("999", with("999 Odd", ""), (502, "")),
@@ -231,9 +234,10 @@ async fn a_list_that_leads_in_a_circle_ends() {
     })
     .await;
     let larder = larder_at(&upstream.url()).await;
-    let (status, _, message) = larder.get("/v2/a/b/tags/list").await.error();
-    assert_eq!(status, 502, "{message}");
-    assert!(message.contains("circle"), "{message}");
+    // It is never whole: each client gets the pages that it asks for, as it would without larder.
+    let first = larder.get("/v2/a/b/tags/list").await;
+    assert_eq!((first.status.as_u16(), first.json()["tags"].clone()), (200, serde_json::json!(["a"])));
+    assert!(first.header("link").unwrap().contains("last=b"), "{first:?}");
     assert!(upstream.asked().len() < 10, "{} pages were asked for", upstream.asked().len());
 }
 

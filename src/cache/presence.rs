@@ -1,0 +1,225 @@
+//! Answers to HEAD of a manifest. What is stored answers as it does to GET; of what is not, upstream's own HEAD is enough: registries count
+//! GETs against a quota, and whoever only watches tags sends none.
+
+use super::answer::{ManifestAnswer, Provenance};
+use super::error::CacheError;
+use super::freshness::{Age, Freshness, TagState};
+use super::generations::Generation;
+use super::manifest::ManifestRequest;
+use super::negative::Object;
+use super::{Cache, Inner, heard};
+use crate::oci::{Digest, MediaType, Reference, Repository, Tag};
+use crate::telemetry::CacheStatus;
+use crate::upstream::ManifestHead;
+use quick_cache::sync;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// The type of what comes without one.
+const OCTETS: &str = "application/octet-stream";
+
+/// What the head of an answer says of a manifest.
+#[derive(Clone, Debug)]
+pub struct ManifestPresence {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its type.
+    pub media_type: MediaType,
+    /// Its size in bytes.
+    pub length: u64,
+    /// Why the answer came from where it came.
+    pub provenance: Provenance,
+}
+
+impl From<ManifestAnswer> for ManifestPresence {
+    fn from(ManifestAnswer { manifest, provenance }: ManifestAnswer) -> Self {
+        let (digest, media_type) = (manifest.digest, manifest.media_type.clone());
+        Self { digest, media_type, length: manifest.content.len() as u64, provenance }
+    }
+}
+
+/// What upstream has said to HEADs of manifests that are not stored.
+///
+/// Most clients then fetch the manifest by its digest, and the tag is kept with it. Who only watches the tag is answered from here for
+/// as long as a stored one would be good.
+#[derive(Debug)]
+pub(super) struct Named {
+    tags: sync::Cache<(Repository, Tag), Said>,
+    by_digest: sync::Cache<(Repository, Digest), (Tag, SystemTime, Generation)>,
+}
+
+#[derive(Clone, Debug)]
+struct Said {
+    presence: ManifestPresence,
+    age: Age,
+    begun: Generation,
+}
+
+impl Named {
+    /// Remembers at most `entries` tags at once.
+    pub(super) fn new(entries: usize) -> Self {
+        Self { tags: sync::Cache::new(entries), by_digest: sync::Cache::new(entries) }
+    }
+
+    fn note(&self, repository: &Repository, tag: &Tag, presence: &ManifestPresence, begun: Generation) {
+        let said = Said { presence: presence.clone(), age: Age::new(), begun };
+        self.tags.insert((repository.clone(), tag.clone()), said);
+        self.by_digest.insert((repository.clone(), presence.digest), (tag.clone(), SystemTime::now(), begun));
+    }
+
+    /// What a tag names, if upstream has said so lately and there was no write since.
+    fn recall(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        rules: &Freshness,
+        now: Generation,
+    ) -> Option<ManifestPresence> {
+        if self.tags.is_empty() {
+            return None;
+        }
+        let Said { mut presence, age, begun } = self.tags.get(&(repository.clone(), tag.clone()))?;
+        let state = TagState { digest: presence.digest, age };
+        if begun != now || !rules.is_fresh(tag, &state) {
+            return None;
+        }
+        presence.provenance = Provenance::new(CacheStatus::Hit).with_ttl(rules.left(tag, &age));
+        Some(presence)
+    }
+
+    /// The tag of a manifest that has come, and when upstream named it, unless there was a write since.
+    pub(super) fn take(&self, repository: &Repository, digest: Digest, now: Generation) -> Option<(Tag, SystemTime)> {
+        if self.by_digest.is_empty() {
+            return None;
+        }
+        let (_, (tag, seen, begun)) = self.by_digest.remove(&(repository.clone(), digest))?;
+        (begun == now).then_some((tag, seen))
+    }
+}
+
+impl Cache {
+    /// What the head of the answer to GET would say.
+    pub async fn manifest_head(&self, request: ManifestRequest<'_>) -> Result<ManifestPresence, CacheError> {
+        let ManifestRequest { repository, reference, accept, revalidate } = request;
+        let outlook = self.0.outlook(repository)?;
+        let generation = self.0.generations.current(repository);
+        let absent = !revalidate && self.0.negatives.recall(repository, Object::Manifest(reference.clone())).is_some();
+        // Of a repository that is withheld upstream is asked in any case; its own answer is one that may go out.
+        let withheld = outlook.is_withdrawn(repository);
+        if absent || outlook.sealed || !withheld && self.0.is_stored(repository, reference).await {
+            return Ok(self.manifest(request).await?.into());
+        }
+        if let Reference::Tag(tag) = reference
+            && !revalidate
+            && !withheld
+            && let Some(known) = self.0.named.recall(repository, tag, outlook.freshness.of(repository), generation)
+            && accept.allows(&known.media_type)
+        {
+            return Ok(known);
+        }
+        let inner = Arc::clone(&self.0);
+        let key = (repository.clone(), reference.clone(), generation);
+        let (of, what, begun) = key.clone();
+        let work = || async move { inner.ask_presence(&of, &what, begun).await };
+        let seat = self.0.presence_flights.board(key, &self.0.tasks, work);
+        let first = seat.first;
+        let mut presence = seat.result().await.ok_or(CacheError::Aborted)??;
+        if presence.media_type.is_specific() && !accept.allows(&presence.media_type) {
+            return Ok(self.manifest(request).await?.into());
+        }
+        if !first {
+            presence.provenance.status = CacheStatus::Coalesced;
+        }
+        Ok(presence)
+    }
+}
+
+impl Inner {
+    async fn is_stored(&self, repository: &Repository, reference: &Reference) -> bool {
+        let digest = match reference {
+            Reference::Digest(digest) => Some(*digest),
+            Reference::Tag(tag) => self.tag_state(repository, tag).await.map(|state| state.digest),
+        };
+        match digest {
+            Some(digest) => self.stored_manifest(repository, &digest).await.is_some(),
+            None => false,
+        }
+    }
+
+    /// Upstream's own answer to a HEAD; the whole manifest only where that says too little.
+    async fn ask_presence(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        begun: Generation,
+    ) -> Result<ManifestPresence, CacheError> {
+        let outlook = self.outlook(repository)?;
+        let head = outlook.ask(Some(repository), outlook.upstream.head_manifest(&repository.name, reference)).await;
+        let head = match head {
+            Ok(head) => head,
+            Err(error) => {
+                self.note_absence(repository, Object::Manifest(reference.clone()), &error, begun).await;
+                return Err(error.into());
+            }
+        };
+        let fetched = match head {
+            ManifestHead { document: Some(document), .. } => {
+                self.take_in(repository, reference, document, begun).await?
+            }
+            ManifestHead { digest: Some(digest), media_type, length: Some(length), .. }
+                if is_of(reference, &digest) =>
+            {
+                let Some(media_type) = media_type.or_else(|| OCTETS.parse().ok()) else {
+                    return Err(CacheError::Aborted);
+                };
+                let said = ManifestPresence { digest, media_type, length, provenance: of_head() };
+                // A type of no use is the document's business; that may not be had, and then the registry's word stands.
+                let fetched = if said.media_type.is_specific() {
+                    None
+                } else {
+                    Some(self.fetch(repository, reference, begun).await)
+                };
+                match fetched {
+                    Some(Ok(fetched)) => fetched,
+                    Some(Err(_)) => return Ok(said),
+                    None => {
+                        if let Reference::Tag(tag) = reference {
+                            self.note_named(repository, tag, &said, begun).await;
+                        }
+                        return Ok(said);
+                    }
+                }
+            }
+            _ => self.fetch(repository, reference, begun).await?,
+        };
+        Ok(fetched.into())
+    }
+
+    /// A tag names a manifest: that is kept with the manifest, which may be here already.
+    async fn note_named(&self, repository: &Repository, tag: &Tag, said: &ManifestPresence, begun: Generation) {
+        let Some(_keeping) = self.generations.keep(repository, begun).await else { return };
+        self.negatives.forget(repository, Object::Manifest(Reference::Tag(tag.clone())));
+        if self.memory.get(repository, &said.digest).is_some() || self.is_linked(repository, &said.digest).await {
+            self.keep_tag(repository, tag, said.digest, SystemTime::now()).await;
+        } else {
+            self.named.note(repository, tag, said, begun);
+        }
+    }
+
+    async fn is_linked(&self, repository: &Repository, digest: &Digest) -> bool {
+        heard("read the link of", digest, self.store.manifest_type(repository, digest).await).flatten().is_some()
+    }
+}
+
+/// Upstream's own answer to a HEAD, of which nothing is stored.
+fn of_head() -> Provenance {
+    Provenance { stored: false, ..Provenance::new(CacheStatus::Miss) }
+}
+
+/// Whether an answer that names `digest` is one to `reference`.
+fn is_of(reference: &Reference, digest: &Digest) -> bool {
+    match reference {
+        Reference::Digest(asked) => asked == digest,
+        Reference::Tag(_) => true,
+    }
+}

@@ -1,0 +1,62 @@
+//! Content as it comes, whatever it is labelled as: storage and registries give manifests and blobs types of no use.
+//!
+//! A document is a manifest by its digest or by how it is built; a blob by its digest alone, which whoever keeps or sends it checks.
+
+use super::classify;
+use super::wire::Answer;
+use crate::oci::{self, Digest, MediaType, Reference, Shape};
+use crate::upstream::error::Failure;
+use crate::upstream::parse;
+use crate::upstream::registry::{FetchedManifest, digest_of, media_type_of};
+use http::StatusCode;
+use http::header::CONTENT_LENGTH;
+
+/// Reads a manifest that `reference` was asked for.
+pub(in crate::upstream) async fn manifest(answer: Answer, reference: &Reference) -> Result<FetchedManifest, Failure> {
+    let (said, digest, origin) = (media_type_of(&answer), digest_of(&answer), answer.origin.to_string());
+    let page = classify::is_page(&answer.headers);
+    let content = answer.collect(oci::MAX_MANIFEST).await?;
+    let shape = parse::read(&content, Shape::of).await.unwrap_or_default();
+    // Without a digest there is nothing else to tell a manifest from what a filter or a cut left of it.
+    if !shape.is_manifest() && !is_vouched_for(&content, reference, digest.as_ref(), page) {
+        return Err(no_manifest(&origin, page));
+    }
+    let own = || shape.media_type().filter(MediaType::is_specific);
+    let Some(media_type) = said.clone().filter(MediaType::is_specific).or_else(own).or(said) else {
+        return Err(Failure::foreign(format!("{origin} sent a manifest without saying its type")));
+    };
+    Ok(FetchedManifest { content, media_type, digest })
+}
+
+/// Whether a digest says that this is what was asked for. One that the registry names and that is not the content's is for the cache
+/// to refuse, in better words.
+fn is_vouched_for(content: &[u8], reference: &Reference, named: Option<&Digest>, page: bool) -> bool {
+    match reference {
+        Reference::Digest(digest) => digest.matches(content) || named.is_some() && !page,
+        Reference::Tag(_) => named.is_some_and(|named| !page || named.matches(content)),
+    }
+}
+
+fn no_manifest(origin: &str, page: bool) -> Failure {
+    Failure::foreign(if page {
+        format!("{origin} answered with a web page; {}", classify::LOOK)
+    } else {
+        format!("{origin} answered 200 with something that is no manifest")
+    })
+}
+
+/// Whether the bytes of a blob are said to be a page, by somebody who has not shown to be a registry: the failure to report if they
+/// are not the blob's. A page that could only be told from the blob when readers have had much of it is refused at once.
+pub(in crate::upstream) fn doubtful_page(
+    answer: &Answer,
+    in_part: bool,
+    others: bool,
+) -> Result<Option<Failure>, Failure> {
+    if !classify::is_page(&answer.headers) || answer.spoken || digest_of(answer).is_some() {
+        return Ok(None);
+    }
+    let page = Failure::foreign(format!("{} answered with a web page; {}", answer.origin, classify::LOOK));
+    let whole = answer.status == StatusCode::OK && answer.headers.contains_key(CONTENT_LENGTH) && !in_part;
+    let part = answer.status == StatusCode::PARTIAL_CONTENT;
+    if (whole || part) && !others { Ok(Some(page)) } else { Err(page) }
+}
