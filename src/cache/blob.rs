@@ -8,13 +8,15 @@ use super::generations::Generation;
 use super::negative::Object;
 use super::outlook::Outlook;
 use super::parts::{OWN_REQUESTS, Parts};
-use super::sources::Source;
+use super::sources::{Source, Sources};
 use super::transfer::Transfer;
+use super::vouch::Standing;
 use super::want::{Want, Wanted, begins_sound, from_file, resolve};
 use super::{Cache, Inner, heard};
 use crate::oci::{ByteRange, Code, Digest, Reference, Repository};
+use crate::store::Member;
 use crate::telemetry::CacheStatus;
-use crate::upstream::UpstreamError;
+use crate::upstream::{BlobHead, UpstreamError};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -32,8 +34,8 @@ struct Asked<'a> {
     digest: &'a Digest,
     want: Want<'a>,
     outlook: &'a Arc<Outlook>,
-    /// Whether a link of the repository vouches for the blob.
-    member: bool,
+    /// Why the repository has the blob, as far as is known here.
+    member: Option<Member>,
     /// When that was found out.
     generation: Generation,
 }
@@ -53,9 +55,11 @@ impl Cache {
         let mut tries = 0;
         loop {
             let generation = self.0.generations.current(repository);
-            let member = self.0.may_answer(repository, digest, generation).await;
+            let member = self.0.member(repository, digest, generation).await;
             let asked = Asked { repository, digest, want, outlook, member, generation };
-            if !member && let Some(absence) = self.0.negatives.recall(repository, Object::Blob(*digest)) {
+            if member.is_none()
+                && let Some(absence) = self.0.negatives.recall(repository, Object::Blob(*digest))
+            {
                 return Err(absence.into());
             }
             if let Some(answer) = self.stored(&asked).await? {
@@ -85,13 +89,13 @@ impl Cache {
             let landing = self.0.uploads.landings.get(asked.digest)?;
             Some((landing.file, landing.length))
         });
-        // Whether another repository may have it is for upstream to say.
-        let Some((file, length)) = blob.filter(|_| asked.member || !asked.outlook.sealed) else { return Ok(None) };
-        let status = if asked.member {
-            CacheStatus::Hit
-        } else {
-            self.decide(asked).await?;
-            CacheStatus::Revalidated
+        let Some((file, length)) = blob else { return Ok(None) };
+        let status = match self.0.standing(asked.repository, asked.digest, asked.member).await {
+            Standing::Vouched => CacheStatus::Hit,
+            Standing::Doubtful if !asked.outlook.sealed && self.decide(asked, Some(length)).await? => {
+                CacheStatus::Revalidated
+            }
+            Standing::Doubtful | Standing::Foreign => return Ok(None),
         };
         let answer = from_file(asked.digest, &file, length, asked.want, Provenance::new(status))?;
         // Damage that is found now costs this reader nothing: the answer comes from upstream instead.
@@ -107,15 +111,24 @@ impl Cache {
         Ok(sound.then_some(answer))
     }
 
-    /// Whether the repository has the blob: upstream's word, for bytes that came through another repository.
-    async fn decide(&self, asked: &Asked<'_>) -> Result<Option<u64>, CacheError> {
-        let length = self.upstream_head(asked).await?;
-        self.0.link_blob(asked.repository, asked.digest, asked.generation).await;
-        Ok(length)
+    /// Whether the repository has these bytes, which came through another one, by upstream's word. A word that nobody can rely on is
+    /// none: then the bytes have to come from there.
+    async fn decide(&self, asked: &Asked<'_>, length: Option<u64>) -> Result<bool, CacheError> {
+        let head = self.upstream_head(asked).await?;
+        let vouched = head.speaks && length.is_none_or(|length| head.vouches_for(length));
+        if vouched {
+            self.0.link_blob(asked.repository, asked.digest, asked.generation).await;
+        } else {
+            tracing::debug!(
+                blob.digest = %asked.digest, repo.name = %asked.repository, ?head,
+                "upstream does not say as a registry does that it has these bytes: they are asked for"
+            );
+        }
+        Ok(vouched)
     }
 
     /// One HEAD under way per blob and repository.
-    async fn upstream_head(&self, asked: &Asked<'_>) -> Result<Option<u64>, CacheError> {
+    async fn upstream_head(&self, asked: &Asked<'_>) -> Result<BlobHead, CacheError> {
         let key = (asked.repository.clone(), *asked.digest, asked.generation);
         let (inner, outlook) = (Arc::clone(&self.0), Arc::clone(asked.outlook));
         let (repository, digest, begun) = key.clone();
@@ -131,11 +144,12 @@ impl Cache {
     }
 
     async fn head(&self, asked: &Asked<'_>) -> Result<BlobAnswer, CacheError> {
-        let opened =
-            self.0.fills.running(asked.digest).and_then(|fill| fill.progress.now(|progress| progress.opened.clone()));
+        let fill = self.0.fills.running(&asked.repository.registry, asked.digest);
+        let fill = fill.filter(|fill| self.0.may_follow(asked, fill));
+        let opened = fill.and_then(|fill| fill.progress.now(|progress| progress.opened.clone()));
         let (length, status) = match opened {
-            Some(opened) if asked.member => (Some(opened.length), CacheStatus::Coalesced),
-            _ => (self.upstream_head(asked).await?, CacheStatus::Miss),
+            Some(opened) => (Some(opened.length), CacheStatus::Coalesced),
+            None => (self.upstream_head(asked).await?.length, CacheStatus::Miss),
         };
         let mut provenance = Provenance::new(status);
         provenance.stored = status == CacheStatus::Coalesced;
@@ -143,24 +157,31 @@ impl Cache {
         Ok(BlobAnswer { length: length.unwrap_or_default(), range: None, content, provenance })
     }
 
-    /// By way of the one fill of this digest.
+    /// By way of the one fill of this digest from the registry.
     async fn filled(&self, asked: &Asked<'_>) -> Result<BlobAnswer, CacheError> {
-        let (outlook, member) = (asked.outlook, asked.member);
         let generation = asked.generation;
-        let source =
-            || Source { outlook: Arc::clone(outlook), repository: asked.repository.clone(), member, generation };
-        let (fill, first) = self.0.fills.join(&self.0, asked.digest, source)?;
-        if asked.member && !first {
+        let source = || Source {
+            outlook: Arc::clone(asked.outlook),
+            repository: asked.repository.clone(),
+            member: asked.member == Some(Member::Own),
+            generation,
+        };
+        let (fill, first) = self.0.fills.join(&self.0, asked.digest, source())?;
+        if asked.member == Some(Member::Own) && !first {
             fill.sources.add(source());
         }
         let (opened, end) = fill.opened().await;
         // The upstream's answer to the fill is its answer to this repository, if it was asked for it.
-        if !asked.member && !fill.sources.is_proven(asked.repository, generation) {
+        if !self.0.may_follow(asked, &fill) {
             if let Some(refusal) = fill.sources.refusal(asked.repository, generation) {
                 self.note_absence(asked, &refusal).await;
                 return Err(refusal.into());
             }
-            self.decide(asked).await?;
+            if !self.decide(asked, opened.as_ref().map(|opened| opened.length)).await? {
+                return self.bypass(asked, &Arc::new(Sources::of(source())), None).await;
+            }
+        }
+        if !first {
             fill.sources.add(source());
         }
         let status = if first { CacheStatus::Miss } else { CacheStatus::Coalesced };
@@ -262,15 +283,20 @@ impl Cache {
             End::Failed(error) => Err(self.failure(asked, fill, error).await),
             End::Bypassed(spare) => {
                 let spare = spare.lock().take();
-                self.bypass(asked, fill, spare).await
+                self.bypass(asked, &fill.sources, spare).await
             }
         }
     }
 
     /// A download for this reader alone. `spare` is the fill's own, at its first byte, if nobody has taken it.
-    async fn bypass(&self, asked: &Asked<'_>, fill: &Fill, spare: Option<Download>) -> Result<BlobAnswer, CacheError> {
+    async fn bypass(
+        &self,
+        asked: &Asked<'_>,
+        sources: &Arc<Sources>,
+        spare: Option<Download>,
+    ) -> Result<BlobAnswer, CacheError> {
         let is_open = spare.is_some();
-        let mut download = spare.unwrap_or_else(|| Download::new(*asked.digest, Arc::clone(&fill.sources), 0));
+        let mut download = spare.unwrap_or_else(|| Download::new(*asked.digest, Arc::clone(sources), 0));
         if !is_open {
             download.open().await?;
         }
@@ -280,7 +306,7 @@ impl Cache {
             Ok(wanted) => wanted,
             // Nobody will verify that length: the registry is heard, too, before the range is refused.
             Err(refused) => {
-                let said = self.upstream_head(asked).await?;
+                let said = self.upstream_head(asked).await?.length;
                 let differs = said.is_some_and(|said| said != length);
                 return Err(if differs { download.mismatch("another length to GET than to HEAD") } else { refused });
             }
@@ -288,13 +314,13 @@ impl Cache {
         let provenance = Provenance::new(CacheStatus::Bypass);
         match wanted {
             Wanted::Range(range) => {
-                let mut part = Download::of_range(*asked.digest, Arc::clone(&fill.sources), range);
+                let mut part = Download::of_range(*asked.digest, Arc::clone(sources), range);
                 part.open().await?;
                 let content = Content::Transfer(Box::new(Transfer::of_range(part, range)));
                 Ok(BlobAnswer { length, range: Some(range), content, provenance: provenance.unverified() })
             }
             Wanted::Parts(ranges) if ranges.len() <= OWN_REQUESTS => {
-                let parts = Parts::passing(*asked.digest, Arc::clone(&fill.sources), length, ranges);
+                let parts = Parts::passing(*asked.digest, Arc::clone(sources), length, ranges);
                 let (content, provenance) = (Content::Parts(Box::new(parts)), provenance.unverified());
                 Ok(BlobAnswer { length, range: None, content, provenance })
             }
@@ -313,24 +339,30 @@ impl Cache {
 }
 
 impl Inner {
-    /// Whether a link of the repository vouches for the blob, or upstream has just given it to a fill that will write one.
-    async fn may_answer(&self, repository: &Repository, digest: &Digest, now: Generation) -> bool {
+    /// Why the repository has the blob: what links say, or upstream has just given it to a fill that will write one.
+    async fn member(&self, repository: &Repository, digest: &Digest, now: Generation) -> Option<Member> {
         // In this order: a fill leaves the list after it has written its links.
-        let proven = self.fills.running(digest).is_some_and(|fill| fill.sources.is_proven(repository, now));
-        proven || self.holds_blob(repository, digest).await
+        let fill = self.fills.running(&repository.registry, digest);
+        let proven = fill.is_some_and(|fill| fill.sources.is_proven(repository, now));
+        if proven { Some(Member::Own) } else { self.membership(repository, digest).await }
     }
 
-    pub(super) async fn holds_blob(&self, repository: &Repository, digest: &Digest) -> bool {
-        let held = self.store.holds_blob(repository, digest).await;
-        heard("read the links of", digest, held).unwrap_or(false)
+    /// Whether what a fill brings may go to who asked, without a question upstream.
+    fn may_follow(&self, asked: &Asked<'_>, fill: &Fill) -> bool {
+        let Asked { repository, generation, .. } = asked;
+        match asked.member {
+            Some(Member::Own) => true,
+            Some(Member::Named) => fill.sources.proven().iter().any(|(giver, _)| self.speaks_for(giver, repository)),
+            None => fill.sources.is_proven(repository, *generation),
+        }
     }
 
-    /// Notes that upstream has given the blob for `repository`, unless a manifest there names it anyway or there was a write since it
-    /// was asked.
+    /// Notes that upstream has the blob for `repository`, unless it answers there anyway or there was a write since upstream was
+    /// asked.
     pub(super) async fn link_blob(&self, repository: &Repository, digest: &Digest, begun: Generation) {
         let Some(_keeping) = self.generations.keep(repository, begun).await else { return };
         self.negatives.forget(repository, Object::Blob(*digest));
-        if !self.holds_blob(repository, digest).await {
+        if !self.is_vouched(repository, digest).await {
             heard("link", digest, self.store.link_blob(repository, digest).await);
         }
     }

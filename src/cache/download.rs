@@ -15,6 +15,8 @@ use tokio::time::{sleep, timeout};
 const EARLY_ENDS: u32 = 6;
 /// An address whose bodies end so often in a row without a byte is left for the upstream's next one.
 const BARREN: u32 = 2;
+/// So many bodies in a row that are too slow end a download.
+const SLOW: u32 = 5;
 /// How long a body that has brought everything may take to say that it ends. What it then still says is of no use: the digest
 /// decides.
 const END_WAIT: Duration = Duration::from_millis(500);
@@ -46,6 +48,8 @@ pub(super) struct Download {
     /// The number of the upstream's address that the body comes from, and bodies in a row that brought nothing from there.
     address: usize,
     barren: u32,
+    /// Bodies in a row that came too slowly.
+    slow: u32,
     /// The number of the address that is asked first: those before it have had their chance.
     first: usize,
     /// Where its readers follow it, if it is a fill's.
@@ -71,6 +75,7 @@ impl Download {
             givers: Vec::new(),
             address: 0,
             barren: 0,
+            slow: 0,
             first: 0,
             readers: None,
         }
@@ -155,7 +160,7 @@ impl Download {
     pub(super) async fn learn_length(&mut self) {
         if let (None, Some(source)) = (self.length, &self.from) {
             let head = source.outlook.upstream.head_blob(&source.repository.name, &self.digest);
-            self.length = source.outlook.ask(Some(&source.repository), head).await.ok().flatten();
+            self.length = source.outlook.ask(Some(&source.repository), head).await.ok().and_then(|head| head.length);
         }
     }
 
@@ -182,7 +187,17 @@ impl Download {
                 }
                 Err(error) => Some(error),
             };
-            self.barren += u32::from(self.body.take().is_some());
+            let body = self.body.take();
+            self.barren += u32::from(body.is_some());
+            if let (Some(body), Some(error)) = (&body, &problem)
+                && body.is_too_slow()
+            {
+                self.slow = if body.was_in_pace() { 1 } else { self.slow + 1 };
+                self.first = self.address + 1;
+                if self.slow >= SLOW {
+                    return Err(error.clone().into());
+                }
+            }
             if self.barren >= BARREN {
                 (self.first, self.barren) = (self.address + 1, 0);
             }
@@ -226,7 +241,7 @@ impl Download {
             if self.early_ends >= EARLY_ENDS {
                 return Err(self.mismatch("the body ends early, each time"));
             }
-            let Some(source) = self.sources.choose(self.patience.attempts() + 1) else {
+            let Some(source) = self.sources.choose(self.patience.attempts() + self.slow.max(1)) else {
                 return Err(problem.map_or_else(|| self.no_source(), CacheError::from));
             };
             let waited_for = self.readers.as_ref().is_none_or(|readers| readers.readers() > 0);

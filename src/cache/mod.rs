@@ -1,6 +1,6 @@
 //! The heart: decides whether what is stored may be the answer, and gets it from upstream if not.
 //!
-//! * A stored manifest or blob answers only for a repository whose links vouch for it; without one, upstream decides once.
+//! * A stored manifest or blob answers only for a repository that it is vouched for (`vouch`); without that, upstream decides once.
 //! * Content that is asked for by many is fetched once: manifests and lists by flights, blobs by fills.
 //! * What never changes (digests) is never asked for again. What can (tags, lists) is served for its time, then revalidated; when
 //!   upstream fails or is slow, the stored answer goes out marked stale.
@@ -39,6 +39,7 @@ mod sources;
 mod tasks;
 mod transfer;
 mod upload;
+mod vouch;
 mod want;
 mod withdrawn;
 
@@ -58,11 +59,11 @@ pub use transfer::Transfer;
 pub use upload::{BodyLost, UploadBody, Uploaded};
 pub use want::Want;
 
-use crate::config::{Limits, UpstreamSettings};
+use crate::config::{AccessRule, Limits, UpstreamSettings};
 use crate::oci::{Code, Digest, Reference, Registry, Repository, Tag};
 use crate::store::{ListKey, Store, StoreError};
 use crate::telemetry::Metrics;
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::{BlobHead, Upstream, UpstreamError};
 use flight::Flights;
 use freshness::TagState;
 use generations::{Generation, Generations};
@@ -80,6 +81,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     limits: Limits,
     outlooks: HashMap<Registry, Arc<Outlook>>,
+    restrictions: vouch::Restrictions,
     memory: memory::ManifestMemory,
     tags: quick_cache::sync::Cache<(Repository, Tag), TagState>,
     lists: memory::ListMemory,
@@ -90,7 +92,7 @@ struct Inner {
     generations: Arc<Generations>,
     manifest_flights: Flights<(Repository, Reference, Generation), Result<manifest::Fetched, CacheError>>,
     presence_flights: Flights<(Repository, Reference, Generation), Result<presence::ManifestPresence, CacheError>>,
-    head_flights: Flights<(Repository, Digest, Generation), Result<Option<u64>, UpstreamError>>,
+    head_flights: Flights<(Repository, Digest, Generation), Result<BlobHead, UpstreamError>>,
     list_flights: Flights<(ListKey, Generation), Result<lists::ListState, CacheError>>,
     fills: fill::Fills,
     uploads: upload::Uploads,
@@ -98,11 +100,12 @@ struct Inner {
 }
 
 impl Cache {
-    /// Joins the store and the upstreams. To be called in a runtime.
+    /// Joins the store and the upstreams. `rules` say which repositories are not for everybody to pull. To be called in a runtime.
     #[must_use]
     pub fn new(
         store: Store,
         upstreams: Vec<(UpstreamSettings, Upstream)>,
+        rules: &[AccessRule],
         limits: &Limits,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -114,6 +117,7 @@ impl Cache {
         });
         let inner = Arc::new(Inner {
             outlooks: outlooks.collect(),
+            restrictions: vouch::Restrictions::new(rules),
             memory: memory::ManifestMemory::new(limits.manifest_memory),
             tags: quick_cache::sync::Cache::new(limits.tag_entries),
             lists: memory::ListMemory::new(limits.list_memory),

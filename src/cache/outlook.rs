@@ -23,6 +23,8 @@ pub(super) struct Outlook {
     pub(super) metrics: Arc<Metrics>,
     /// Whether it is never asked.
     pub(super) sealed: bool,
+    /// Whether it shares no bytes with others.
+    pub(super) isolated: bool,
     /// How long its tags are good.
     pub(super) freshness: FreshnessRules,
     /// How long a download that was cut may gain nothing.
@@ -46,6 +48,7 @@ impl Outlook {
             upstream,
             metrics,
             sealed: settings.sealed,
+            isolated: settings.isolate,
             freshness: FreshnessRules::new(&settings.freshness),
             resume_timeout: settings.resume_timeout,
             slow: AtomicBool::new(false),
@@ -189,6 +192,11 @@ impl Outlook {
     /// Whether `repository` was, or may have been, refused to a working token and has not been allowed since.
     pub(super) fn is_withdrawn(&self, repository: &Repository) -> bool {
         self.withdrawn.lock().contains(repository)
+    }
+
+    /// Whether any repository was refused and has not been allowed since.
+    pub(super) fn has_withdrawn(&self) -> bool {
+        self.withdrawn.lock().any()
     }
 
     fn answered(&self) {

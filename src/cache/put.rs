@@ -126,7 +126,7 @@ impl Inner {
         }
         let lacking = |digest: &Digest| about.is_empty() || about.contains(digest);
         for blob in manifest.blobs.iter().filter(|blob| lacking(&blob.digest)) {
-            if self.holds_blob(repository, &blob.digest).await {
+            if self.is_known_upstream(repository, &blob.digest).await {
                 had.push(blob.digest);
             }
             heard("forget", blob.digest, self.store.disown_blob(repository, &blob.digest).await);

@@ -42,6 +42,11 @@ impl Withdrawn {
         }
     }
 
+    /// Whether there is any.
+    pub(super) fn any(&self) -> bool {
+        self.allowed.is_some() || !self.refused.is_empty()
+    }
+
     /// Those that are remembered one by one.
     pub(super) fn refused(&self) -> impl Iterator<Item = &Repository> {
         self.refused.iter()

@@ -253,6 +253,8 @@ pub struct UpstreamSettings {
     pub freshness: FreshnessSettings,
     /// Whether it is never to be asked: what is stored is all there is.
     pub sealed: bool,
+    /// Whether it shares no bytes with other upstreams.
+    pub isolate: bool,
     /// Bytes per second of all its blob downloads together. `None`: no limit.
     pub max_rate: Option<u64>,
     /// The Azure Container Registry's service tier, whose limits of requests are kept to.
@@ -283,6 +285,7 @@ impl UpstreamSettings {
             credential: CredentialSettings::Anonymous,
             freshness: FreshnessSettings::default(),
             sealed: false,
+            isolate: false,
             max_rate: None,
             tier: Tier::Unknown,
             connect_timeout: Duration::from_secs(10),

@@ -103,6 +103,7 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
     let stall_timeout = positive(&mut section, "stall_timeout", Duration::from_secs(30));
     let resume_timeout = positive(&mut section, "resume_timeout", Duration::from_secs(60));
     let sealed = section.or("sealed", false);
+    let isolate = section.or("isolate", false);
     let max_rate = section.or("max_rate", Rate(None)).0;
     let tier = section.or("tier", Tier::Unknown);
     let credential = read_credential(section.section("credential"), places);
@@ -126,6 +127,7 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
         credential,
         freshness,
         sealed,
+        isolate,
         max_rate,
         tier,
         connect_timeout,

@@ -238,6 +238,7 @@ impl Inner {
             }
         }
         let _ = self.files.discard(&layout::pieces(digest));
+        self.forget_givers(digest);
         self.files.sync_folder(parent(&aside))?;
         self.files.sync_folder(parent(&path))
     }

@@ -4,6 +4,7 @@
 //! carries last use over a restart; it is written in batches by the upkeep.
 
 use super::blob::{Blob, BlobFile, Observer};
+use super::givers::Givers;
 use super::pieces::Checked;
 use super::policy::{ONE_USE_MILLIS, Standing};
 use crate::oci::Digest;
@@ -43,6 +44,8 @@ pub(super) struct Entry {
     pub(super) checked: Checked,
     /// The registries that are known to have it.
     pub(super) origins: AtomicU64,
+    /// Who gave it, once that was read.
+    pub(super) givers: RwLock<Option<Arc<Givers>>>,
     /// Whether a process that did not sync it may have left it incomplete: all of it is hashed before it is first opened.
     suspect: AtomicBool,
     file: Mutex<Observer>,
@@ -68,6 +71,7 @@ impl Entry {
             manifest: AtomicBool::new(manifest),
             checked: Checked::new(len, false),
             origins: AtomicU64::new(0),
+            givers: RwLock::default(),
             suspect: AtomicBool::new(suspect),
             file: Mutex::default(),
         }

@@ -8,7 +8,7 @@ use super::catalogue::{Entry, millis};
 use super::error::{Refusal, StoreError};
 use super::files::{Replaced, is_absent, is_full};
 use super::inner::Inner;
-use super::layout;
+use super::layout::{self, Part};
 use super::policy;
 use super::space::{Reservation, Shortage};
 use crate::oci::Digest;
@@ -284,6 +284,7 @@ impl Inner {
             _ => {}
         }
         let _ = self.files.discard(&layout::pieces(digest));
+        self.forget_givers(digest);
         self.catalogue.remove(digest);
         self.space.sub(entry.len);
         self.metrics.store_evictions.with_label_values(&[reason]).inc();
@@ -299,7 +300,7 @@ impl Inner {
                     digests.remove(&digest);
                 }
             }
-            for digest in self.members_on_disk(&repository)? {
+            for digest in self.mentioned(&repository)? {
                 digests.remove(&digest);
             }
         }
@@ -323,23 +324,23 @@ impl Inner {
     }
 
     fn remove_idle_ingests(&self) -> u64 {
-        self.partials.idle().iter().filter_map(|digest| self.remove_ingest(digest)).sum()
+        self.partials.idle().iter().filter_map(|part| self.remove_ingest(part)).sum()
     }
 
     /// Removes partial downloads that nobody has gone on with for long: nobody will.
     pub(super) fn remove_old_ingests(&self) {
-        let is_old = |digest: &Digest| {
-            let metadata = self.files.disk.metadata(&layout::ingest(digest));
+        let is_old = |part: &Part| {
+            let metadata = self.files.disk.metadata(&layout::ingest(part));
             metadata.is_ok_and(|metadata| metadata.modified.elapsed().is_ok_and(|age| age > INGEST_AGE))
         };
-        for digest in self.partials.idle().iter().filter(|digest| is_old(digest)) {
-            self.remove_ingest(digest);
+        for part in self.partials.idle().iter().filter(|part| is_old(part)) {
+            self.remove_ingest(part);
         }
     }
 
-    fn remove_ingest(&self, digest: &Digest) -> Option<u64> {
-        let mut claim = self.partials.claim(*digest)?;
-        match self.files.disk.remove(&layout::ingest(digest)) {
+    fn remove_ingest(&self, part: &Part) -> Option<u64> {
+        let mut claim = self.partials.claim(*part)?;
+        match self.files.disk.remove(&layout::ingest(part)) {
             Err(error) if !is_absent(&error) => return None,
             _ => {}
         }

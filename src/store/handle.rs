@@ -1,13 +1,16 @@
 use super::blob::Blob;
 use super::disk::Disk;
 use super::error::{IngestError, OpenError, StoreError};
+use super::givers::{Giver, Givers};
 use super::health::Trouble;
 use super::ingest::Ingest;
 use super::inner::Inner;
 use super::inspect::Inspection;
 use super::inventory::{RepositoryLinks, StoredReference};
+use super::layout::Part;
 use super::links::TagLink;
 use super::lists::{ListKey, StoredList};
+use super::membership::Member;
 use super::pins::Pin;
 use super::upload::Upload;
 use crate::config::StoreSettings;
@@ -153,7 +156,12 @@ impl Store {
 
     /// Begins to receive a blob of `length` bytes, where that is known, or goes on with what is kept of it.
     pub async fn ingest(&self, digest: &Digest, length: Option<u64>) -> Result<Ingest, IngestError> {
-        Ingest::begin(&self.0, *digest, length).await
+        Ingest::begin(&self.0, Part::new(*digest, None), length).await
+    }
+
+    /// The same, for bytes that come from this registry: no other's are gone on with.
+    pub async fn ingest_from(&self, registry: &Registry, digest: &Digest) -> Result<Ingest, IngestError> {
+        Ingest::begin(&self.0, Part::new(*digest, Some(registry)), None).await
     }
 
     /// Begins to receive a blob whose digest comes at its end.
@@ -216,19 +224,34 @@ impl Store {
         self.write(move |inner| inner.unlink_manifest(&repository, &digest)).await
     }
 
-    /// Whether the repository has a blob: a linked manifest names it, or it has a link of its own. Says nothing about whether
-    /// its bytes are here. What is known already costs no change of thread.
-    pub async fn holds_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
+    /// Whether the repository has a blob: a linked manifest vouches for it, or it has a link of its own. Says nothing about whether
+    /// its bytes are here, nor whether they may answer for it. What is known already costs no change of thread.
+    pub async fn membership(&self, repository: &Repository, digest: &Digest) -> Result<Option<Member>, StoreError> {
         if let Some(answer) = self.0.members.get(repository, digest) {
             return Ok(answer);
         }
         let (repository, digest) = (repository.clone(), *digest);
         let (theirs, inner) = (repository.clone(), Arc::clone(&self.0));
-        if self.run(move |inner| inner.finds_blob(&theirs, &digest)).await? {
-            return Ok(true);
+        if let Some(found) = self.run(move |inner| inner.finds_blob(&theirs, &digest)).await? {
+            return Ok(Some(found));
         }
-        let walk = self.0.walker.run(move || inner.holds_blob(&repository, &digest));
+        let walk = self.0.walker.run(move || inner.membership(&repository, &digest));
         self.0.general.within(walk).await
+    }
+
+    /// Who gave a blob. What is known already costs no change of thread.
+    pub async fn givers(&self, digest: &Digest) -> Result<Arc<Givers>, StoreError> {
+        if let Some(givers) = self.0.known_givers(digest) {
+            return Ok(givers);
+        }
+        let digest = *digest;
+        self.run(move |inner| inner.givers(&digest)).await
+    }
+
+    /// Writes down that somebody gave a blob that is stored already.
+    pub async fn given_by(&self, digest: &Digest, giver: Giver) -> Result<(), StoreError> {
+        let digest = *digest;
+        self.write(move |inner| inner.note_givers(&digest, &[giver])).await
     }
 
     /// Says that the repository has a blob: upstream said so, or it was pushed there.

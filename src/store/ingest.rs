@@ -8,8 +8,9 @@ use super::carrier::Carrier;
 use super::disk::{Access, read_exact_at};
 use super::error::{IngestError, StoreError, VerifyError};
 use super::files::{is_absent, is_full};
+use super::givers::Giver;
 use super::inner::Inner;
-use super::layout;
+use super::layout::{self, Part};
 use super::partials::Claim;
 use super::pieces::Summing;
 use super::space::Reservation;
@@ -57,11 +58,11 @@ struct State {
 }
 
 impl Ingest {
-    pub(super) async fn begin(inner: &Arc<Inner>, digest: Digest, length: Option<u64>) -> Result<Self, IngestError> {
+    pub(super) async fn begin(inner: &Arc<Inner>, part: Part, length: Option<u64>) -> Result<Self, IngestError> {
         inner.health.admit()?;
-        let claim = Self::claim(inner, digest).await?;
+        let claim = Self::claim(inner, part).await?;
         let owner = Arc::clone(inner);
-        let opened = inner.writers.run(move || State::open(owner, claim, digest, length)).await;
+        let opened = inner.writers.run(move || State::open(owner, claim, length)).await;
         let (state, kept) = inner.health.heed(opened)?;
         let mut ingest = Self {
             received: 0,
@@ -77,14 +78,14 @@ impl Ingest {
 
     /// Who removes what was left lying has it for a moment, and a writer that was dropped until its last job is done: both are
     /// waited for, another writer is not.
-    async fn claim(inner: &Inner, digest: Digest) -> Result<Claim, IngestError> {
+    async fn claim(inner: &Inner, part: Part) -> Result<Claim, IngestError> {
         for _ in 0..CLAIMS {
-            if let Some(claim) = inner.partials.claim(digest) {
+            if let Some(claim) = inner.partials.claim(part) {
                 return Ok(claim);
             }
             tokio::time::sleep(CLAIM_PAUSE).await;
         }
-        inner.partials.claim(digest).ok_or(IngestError::Busy(digest))
+        inner.partials.claim(part).ok_or(IngestError::Busy(part.digest))
     }
 
     /// Bytes that are on disk and hashed. After opening: those of a file kept from earlier.
@@ -130,7 +131,7 @@ impl Ingest {
     /// Compares length and digest. On a mismatch the file is removed.
     pub async fn verify(self) -> Result<Verified, VerifyError> {
         let mut state = self.carrier.take().await?;
-        let Err(error) = state.check() else { return Ok(Verified { state, inner: self.inner }) };
+        let Err(error) = state.check() else { return Ok(Verified { state, givers: Vec::new(), inner: self.inner }) };
         if matches!(error, VerifyError::Digest { .. }) {
             self.inner.metrics.digest_failures.with_label_values(&["fill"]).inc();
         }
@@ -165,15 +166,11 @@ impl Ingest {
 
 impl State {
     /// Opens the file kept from earlier, or a new one; how many of its bytes are to be hashed again.
-    fn open(
-        inner: Arc<Inner>,
-        mut claim: Claim,
-        digest: Digest,
-        length: Option<u64>,
-    ) -> Result<(Self, u64), StoreError> {
-        let path = layout::ingest(&digest);
+    fn open(inner: Arc<Inner>, mut claim: Claim, length: Option<u64>) -> Result<(Self, u64), StoreError> {
+        let (digest, path) = (claim.part.digest, layout::ingest(&claim.part));
         // Whoever gives back the unused space of an idle ingest has this lock, too.
         let guard = inner.digest_locks.lock(&digest);
+        inner.take_over(&mut claim);
         let kept = Self::open_kept(&inner, &mut claim, &path, length)?;
         drop(guard);
         let received = claim.len.unwrap_or_default();
@@ -312,12 +309,14 @@ impl State {
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<Blob, StoreError> {
+    fn commit(&mut self, givers: &[Giver]) -> Result<Blob, StoreError> {
         let release = self.file.disk_file().release();
         release.map_err(StoreError::io("give back unused space of", &self.path))?;
         self.inner.seal(&self.file, &self.path)?;
         self.inner.keep_pieces(&self.digest, &self.sums.pieces());
-        let blob = self.inner.place(&self.path, self.digest, self.received, self.file.clone(), false)?;
+        let blob = self.inner.placing(&self.digest, givers, || {
+            self.inner.place(&self.path, self.digest, self.received, self.file.clone(), false)
+        })?;
         // Its bytes belong to the blob from here on.
         self.claim.len = None;
         self.inner.files.sync_folder(&layout::blobs(self.digest.algorithm()))?;
@@ -343,12 +342,25 @@ impl Inner {
         }
     }
 
+    /// A larder that kept one partial download for all registries has left it without a registry's name: the first who goes on with it
+    /// has it. Its digest is locked.
+    fn take_over(&self, claim: &mut Claim) {
+        let plain = Part { origin: None, ..claim.part };
+        if claim.len.is_some() || claim.part == plain || !self.partials.has(&plain) {
+            return;
+        }
+        let Some(mut left) = self.partials.claim(plain) else { return };
+        if self.files.disk.rename(&layout::ingest(&plain), &layout::ingest(&claim.part)).is_ok() {
+            claim.len = left.len.take();
+        }
+    }
+
     /// Gives back what is allocated behind the end of ingests that nobody is writing.
     pub(super) fn tidy_ingests(&self) {
-        for digest in self.partials.untidy() {
-            let _guard = self.digest_locks.lock(&digest);
-            if self.partials.set_tidy(&digest)
-                && let Ok(file) = self.files.disk.open(&layout::ingest(&digest), Access::ReadWrite)
+        for part in self.partials.untidy() {
+            let _guard = self.digest_locks.lock(&part.digest);
+            if self.partials.set_tidy(&part)
+                && let Ok(file) = self.files.disk.open(&layout::ingest(&part), Access::ReadWrite)
             {
                 let _ = file.release();
             }
@@ -359,6 +371,7 @@ impl Inner {
 /// Content that has the digest it was asked for, not yet in its place.
 pub struct Verified {
     state: Box<State>,
+    givers: Vec<Giver>,
     inner: Arc<Inner>,
 }
 
@@ -369,11 +382,17 @@ impl Verified {
         self.state.file.clone()
     }
 
+    /// Says whom it came from: that is written down before it is a blob.
+    #[must_use]
+    pub fn given_by(self, givers: Vec<Giver>) -> Self {
+        Self { givers, ..self }
+    }
+
     /// Makes it a blob: syncs as configured, renames, syncs the folder. On an error the file stays for a later ingest.
     pub async fn commit(self) -> Result<Blob, StoreError> {
-        let Self { mut state, inner } = self;
+        let Self { mut state, givers, inner } = self;
         // However long that takes: nobody waits for it.
-        let committed = inner.writers.place().await?.start(move || state.commit()).await;
+        let committed = inner.writers.place().await?.start(move || state.commit(&givers)).await;
         inner.health.heed(committed.unwrap_or(Err(StoreError::Closed)))
     }
 }

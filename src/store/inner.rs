@@ -2,6 +2,7 @@ use super::blobs::DigestLocks;
 use super::catalogue::{Catalogue, Entry};
 use super::disk::Lock;
 use super::files::Files;
+use super::givers::Giving;
 use super::health::Health;
 use super::index::Index;
 use super::inspect::Inspection;
@@ -39,6 +40,7 @@ pub(super) struct Inner {
     pub(super) members: Members,
     pub(super) pins: Pins,
     pub(super) origins: Origins,
+    pub(super) giving: Giving,
     pub(super) index: Index,
     pub(super) metrics: Arc<Metrics>,
     pub(super) tags: IntGauge,

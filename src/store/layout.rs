@@ -17,6 +17,8 @@ pub(super) const PINS: &str = "pins";
 pub(super) const UPLOAD_KEY: &str = "upload-key";
 pub(super) const BLOBS: &str = "blobs";
 pub(super) const PIECES: &str = "pieces";
+pub(super) const GIVERS: &str = "givers";
+pub(super) const EARLIER: &str = "earlier-giver";
 pub(super) const INGEST: &str = "ingest";
 pub(super) const TEMPORARY: &str = "ingest/tmp";
 pub(super) const REPOSITORIES: &str = "repositories";
@@ -25,13 +27,16 @@ pub(super) const INDEX: &str = "index";
 pub(super) const QUARANTINE: &str = "quarantine";
 
 /// The folders that are there as long as a store is open, parents first.
-pub(super) const FOLDERS: [&str; 13] = [
+pub(super) const FOLDERS: [&str; 16] = [
     BLOBS,
     "blobs/sha256",
     "blobs/sha512",
     PIECES,
     "pieces/sha256",
     "pieces/sha512",
+    GIVERS,
+    "givers/sha256",
+    "givers/sha512",
     INGEST,
     "ingest/sha256",
     "ingest/sha512",
@@ -55,8 +60,12 @@ pub(super) fn pieces(digest: &Digest) -> PathBuf {
     Path::new(PIECES).join(digest.algorithm().as_str()).join(digest.hex())
 }
 
-pub(super) fn ingest(digest: &Digest) -> PathBuf {
-    Path::new(INGEST).join(digest.algorithm().as_str()).join(digest.hex())
+pub(super) fn givers(digest: &Digest) -> PathBuf {
+    Path::new(GIVERS).join(digest.algorithm().as_str()).join(digest.hex())
+}
+
+pub(super) fn ingest(part: &Part) -> PathBuf {
+    Path::new(INGEST).join(part.digest.algorithm().as_str()).join(part.file_name())
 }
 
 pub(super) fn temporary(number: u64) -> PathBuf {
@@ -65,6 +74,40 @@ pub(super) fn temporary(number: u64) -> PathBuf {
 
 pub(super) fn quarantined(digest: &Digest, number: u128) -> PathBuf {
     Path::new(QUARANTINE).join(format!("{}-{}-{number}", digest.algorithm().as_str(), digest.hex()))
+}
+
+/// A partial download: of which content, and from which registry, if that was said. One registry's bytes are not gone on with by
+/// another: a wrong one among them would spoil that one's download.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Part {
+    pub(super) digest: Digest,
+    /// The beginning of a hash of the registry's name.
+    pub(super) origin: Option<u64>,
+}
+
+impl Part {
+    pub(super) fn new(digest: Digest, registry: Option<&Registry>) -> Self {
+        let origin = registry.map(|registry| {
+            let hash = Digest::of(Algorithm::Sha256, registry.as_str().as_bytes());
+            hash.as_bytes().iter().take(8).fold(0, |origin, byte| origin << 8 | u64::from(*byte))
+        });
+        Self { digest, origin }
+    }
+
+    /// The one that a file below `ingest/` is.
+    pub(super) fn parse(algorithm: Algorithm, file_name: &str) -> Option<Self> {
+        let (hex, origin) = match file_name.split_once('.') {
+            Some((hex, origin)) => (hex, Some(u64::from_str_radix(origin, 16).ok()?)),
+            None => (file_name, None),
+        };
+        let part = Self { digest: digest(algorithm, hex)?, origin };
+        (part.file_name() == file_name).then_some(part)
+    }
+
+    fn file_name(&self) -> String {
+        let origin = self.origin.map(|origin| format!(".{origin:016x}")).unwrap_or_default();
+        format!("{}{origin}", self.digest.hex())
+    }
 }
 
 /// The digest that a file below `blobs/` or `ingest/` is named after.
@@ -108,7 +151,12 @@ pub(super) fn folder(repository: &Repository) -> PathBuf {
 }
 
 fn registry(registry: &Registry) -> PathBuf {
-    Path::new(REPOSITORIES).join(encode(registry.as_str()))
+    Path::new(REPOSITORIES).join(registry_folder(registry))
+}
+
+/// The name of a registry's folder.
+pub(super) fn registry_folder(registry: &Registry) -> String {
+    encode(registry.as_str())
 }
 
 /// Longest encoded name; file systems take 255 bytes, some encrypting ones much less.
@@ -174,6 +222,21 @@ mod tests {
             assert_eq!(file, file.to_ascii_lowercase(), "{name}");
             assert!(file.len() <= LONGEST && !file.ends_with('.') && !is_reserved(&file), "{name} -> {file}");
             assert_eq!(seen.insert(file, name.clone()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn partial_downloads_of_two_registries_are_two_files() {
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        let registries = ["a.io", "b.io"].map(Registry::new);
+        let parts = [None, Some(&registries[0]), Some(&registries[1])].map(|registry| Part::new(digest, registry));
+        let names = parts.map(|part| part.file_name());
+        assert!(names[0] == digest.hex() && names[1] != names[2]);
+        for (part, name) in parts.iter().zip(&names) {
+            assert_eq!(Part::parse(Algorithm::Sha256, name), Some(*part));
+        }
+        for other in [format!("{}.", names[0]), format!("{}.+123456789abcdef", names[0]), format!("{}.1", names[0])] {
+            assert_eq!(Part::parse(Algorithm::Sha256, &other), None, "{other}");
         }
     }
 

@@ -7,8 +7,9 @@ use super::error::StoreError;
 use super::files::Replaced;
 use super::inner::Inner;
 use super::layout;
+use super::membership::Member;
 use super::record::Record;
-use crate::oci::{Digest, Manifest, MediaType, Repository, Tag};
+use crate::oci::{Digest, Manifest, MediaType, Repository, Tag, vouched_blobs};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -98,16 +99,20 @@ impl Inner {
         } else if self.replace(&path, &record.to_bytes(MANIFEST))? == Replaced::Nothing {
             self.manifests.inc();
         }
-        let mut children = Vec::new();
-        for child in manifest.children() {
-            if self.blob_link(repository, &child.digest)? != Some(BlobLink::Gone) {
-                children.push(child.digest);
-            }
-        }
+        let children: Vec<Digest> = manifest.children().map(|child| child.digest).collect();
         self.note_origin(&repository.registry, &children);
         self.note_origin(&repository.registry, &[*digest]);
-        self.members.add(repository, &children);
-        self.index.put(repository, &children, digest);
+        let (mut members, mut named) = (Vec::new(), Vec::new());
+        for blob in self.peek_small(digest)?.map(|content| vouched_blobs(media_type, &content)).unwrap_or_default() {
+            match self.blob_link(repository, &blob)? {
+                Some(BlobLink::Gone) => continue,
+                Some(BlobLink::Has) => members.push((blob, Member::Own)),
+                None => members.push((blob, Member::Named)),
+            }
+            named.push(blob);
+        }
+        self.members.add(repository, &members);
+        self.index.put(repository, &named, digest);
         Ok(())
     }
 
@@ -133,7 +138,7 @@ impl Inner {
             let record = Record::new().with_repository(repository).with("name", digest);
             self.replace(&path, &record.to_bytes(BLOB))?;
         }
-        self.members.add(repository, &[*digest]);
+        self.members.add(repository, &[(*digest, Member::Own)]);
         Ok(())
     }
 

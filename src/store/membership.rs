@@ -1,5 +1,5 @@
-//! Whether a repository has a blob: a linked manifest of it names the blob, or upstream said so there (a blob link). A blob link can
-//! also say that it has the blob no more, against all manifests.
+//! Whether a repository has a blob: upstream said so there (a blob link), or a linked manifest names the blob in a place that the
+//! registry makes sure of. A blob link can also say that it has the blob no more, against all manifests.
 //!
 //! The files decide. The index points to the manifest to look at and is never believed alone; what the files said is kept in
 //! memory, within a bound, so that neither a yes nor a no is looked for twice.
@@ -8,12 +8,23 @@ use super::error::StoreError;
 use super::inner::Inner;
 use super::layout::{self, ALGORITHMS};
 use super::links::{BlobLink, MANIFEST};
-use crate::oci::{Digest, Manifest, Repository};
+use crate::oci::{Digest, Manifest, MediaType, Repository, vouched_blobs};
+use bytes::Bytes;
 use parking_lot::RwLock;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 /// Digests and repositories remembered, one whose links speak for nothing included: some 20 MiB.
 const REMEMBERED: usize = 200_000;
+
+/// Why a repository has a blob, as far as links tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Member {
+    /// A manifest of it names the blob: whoever may push there wrote that, and the registry has let it pass.
+    Named,
+    /// Upstream has said so, there.
+    Own,
+}
 
 /// What is known in memory.
 #[derive(Default)]
@@ -31,22 +42,24 @@ struct Known {
 
 #[derive(Default)]
 struct Blobs {
-    digests: HashSet<Digest>,
+    digests: HashMap<Digest, Member>,
     /// Whether `digests` is all that the repository has.
     complete: bool,
 }
 
 impl Members {
-    /// `Some` if it is known whether the repository has the blob.
-    pub(super) fn get(&self, repository: &Repository, digest: &Digest) -> Option<bool> {
+    /// `Some` if it is known whether the repository has the blob, and why.
+    #[expect(clippy::option_option, reason = "not known, and known to have none")]
+    pub(super) fn get(&self, repository: &Repository, digest: &Digest) -> Option<Option<Member>> {
         let known = self.known.read();
         let blobs = known.repositories.get(repository)?;
-        if blobs.digests.contains(digest) { Some(true) } else { blobs.complete.then_some(false) }
+        let member = blobs.digests.get(digest).copied();
+        (member.is_some() || blobs.complete).then_some(member)
     }
 
     /// Something that was just written to the files, whatever else is known.
-    pub(super) fn add(&self, repository: &Repository, digests: &[Digest]) {
-        self.known.write().add(repository, digests);
+    pub(super) fn add(&self, repository: &Repository, members: &[(Digest, Member)]) {
+        self.known.write().add(repository, members.iter().copied());
     }
 
     pub(super) fn forget(&self, repository: &Repository) {
@@ -62,9 +75,15 @@ impl Members {
     }
 
     /// Something that was read from the files when `generation` was the current one.
-    fn learn(&self, repository: &Repository, digests: &[Digest], generation: u64, complete: bool) {
+    fn learn(
+        &self,
+        repository: &Repository,
+        members: impl IntoIterator<Item = (Digest, Member), IntoIter: ExactSizeIterator>,
+        generation: u64,
+        complete: bool,
+    ) {
         let mut known = self.known.write();
-        if known.generation == generation && known.add(repository, digests) && complete {
+        if known.generation == generation && known.add(repository, members.into_iter()) && complete {
             known.repositories.entry(repository.clone()).or_default().complete = true;
         }
     }
@@ -72,86 +91,137 @@ impl Members {
 
 impl Known {
     /// Whether there was room.
-    fn add(&mut self, repository: &Repository, digests: &[Digest]) -> bool {
-        if self.remembered + digests.len() >= REMEMBERED {
+    fn add(&mut self, repository: &Repository, members: impl ExactSizeIterator<Item = (Digest, Member)>) -> bool {
+        let count = members.len();
+        if self.remembered + count >= REMEMBERED {
             self.repositories.clear();
             self.remembered = 0;
             self.generation += 1;
-            if digests.len() >= REMEMBERED {
+            if count >= REMEMBERED {
                 return false;
             }
         }
         self.remembered += usize::from(!self.repositories.contains_key(repository));
         let blobs = self.repositories.entry(repository.clone()).or_default();
-        for digest in digests {
-            self.remembered += usize::from(blobs.digests.insert(*digest));
+        for (digest, why) in members {
+            match blobs.digests.entry(digest) {
+                // A link that was written meanwhile is not forgotten for what was read before it.
+                Entry::Occupied(mut known) => *known.get_mut() = why.max(*known.get()),
+                Entry::Vacant(place) => {
+                    place.insert(why);
+                    self.remembered += 1;
+                }
+            }
         }
         true
     }
 }
 
 impl Inner {
-    /// Whether a short look finds that the repository has the blob. `false` says nothing.
-    pub(super) fn finds_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
+    /// Whether a short look finds that the repository has the blob, and why. `None` says nothing.
+    pub(super) fn finds_blob(&self, repository: &Repository, digest: &Digest) -> Result<Option<Member>, StoreError> {
         let generation = self.members.generation();
         let found = self.is_linked_here(repository, digest)?;
-        if found {
-            self.members.learn(repository, &[*digest], generation, false);
+        if let Some(why) = found {
+            self.members.learn(repository, [(*digest, why)], generation, false);
         }
         Ok(found)
     }
 
     /// Whether the repository has the blob, by all of its links. Only the walker calls it: the second of two who ask at the
     /// same time finds the first one's result.
-    pub(super) fn holds_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
+    pub(super) fn membership(&self, repository: &Repository, digest: &Digest) -> Result<Option<Member>, StoreError> {
         if let Some(answer) = self.members.get(repository, digest) {
             return Ok(answer);
         }
         let generation = self.members.generation();
         let all = self.members_on_disk(repository)?;
+        let why = all.get(digest).copied();
         // There is no end to the names of repositories that have no links at all, and to look for theirs again costs little.
         if self.files.disk.metadata(&layout::folder(repository)).is_ok() {
-            self.members.learn(repository, &all, generation, true);
+            self.members.learn(repository, all, generation, true);
         }
-        Ok(all.contains(digest))
+        Ok(why)
     }
 
     /// The two short ways: the blob's own link, or the manifest that the index points to.
-    fn is_linked_here(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
+    fn is_linked_here(&self, repository: &Repository, digest: &Digest) -> Result<Option<Member>, StoreError> {
         if let Some(link) = self.blob_link(repository, digest)? {
-            return Ok(link == BlobLink::Has);
+            return Ok((link == BlobLink::Has).then_some(Member::Own));
         }
-        let Some(manifest) = self.index.get(repository, digest) else { return Ok(false) };
-        Ok(self.children(repository, &manifest)?.contains(digest))
+        let Some(manifest) = self.index.get(repository, digest) else { return Ok(None) };
+        Ok(self.named(repository, &manifest)?.contains(digest).then_some(Member::Named))
     }
 
-    /// Every digest that the repository's links speak for.
-    pub(super) fn members_on_disk(&self, repository: &Repository) -> Result<Vec<Digest>, StoreError> {
-        let (mut all, mut gone) = (Vec::new(), HashSet::new());
+    /// Every blob that the repository has by its links.
+    fn members_on_disk(&self, repository: &Repository) -> Result<HashMap<Digest, Member>, StoreError> {
+        let (mut all, mut gone) = (HashMap::new(), Vec::new());
+        for algorithm in ALGORITHMS {
+            for manifest in self.linked(&layout::manifests(repository, algorithm), algorithm)? {
+                all.extend(self.named(repository, &manifest)?.into_iter().map(|digest| (digest, Member::Named)));
+            }
+        }
+        for (digest, link) in self.blob_links(repository)? {
+            match link {
+                BlobLink::Has => {
+                    all.insert(digest, Member::Own);
+                }
+                BlobLink::Gone => gone.push(digest),
+            }
+        }
+        for digest in gone {
+            all.remove(&digest);
+        }
+        Ok(all)
+    }
+
+    fn blob_links(&self, repository: &Repository) -> Result<Vec<(Digest, BlobLink)>, StoreError> {
+        let mut links = Vec::new();
         for algorithm in ALGORITHMS {
             for digest in self.linked(&layout::blob_links(repository, algorithm), algorithm)? {
-                match self.blob_link(repository, &digest)? {
-                    Some(BlobLink::Has) => all.push(digest),
-                    Some(BlobLink::Gone) => drop(gone.insert(digest)),
-                    None => {}
-                }
+                links.extend(self.blob_link(repository, &digest)?.map(|link| (digest, link)));
             }
+        }
+        Ok(links)
+    }
+
+    /// Every digest that the repository's links mention: more than it can be said to have.
+    pub(super) fn mentioned(&self, repository: &Repository) -> Result<Vec<Digest>, StoreError> {
+        let links = self.blob_links(repository)?;
+        let mut all: Vec<Digest> = links.iter().map(|(digest, _)| *digest).collect();
+        for algorithm in ALGORITHMS {
             for manifest in self.linked(&layout::manifests(repository, algorithm), algorithm)? {
                 all.extend(self.children(repository, &manifest)?);
             }
         }
+        let gone = links.iter().filter(|(_, link)| *link == BlobLink::Gone).map(|(digest, _)| *digest);
+        let gone: HashSet<Digest> = gone.collect();
         all.retain(|digest| !gone.contains(digest));
         Ok(all)
     }
 
     /// What a manifest of this repository refers to; nothing if it is not linked, or its bytes are not here.
     pub(super) fn children(&self, repository: &Repository, manifest: &Digest) -> Result<Vec<Digest>, StoreError> {
+        let Some((_, content)) = self.linked_document(repository, manifest)? else { return Ok(Vec::new()) };
+        let parsed = Manifest::parse(&content).unwrap_or_default();
+        Ok(parsed.children().map(|child| child.digest).collect())
+    }
+
+    /// The blobs that a manifest of this repository vouches for.
+    pub(super) fn named(&self, repository: &Repository, manifest: &Digest) -> Result<Vec<Digest>, StoreError> {
+        let document = self.linked_document(repository, manifest)?;
+        Ok(document.map(|(media_type, content)| vouched_blobs(&media_type, &content)).unwrap_or_default())
+    }
+
+    fn linked_document(
+        &self,
+        repository: &Repository,
+        manifest: &Digest,
+    ) -> Result<Option<(MediaType, Bytes)>, StoreError> {
         let path = layout::manifest(repository, manifest);
-        if self.link(MANIFEST, &path, repository, &manifest.to_string())?.is_none() {
-            return Ok(Vec::new());
-        }
-        let parsed = self.peek_small(manifest)?.and_then(|content| Manifest::parse(&content));
-        Ok(parsed.map(|parsed| parsed.children().map(|child| child.digest).collect()).unwrap_or_default())
+        let link = self.link(MANIFEST, &path, repository, &manifest.to_string())?;
+        let Some(media_type) = link.and_then(|link| link.get("type")?.parse().ok()) else { return Ok(None) };
+        Ok(self.peek_small(manifest)?.map(|content| (media_type, content)))
     }
 
     pub(super) fn linked(
@@ -178,29 +248,32 @@ mod tests {
         Repository { registry: Registry::new("r.example"), name: name.parse().unwrap() }
     }
 
-    fn digests(from: usize, count: usize) -> Vec<Digest> {
-        (from..from + count).map(|n| Digest::of(Algorithm::Sha256, &n.to_le_bytes())).collect()
+    fn named(from: usize, count: usize) -> Vec<(Digest, Member)> {
+        let digests = (from..from + count).map(|n| Digest::of(Algorithm::Sha256, &n.to_le_bytes()));
+        digests.map(|digest| (digest, Member::Named)).collect()
     }
 
     #[test]
     fn what_was_read_before_something_was_forgotten_is_not_kept() {
         let (members, a) = (Members::default(), repository("a"));
-        let all = digests(0, 2);
+        let all = named(0, 2);
         let generation = members.generation();
         members.forget(&a);
-        members.learn(&a, &all[..1], generation, true);
-        assert_eq!(members.get(&a, &all[0]), None);
-        members.learn(&a, &all[..1], members.generation(), true);
-        assert_eq!((members.get(&a, &all[0]), members.get(&a, &all[1])), (Some(true), Some(false)));
-        members.add(&a, &all[1..]);
-        assert_eq!(members.get(&a, &all[1]), Some(true));
+        members.learn(&a, all[..1].to_vec(), generation, true);
+        assert_eq!(members.get(&a, &all[0].0), None);
+        members.learn(&a, all[..1].to_vec(), members.generation(), true);
+        assert_eq!((members.get(&a, &all[0].0), members.get(&a, &all[1].0)), (Some(Some(Member::Named)), Some(None)));
+        members.add(&a, &[(all[0].0, Member::Own), all[1]]);
+        members.add(&a, &all);
+        assert_eq!(members.get(&a, &all[0].0), Some(Some(Member::Own)), "a link stays a link");
+        assert_eq!(members.get(&a, &all[1].0), Some(Some(Member::Named)));
     }
 
     #[test]
     fn memory_is_bounded() {
         let (members, a, b) = (Members::default(), repository("a"), repository("b"));
-        members.learn(&a, &digests(0, REMEMBERED - 2), members.generation(), true);
-        members.add(&b, &digests(0, 2));
+        members.learn(&a, named(0, REMEMBERED - 2), members.generation(), true);
+        members.add(&b, &named(0, 2));
         let known = members.known.read();
         assert_eq!((known.remembered, known.repositories.len()), (3, 1));
         drop(known);
@@ -208,7 +281,7 @@ mod tests {
         assert_eq!(members.known.read().remembered, 0);
         // Repositories whose links speak for nothing any more.
         for number in 0..REMEMBERED + 5 {
-            members.learn(&repository(&format!("empty/{number}")), &[], members.generation(), true);
+            members.learn(&repository(&format!("empty/{number}")), [], members.generation(), true);
         }
         assert!(members.known.read().repositories.len() < REMEMBERED);
     }

@@ -8,7 +8,7 @@
 //! **Does not** know upstreams or HTTP, decide who may read, or judge how fresh a tag is.
 //!
 //! From the outside in: [`Store`] (`handle`) sends each call to the store's threads (`workers`), where `blobs`, `ingest`,
-//! `upload`, `links`, `membership` and `lists` do the work on what `inner` puts together: `files` (atomic replacement), `space`
+//! `upload`, `links`, `membership`, `givers` and `lists` do the work on what `inner` puts together: `files` (atomic replacement), `space`
 //! and `evict` (by the `policy`, sparing the `pins`), `catalogue` (blobs and last use), `pieces` and `check` (checksums, and the
 //! check before sending), `index`. `layout` names the paths, `record` is the format of small files, [`disk`] the seam to the file
 //! system, `health` what is done while that fails. `open`, `upkeep` and `scrub` are its start and its housekeeping, `verify`
@@ -27,6 +27,7 @@ mod evict;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod givers;
 mod handle;
 mod health;
 mod index;
@@ -57,6 +58,7 @@ mod workers;
 pub use blob::{Blob, BlobFile};
 pub use disk::{Disk, RealDisk};
 pub use error::{IngestError, OpenError, Refusal, StoreError, VerifyError};
+pub use givers::{Giver, Givers};
 pub use handle::{Store, Usage};
 pub use health::{Trouble, TroubleKind};
 pub use ingest::{Ingest, Verified};
@@ -64,6 +66,7 @@ pub use inspect::{DamagedBlob, Inspection};
 pub use inventory::{RepositoryLinks, StoredReference};
 pub use links::TagLink;
 pub use lists::{ListKey, StoredList};
+pub use membership::Member;
 pub use pins::{InvalidPin, Pin};
 pub use upload::{Upload, VerifiedUpload};
 pub use verify::{Verdict, Verifier};

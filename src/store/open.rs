@@ -7,10 +7,11 @@ use super::catalogue::Catalogue;
 use super::disk::{Disk, Lock, LockError};
 use super::error::{OpenError, StoreError};
 use super::files::{Files, read};
+use super::givers::{self, Giving};
 use super::health::Health;
 use super::index::Index;
 use super::inner::Inner;
-use super::layout::{self, ALGORITHMS};
+use super::layout::{self, ALGORITHMS, Part};
 use super::membership::Members;
 use super::origins::Origins;
 use super::partials::Partials;
@@ -68,6 +69,7 @@ pub(super) fn open(
     let walker = workers("larder-walker", 1, Duration::MAX)?;
     let files = Files::new(Arc::clone(disk), settings.sync, Arc::clone(&space));
     let pins = Pins::open(&settings.pin, &files);
+    let giving = Giving::open(&files);
     let inner = Arc::new_cyclic(|me| Inner {
         me: me.clone(),
         settings: settings.clone(),
@@ -79,6 +81,7 @@ pub(super) fn open(
         members: Members::default(),
         pins,
         origins: Origins::default(),
+        giving,
         index: Index::start(disk, metrics, limit),
         tags: kind("tag"),
         manifests: kind("manifest"),
@@ -130,6 +133,7 @@ impl Inner {
         self.walked.store(false, Ordering::Release);
         self.files.count_again();
         self.catalogue.clear();
+        self.giving.look_again(&self.files);
         self.space.forget();
         self.tags.set(0);
         self.manifests.set(0);
@@ -168,14 +172,17 @@ impl Opening {
 
     /// Makes what every store has.
     fn furnish(&self, disk: &dyn Disk, first: &Files) -> Result<(), OpenError> {
-        for folder in layout::FOLDERS.into_iter().rev() {
-            first.make_folder(Path::new(folder)).map_err(|error| self.failed("make a folder of", error))?;
-        }
+        let of_givers = |folder: &&str| Path::new(folder).starts_with(layout::GIVERS);
+        let make =
+            |folder: &str| first.make_folder(Path::new(folder)).map_err(|error| self.failed("make a folder of", error));
+        layout::FOLDERS.into_iter().rev().filter(|folder| !of_givers(folder)).try_for_each(make)?;
         // A rename by a process that was killed may not have reached the disk yet, and is about to be relied upon.
         for algorithm in ALGORITHMS {
             first.sync_folder(&layout::blobs(algorithm)).map_err(|error| self.failed("sync", error))?;
         }
         self.remove_temporary(disk)?;
+        givers::note_earlier(disk, first).map_err(|error| self.failed("write to", error))?;
+        layout::FOLDERS.into_iter().rev().filter(of_givers).try_for_each(make)?;
         self.write_version(first)
     }
 
@@ -230,10 +237,10 @@ impl Opening {
         for algorithm in ALGORITHMS {
             let folder = Path::new(layout::INGEST).join(algorithm.as_str());
             for entry in disk.list(&folder).unwrap_or_default() {
-                let Some(digest) = layout::digest(algorithm, &entry.name) else { continue };
+                let Some(part) = Part::parse(algorithm, &entry.name) else { continue };
                 if let Ok(metadata) = disk.metadata(&folder.join(&entry.name)) {
                     space.add(metadata.len);
-                    partials.found(digest, metadata.len);
+                    partials.found(part, metadata.len);
                 }
             }
         }

@@ -132,7 +132,7 @@ impl Inner {
 
     fn all_of(&self, repository: &Repository) -> Vec<Digest> {
         let mut all = self
-            .members_on_disk(repository)
+            .mentioned(repository)
             .inspect_err(
                 |error| tracing::warn!(%error, repo.name = %repository, "cannot read all links of a repository"),
             )

@@ -1,6 +1,6 @@
 //! Which ingests there are on disk, and that each has one writer at most.
 
-use crate::oci::Digest;
+use super::layout::Part;
 use parking_lot::Mutex;
 use prometheus::IntGauge;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub(super) struct Partials(Arc<Shared>);
 
 struct Shared {
-    files: Mutex<HashMap<Digest, Partial>>,
+    files: Mutex<HashMap<Part, Partial>>,
     gauge: IntGauge,
 }
 
@@ -32,14 +32,14 @@ impl Partials {
     }
 
     /// Enters a file that an earlier process left.
-    pub(super) fn found(&self, digest: Digest, len: u64) {
-        self.set(digest, Some(Partial { len, running: false, allocated: true }));
+    pub(super) fn found(&self, part: Part, len: u64) {
+        self.set(part, Some(Partial { len, running: false, allocated: true }));
     }
 
-    /// Claims the digest for one writer. `None`: somebody has it.
-    pub(super) fn claim(&self, digest: Digest) -> Option<Claim> {
+    /// Claims a partial download for one writer. `None`: somebody has it.
+    pub(super) fn claim(&self, part: Part) -> Option<Claim> {
         let mut files = self.0.files.lock();
-        let partial = files.entry(digest).or_insert(Partial { len: 0, running: false, allocated: false });
+        let partial = files.entry(part).or_insert(Partial { len: 0, running: false, allocated: false });
         if partial.running {
             return None;
         }
@@ -47,13 +47,17 @@ impl Partials {
         let (len, allocated) = (partial.len, partial.allocated);
         self.0.gauge.set(i64::try_from(files.len()).unwrap_or(i64::MAX));
         drop(files);
-        Some(Claim { partials: self.clone(), digest, len: (len > 0).then_some(len), allocated })
+        Some(Claim { partials: self.clone(), part, len: (len > 0).then_some(len), allocated })
+    }
+
+    pub(super) fn has(&self, part: &Part) -> bool {
+        self.0.files.lock().contains_key(part)
     }
 
     /// Those that nobody is writing.
-    pub(super) fn idle(&self) -> Vec<Digest> {
+    pub(super) fn idle(&self) -> Vec<Part> {
         let files = self.0.files.lock();
-        files.iter().filter(|(_, partial)| !partial.running).map(|(digest, _)| *digest).collect()
+        files.iter().filter(|(_, partial)| !partial.running).map(|(part, _)| *part).collect()
     }
 
     /// What those that nobody is writing have together.
@@ -63,23 +67,23 @@ impl Partials {
     }
 
     /// Those that nobody is writing and that may have more space than they need.
-    pub(super) fn untidy(&self) -> Vec<Digest> {
+    pub(super) fn untidy(&self) -> Vec<Part> {
         let files = self.0.files.lock();
-        files.iter().filter(|(_, partial)| !partial.running && partial.allocated).map(|(digest, _)| *digest).collect()
+        files.iter().filter(|(_, partial)| !partial.running && partial.allocated).map(|(part, _)| *part).collect()
     }
 
     /// Whether it is still one of those; from now on it is not.
-    pub(super) fn set_tidy(&self, digest: &Digest) -> bool {
+    pub(super) fn set_tidy(&self, part: &Part) -> bool {
         let mut files = self.0.files.lock();
-        let partial = files.get_mut(digest).filter(|partial| !partial.running);
+        let partial = files.get_mut(part).filter(|partial| !partial.running);
         partial.is_some_and(|partial| std::mem::replace(&mut partial.allocated, false))
     }
 
-    fn set(&self, digest: Digest, partial: Option<Partial>) {
+    fn set(&self, part: Part, partial: Option<Partial>) {
         let mut files = self.0.files.lock();
         match partial {
-            Some(partial) => files.insert(digest, partial),
-            None => files.remove(&digest),
+            Some(partial) => files.insert(part, partial),
+            None => files.remove(&part),
         };
         self.0.gauge.set(i64::try_from(files.len()).unwrap_or(i64::MAX));
     }
@@ -88,7 +92,7 @@ impl Partials {
 /// The sole right to write one ingest's file. On drop the file is left for the next writer, or forgotten if there is none.
 pub(super) struct Claim {
     partials: Partials,
-    digest: Digest,
+    pub(super) part: Part,
     /// Bytes on disk that are in the account; `None`: there is no file.
     pub(super) len: Option<u64>,
     pub(super) allocated: bool,
@@ -96,6 +100,6 @@ pub(super) struct Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.partials.set(self.digest, self.len.map(|len| Partial { len, running: false, allocated: self.allocated }));
+        self.partials.set(self.part, self.len.map(|len| Partial { len, running: false, allocated: self.allocated }));
     }
 }

@@ -274,7 +274,7 @@ impl Inner {
             let manifests = self.linked(&layout::manifests(repository, algorithm), algorithm);
             self.pins.insert(manifests.unwrap_or_default());
         }
-        match self.members_on_disk(repository) {
+        match self.mentioned(repository) {
             Ok(members) => self.pins.insert(members),
             Err(error) => tracing::warn!(%error, "cannot read all links of a pinned repository"),
         }

@@ -118,8 +118,7 @@ fn walk(weak: &Weak<Inner>) -> Option<()> {
             }
         }
     }
-    let mut folders =
-        vec![PathBuf::from(layout::LISTS), PathBuf::from(layout::PIECES), PathBuf::from(layout::REPOSITORIES)];
+    let mut folders = [layout::LISTS, layout::PIECES, layout::GIVERS, layout::REPOSITORIES].map(PathBuf::from).to_vec();
     while let Some(folder) = folders.pop() {
         let inner = alive(weak)?;
         count_links(&inner, &folder);
@@ -193,16 +192,21 @@ fn count_blob(inner: &Inner, digest: Digest) {
     }
 }
 
-/// Removes checksums without a blob: a crash came between the two.
+/// Removes checksums and names of givers without a blob: a crash came between the two.
 fn remove_orphans(inner: &Inner, folder: &Path) {
-    let algorithm =
-        ALGORITHMS.into_iter().find(|algorithm| folder == Path::new(layout::PIECES).join(algorithm.as_str()));
-    let Some(algorithm) = algorithm else { return };
+    let is = |kind: &str, algorithm: Algorithm| folder == Path::new(kind).join(algorithm.as_str());
+    let both = |algorithm| is(layout::PIECES, algorithm) || is(layout::GIVERS, algorithm);
+    let Some(algorithm) = ALGORITHMS.into_iter().find(|algorithm| both(*algorithm)) else { return };
+    let givers = is(layout::GIVERS, algorithm);
     for entry in inner.files.disk.list(folder).unwrap_or_default() {
         let Some(digest) = layout::digest(algorithm, &entry.name) else { continue };
         let _guard = inner.digest_locks.lock(&digest);
         if inner.catalogue.get(&digest).is_none() {
-            let _ = inner.files.discard(&layout::pieces(&digest));
+            if givers {
+                inner.forget_givers(&digest);
+            } else {
+                let _ = inner.files.discard(&layout::pieces(&digest));
+            }
         }
     }
 }
@@ -256,10 +260,10 @@ fn index_manifests(weak: &Weak<Inner>, folder: &Path, algorithm: Algorithm) -> O
         let inner = alive(weak)?;
         for entry in some {
             let Some(manifest) = layout::digest(algorithm, &entry.name) else { continue };
-            let Ok(Some((repository, children))) = read_link(&inner, &folder.join(&entry.name), &manifest) else {
+            let Ok(Some((repository, named))) = read_link(&inner, &folder.join(&entry.name), &manifest) else {
                 continue;
             };
-            if !inner.index.put_waiting(&repository, &children, &manifest) {
+            if !inner.index.put_waiting(&repository, &named, &manifest) {
                 return Some(false);
             }
         }
@@ -270,6 +274,6 @@ fn index_manifests(weak: &Weak<Inner>, folder: &Path, algorithm: Algorithm) -> O
 fn read_link(inner: &Inner, path: &Path, manifest: &Digest) -> Result<Option<(Repository, Vec<Digest>)>, StoreError> {
     let record = inner.files.read(path)?.and_then(|bytes| Record::parse(MANIFEST, &bytes));
     let Some(repository) = record.as_ref().and_then(repository_of) else { return Ok(None) };
-    let children = inner.children(&repository, manifest)?;
-    Ok(Some((repository, children)))
+    let named = inner.named(&repository, manifest)?;
+    Ok(Some((repository, named)))
 }

@@ -9,6 +9,7 @@ use super::carrier::Carrier;
 use super::disk::Access;
 use super::error::{StoreError, VerifyError};
 use super::files::is_absent;
+use super::givers::Giver;
 use super::inner::Inner;
 use super::layout;
 use super::pieces::{Rehash, Summing};
@@ -104,7 +105,8 @@ impl Upload {
             self.hash(digest).await?
         };
         if actual == digest {
-            return Ok(VerifiedUpload { state: self.carrier.take().await?, digest, inner: self.inner });
+            let (state, givers) = (self.carrier.take().await?, Vec::new());
+            return Ok(VerifiedUpload { state, givers, digest, inner: self.inner });
         }
         self.inner.metrics.digest_failures.with_label_values(&["push"]).inc();
         self.discard().await;
@@ -195,16 +197,19 @@ impl State {
         Ok(())
     }
 
-    fn commit(&mut self, digest: Digest) -> Result<Blob, StoreError> {
+    fn commit(&mut self, digest: Digest, givers: &[Giver]) -> Result<Blob, StoreError> {
         self.reservation = None;
         if let Some(blob) = self.inner.open_blob(&digest)? {
+            self.inner.note_givers(&digest, givers)?;
             return Ok(blob);
         }
         let release = self.file.disk_file().release();
         release.map_err(StoreError::io("give back unused space of", &self.path))?;
         self.inner.seal(&self.file, &self.path)?;
         self.inner.keep_pieces(&digest, &self.sums.pieces());
-        let blob = self.inner.place(&self.path, digest, self.received, self.file.clone(), false)?;
+        let blob = self.inner.placing(&digest, givers, || {
+            self.inner.place(&self.path, digest, self.received, self.file.clone(), false)
+        })?;
         self.gone = true;
         self.inner.files.sync_folder(&layout::blobs(digest.algorithm()))?;
         Ok(blob)
@@ -238,6 +243,7 @@ impl Drop for State {
 /// An upload that has the digest it was offered under, not yet in its place.
 pub struct VerifiedUpload {
     state: Box<State>,
+    givers: Vec<Giver>,
     digest: Digest,
     inner: Arc<Inner>,
 }
@@ -255,10 +261,16 @@ impl VerifiedUpload {
         self.state.received
     }
 
+    /// Says whom it came from: that is written down before it is a blob.
+    #[must_use]
+    pub fn given_by(self, givers: Vec<Giver>) -> Self {
+        Self { givers, ..self }
+    }
+
     /// Makes it a blob, unless that is there already: syncs as configured, renames, syncs the folder. On an error it is gone.
     pub async fn commit(self) -> Result<Blob, StoreError> {
-        let Self { mut state, digest, inner } = self;
-        inner.writers.run(move || state.commit(digest)).await
+        let Self { mut state, givers, digest, inner } = self;
+        inner.writers.run(move || state.commit(digest, &givers)).await
     }
 }
 

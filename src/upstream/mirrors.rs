@@ -6,7 +6,7 @@
 //! given it again. Who has given wrong bytes for a content is asked last for it, for a while.
 
 use super::error::{ErrorKind, UpstreamError};
-use super::registry::{FetchedBlob, FetchedManifest, ManifestHead, Upstream};
+use super::registry::{BlobHead, FetchedBlob, FetchedManifest, ManifestHead, Upstream};
 use super::verdicts::Denied;
 use crate::oci::{Accept, Digest, Name, Reference};
 use crate::upstream::protocol::list::{FetchedList, ListRequest};
@@ -58,8 +58,8 @@ impl Upstream {
         self.first_to_answer(about, |at| async move { at.get_manifest_here(repository, reference, accept).await }).await
     }
 
-    /// Asks whether a blob is there; the answer is its length, if that was said.
-    pub async fn head_blob(&self, repository: &Name, digest: &Digest) -> Result<Option<u64>, UpstreamError> {
+    /// Asks whether a blob is there.
+    pub async fn head_blob(&self, repository: &Name, digest: &Digest) -> Result<BlobHead, UpstreamError> {
         let about = Some((repository, Denied::Blob(*digest)));
         self.first_to_answer(about, |at| async move { at.head_blob_here(repository, digest).await }).await
     }

@@ -36,6 +36,6 @@ pub use parse::parse;
 pub use protocol::list::{FetchedList, ListRequest, Page};
 pub use protocol::upload::{BodyHeaders, Source, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};
 pub use protocol::write::{AcrAnswer, AcrMethod, AcrRequest, PutManifest};
-pub use registry::{FetchedBlob, FetchedManifest, Login, ManifestHead, Upstream};
+pub use registry::{BlobHead, FetchedBlob, FetchedManifest, Login, ManifestHead, Upstream};
 pub use transport::body::UpstreamBody;
 pub use verdicts::Denied;

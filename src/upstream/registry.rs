@@ -90,6 +90,23 @@ pub struct FetchedManifest {
     pub digest: Option<Digest>,
 }
 
+/// What an upstream says of a blob that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobHead {
+    /// Its length, if that was said.
+    pub length: Option<u64>,
+    /// Whether a registry said it, and of this digest.
+    pub speaks: bool,
+}
+
+impl BlobHead {
+    /// Whether it is a registry's word that it has the content of this length that is stored here.
+    #[must_use]
+    pub fn vouches_for(&self, length: u64) -> bool {
+        self.speaks && self.length == Some(length)
+    }
+}
+
 /// A blob, or the end of one, that is arriving.
 #[derive(Debug)]
 pub struct FetchedBlob {
@@ -302,21 +319,20 @@ impl Upstream {
         self.done(fetched.await, || format!("fetch manifest {reference} of {repository}"))
     }
 
-    /// Asks whether a blob is there; the answer is its length, if that was said.
-    pub(super) async fn head_blob_here(
-        &self,
-        repository: &Name,
-        digest: &Digest,
-    ) -> Result<Option<u64>, UpstreamError> {
-        let length = async {
+    /// Asks whether a blob is there.
+    pub(super) async fn head_blob_here(&self, repository: &Name, digest: &Digest) -> Result<BlobHead, UpstreamError> {
+        let head = async {
             let ask = self.blob(Op::BlobHead, Method::HEAD, repository, digest)?;
-            let answer = self.0.session.fetch_head(ask).await?;
-            Ok(match answer.status {
+            let (answer, told) = self.0.session.fetch_head(ask).await?;
+            let length = match answer.status {
                 StatusCode::PARTIAL_CONTENT => part_of(&answer).and_then(|(_, length)| length),
                 _ => number(&answer, CONTENT_LENGTH),
-            })
+            };
+            // Whoever names the digest is a registry as well.
+            let speaks = told.digest.map_or(told.is_speaker, |named| named == digest.to_string());
+            Ok(BlobHead { length, speaks })
         };
-        self.done(length.await, || format!("ask for blob {digest} of {repository}"))
+        self.done(head.await, || format!("ask for blob {digest} of {repository}"))
     }
 
     /// Fetches a blob, or the bytes from a first to a last one, inclusive and perhaps open.

@@ -61,7 +61,7 @@ impl Audit {
     /// What was received of a blob is the beginning of it.
     fn check_ingests(&self, content: &BTreeMap<String, Bytes>) {
         walk(&self.store.join("ingest/sha256"), &mut |path| {
-            let hex = path.file_name().unwrap().to_str().unwrap();
+            let hex = path.file_name().unwrap().to_str().unwrap().split('.').next().unwrap();
             let (kept, whole) = (fs::read(path).unwrap(), content.get(hex));
             // The empty config of every artifact is not among the round's layers, but small enough to be there at once or not.
             let whole = whole.map_or(&b"{}"[..], |bytes| bytes);

@@ -54,7 +54,7 @@ impl Larder {
         }
         let names = settings.upstreams.iter().map(|upstream| upstream.name.to_string());
         let access = Access::new(&settings.access, settings.server.names.iter().cloned().chain(names), &metrics);
-        let cache = Cache::new(store.clone(), upstreams, limits, Arc::clone(&metrics));
+        let cache = Cache::new(store.clone(), upstreams, &settings.access.rules, limits, Arc::clone(&metrics));
         let registry = Registry::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(&metrics), log.clone());
         let admin_handler = Admin::new(Arc::clone(&metrics), store.clone(), cache.clone(), routes, access);
         let admin_handler = admin_handler.with_tls(tls.clone());

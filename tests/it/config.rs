@@ -139,15 +139,16 @@ fn what_does_not_exist_yet_says_so() {
 fn an_upstream_can_be_sealed_slowed_and_held_to_an_age() {
     let upstream = |lines: &str| loaded(&format!("{MINIMAL}{lines}")).settings.upstreams[0].clone();
     let plain = upstream("");
-    assert!(!plain.sealed && plain.max_rate.is_none() && plain.freshness.max_stale.is_none());
-    let set =
-        upstream("sealed = true\nmax_rate = \"50MiB\"\nfreshness = { max_stale = \"7d\", negative_ttl = \"1s\" }\n");
+    assert!(!plain.sealed && !plain.isolate && plain.max_rate.is_none() && plain.freshness.max_stale.is_none());
+    let set = upstream(
+        "sealed = true\nisolate = true\nmax_rate = \"50MiB\"\nfreshness = { max_stale = \"7d\", negative_ttl = \"1s\" }\n",
+    );
     assert_eq!(plain.tier, Tier::Unknown);
     for (text, tier) in [("basic", Tier::Basic), ("standard", Tier::Standard), ("premium", Tier::Premium)] {
         assert_eq!(upstream(&format!("tier = \"{text}\"\n")).tier, tier);
     }
     assert!(upstream_error("tier = \"gold\"").contains("no service tier: write \"basic\""));
-    assert!(set.sealed);
+    assert!(set.sealed && set.isolate);
     assert_eq!(set.max_rate, Some(50 << 20));
     assert_eq!(set.freshness.max_stale, Some(Duration::from_secs(7 * 86400)));
     assert_eq!(set.freshness.negative_ttl, Duration::from_secs(1));

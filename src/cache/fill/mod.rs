@@ -1,6 +1,7 @@
 //! Fills: one download from upstream into the store, and any number of readers that follow the growing file.
 //!
-//! There is at most one fill per digest in the process, whatever repository or tag led to it. It runs on a task of its own: no
+//! There is at most one fill per digest and registry in the process, whatever repository or tag led to it: a registry that is slow
+//! or sends something else holds up nobody who came for another's. It runs on a task of its own: no
 //! reader, the first included, can slow it down or end it. Readers learn of its progress from its watermark and read the
 //! fill's own open file, below the mark of what is written. The last bytes of the content are released only when the digest of
 //! the whole holds; until then an answer cannot end cleanly.
@@ -23,7 +24,7 @@ use super::Inner;
 use super::download::Download;
 use super::error::CacheError;
 use super::sources::{Source, Sources};
-use crate::oci::Digest;
+use crate::oci::{Digest, Registry};
 use crate::store::BlobFile;
 use crate::upstream::Shares;
 use pace::Pace;
@@ -72,6 +73,8 @@ pub(super) enum End {
 /// One fill, as its readers and its task share it.
 #[derive(Debug)]
 pub(super) struct Fill {
+    /// Whom it is from: all of its sources are this registry's.
+    pub(super) registry: Registry,
     pub(super) digest: Digest,
     pub(super) sources: Arc<Sources>,
     pub(super) progress: Watermark,
@@ -113,7 +116,7 @@ fn before_digest(length: u64) -> u64 {
 /// The fills under way.
 #[derive(Debug)]
 pub(super) struct Fills {
-    running: Mutex<HashMap<Digest, Arc<Fill>>>,
+    running: Mutex<HashMap<(Registry, Digest), Arc<Fill>>>,
     places: Shares,
 }
 
@@ -122,20 +125,22 @@ impl Fills {
         Self { running: Mutex::default(), places: Shares::new(limit) }
     }
 
-    /// The fill of `digest` that is under way.
-    pub(super) fn running(&self, digest: &Digest) -> Option<Arc<Fill>> {
-        self.lock().get(digest).cloned()
+    /// The fill of `digest` from `registry` that is under way.
+    pub(super) fn running(&self, registry: &Registry, digest: &Digest) -> Option<Arc<Fill>> {
+        let running = self.lock();
+        if running.is_empty() { None } else { running.get(&(registry.clone(), *digest)).cloned() }
     }
 
-    /// Joins the fill of `digest`, or begins it from `source`. The flag says that it was begun.
+    /// Joins the fill of `digest` from the registry of `source`, or begins it. The flag says that it was begun.
     pub(super) fn join(
         &self,
         inner: &Arc<Inner>,
         digest: &Digest,
-        source: impl FnOnce() -> Source,
+        source: Source,
     ) -> Result<(Arc<Fill>, bool), CacheError> {
+        let key = (source.repository.registry.clone(), *digest);
         let mut running = self.lock();
-        if let Some(fill) = running.get(digest) {
+        if let Some(fill) = running.get(&key) {
             return Ok((Arc::clone(fill), false));
         }
         let Some(place) = self.places.take() else {
@@ -144,13 +149,14 @@ impl Fills {
         // A task that is cut short drops its writer, and its readers are let go.
         let (writer, progress) = Watermark::new(End::Failed(CacheError::Aborted));
         let fill = Arc::new(Fill {
+            registry: key.0.clone(),
             digest: *digest,
-            sources: Arc::new(Sources::of(source())),
+            sources: Arc::new(Sources::of(source)),
             progress,
             pace: Pace::default(),
             beside: Arc::new(Semaphore::new(RANGES_BESIDE)),
         });
-        running.insert(*digest, Arc::clone(&fill));
+        running.insert(key, Arc::clone(&fill));
         drop(running);
         let (task_inner, task_fill) = (Arc::clone(inner), Arc::clone(&fill));
         inner.tasks.spawn(async move {
@@ -160,11 +166,11 @@ impl Fills {
         Ok((fill, true))
     }
 
-    fn remove(&self, digest: &Digest) {
-        self.lock().remove(digest);
+    fn remove(&self, fill: &Fill) {
+        self.lock().remove(&(fill.registry.clone(), fill.digest));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Fill>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Registry, Digest), Arc<Fill>>> {
         self.running.lock()
     }
 }

@@ -68,7 +68,7 @@ impl<'a> Leave<'a> {
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         self.inflight.dec();
-        self.inner.fills.remove(&self.fill.digest);
+        self.inner.fills.remove(self.fill);
     }
 }
 
@@ -90,9 +90,10 @@ async fn fill_up(inner: &Inner, fill: &Fill, writer: &mut Writer) -> Result<(), 
     };
     // A content whose length upstream did not announce is opened only now that all of it is there.
     writer.complete(|| Opened { file: verified.file(), length }, length, End::Verified);
-    match verified.commit().await {
+    let proven = fill.sources.proven();
+    match verified.given_by(inner.as_givers(&proven)).commit().await {
         Ok(_) => {
-            for (repository, asked) in fill.sources.proven() {
+            for (repository, asked) in proven {
                 inner.store.came_from(&fill.digest, &repository.registry);
                 inner.link_blob(&repository, &fill.digest, asked).await;
             }
@@ -144,7 +145,7 @@ async fn open(inner: &Inner, fill: &Fill, writer: &Writer) -> Result<(Download, 
 }
 
 async fn begin(inner: &Inner, fill: &Fill) -> Option<Ingest> {
-    inner.store.ingest(&fill.digest, None).await.inspect_err(|error| no_room(fill, error)).ok()
+    inner.store.ingest_from(&fill.registry, &fill.digest).await.inspect_err(|error| no_room(fill, error)).ok()
 }
 
 fn is_range_refused(error: &CacheError) -> bool {

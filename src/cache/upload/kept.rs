@@ -1,7 +1,7 @@
 //! The local copies of uploads: between two requests of a session, and between upstream's yes and the commit.
 
 use crate::oci::Digest;
-use crate::store::{BlobFile, Upload};
+use crate::store::{BlobFile, Giver, Upload};
 use crate::upstream::{Place, Shares};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -84,6 +84,8 @@ pub(in crate::cache) struct Landings {
 pub(in crate::cache) struct Landing {
     pub(in crate::cache) file: BlobFile,
     pub(in crate::cache) length: u64,
+    /// Who has taken it.
+    pub(in crate::cache) giver: Giver,
 }
 
 /// At most so many at a time; beyond that a push waits for its own commit.
@@ -99,12 +101,12 @@ impl Landings {
     }
 
     /// Enters one. `false`: another of that digest is landing, or too many are.
-    pub(super) fn begin(&self, digest: Digest, file: BlobFile, length: u64) -> bool {
+    pub(super) fn begin(&self, digest: Digest, landing: Landing) -> bool {
         let mut landings = self.all.lock();
         if landings.len() >= LANDINGS || landings.contains_key(&digest) {
             return false;
         }
-        landings.insert(digest, Landing { file, length });
+        landings.insert(digest, landing);
         self.count.store(landings.len(), Ordering::Release);
         true
     }
@@ -120,7 +122,7 @@ impl Landings {
 mod tests {
     use super::*;
     use crate::config::{StoreSettings, Sync};
-    use crate::oci::Algorithm;
+    use crate::oci::{Algorithm, Registry, Repository};
     use crate::store::{RealDisk, Store};
     use crate::telemetry::Metrics;
     use std::sync::Arc;
@@ -180,14 +182,16 @@ mod tests {
         let digest = Digest::of(Algorithm::Sha256, content);
         store.put_small(&digest, bytes::Bytes::from_static(content)).await.unwrap();
         let file = store.blob(&digest).await.unwrap().unwrap().file().clone();
+        let repository = Repository { registry: Registry::new("r.io"), name: "a".parse().unwrap() };
+        let landing = Landing { file, length: 7, giver: Giver { repository, alone: false } };
         let landings = Landings::default();
         for digest in &digests[..LANDINGS] {
-            assert!(landings.begin(*digest, file.clone(), 7));
+            assert!(landings.begin(*digest, landing.clone()));
         }
-        assert!(!landings.begin(digests[LANDINGS], file.clone(), 7), "one too many");
+        assert!(!landings.begin(digests[LANDINGS], landing.clone()), "one too many");
         landings.end(&digests[0]);
         assert!(landings.get(&digests[0]).is_none());
-        assert!(!landings.begin(digests[1], file.clone(), 7), "that one is landing");
-        assert!(landings.begin(digests[LANDINGS], file, 7));
+        assert!(!landings.begin(digests[1], landing.clone()), "that one is landing");
+        assert!(landings.begin(digests[LANDINGS], landing));
     }
 }

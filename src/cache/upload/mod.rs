@@ -21,7 +21,7 @@ use super::{Cache, Inner, heard};
 use crate::oci::{Digest, Repository};
 use crate::store::VerifyError;
 use crate::upstream::{BodyHeaders, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};
-use kept::{Copies, Kept};
+use kept::{Copies, Kept, Landing};
 use sealed::{Sealer, Session};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -238,32 +238,28 @@ impl Inner {
     /// Upstream has taken the blob from another of its repositories.
     async fn mounted(&self, repository: &Repository, digest: &str, write: Write) {
         let Ok(digest) = digest.parse() else { return };
-        self.own(repository, &digest, write).await;
+        self.own(repository, &digest, write, true).await;
         self.count_upload(repository, "mounted");
     }
 
     /// Upstream has taken the blob: it is there for this repository, and what is here of it becomes a blob.
     async fn accepted(self: &Arc<Self>, repository: &Repository, digest: &str, kept: Option<Kept>, write: Write) {
         let Ok(digest) = digest.parse::<Digest>() else { return };
-        let result = if heard("open", digest, self.store.blob(&digest).await).flatten().is_some() {
-            if let Some(kept) = kept {
-                kept.upload.discard().await;
-            }
-            "present"
-        } else if let Some(kept) = kept {
-            self.land(repository, digest, kept).await
-        } else {
-            "unkept"
+        let result = match kept {
+            Some(kept) => self.land(repository, digest, kept).await,
+            None if heard("open", digest, self.store.blob(&digest).await).flatten().is_some() => "present",
+            None => "unkept",
         };
-        self.own(repository, &digest, write).await;
+        self.own(repository, &digest, write, result != "mismatch").await;
         self.count_upload(repository, result);
     }
 
-    /// Notes that the repository has the blob: it was pushed there.
-    async fn own(&self, repository: &Repository, digest: &Digest, write: Write) {
+    /// Notes that the repository has the blob: it was pushed there. If it is not `sure` that it is this one, upstream is asked when
+    /// somebody wants it.
+    async fn own(&self, repository: &Repository, digest: &Digest, write: Write, sure: bool) {
         let settling = write.settle().await;
         self.negatives.forget(repository, Object::Blob(*digest));
-        if !settling.is_disturbed() && !self.holds_blob(repository, digest).await {
+        if sure && !settling.is_disturbed() && !self.is_vouched(repository, digest).await {
             heard("link", digest, self.store.link_blob(repository, digest).await);
         }
     }
@@ -284,7 +280,14 @@ impl Inner {
                 return if matches!(error, VerifyError::Digest { .. }) { "mismatch" } else { "unkept" };
             }
         };
-        if !self.uploads.landings.begin(digest, verified.file(), verified.received()) {
+        let giver = self.as_giver(repository);
+        if heard("open", digest, self.store.blob(&digest).await).flatten().is_some() {
+            heard("note who has", digest, self.store.given_by(&digest, giver).await);
+            return "present";
+        }
+        let landing = Landing { file: verified.file(), length: verified.received(), giver: giver.clone() };
+        let verified = verified.given_by(vec![giver]);
+        if !self.uploads.landings.begin(digest, landing) {
             heard("store", digest, verified.commit().await);
             return "stored";
         }

@@ -34,21 +34,42 @@ struct Arrived {
     answer: Answer,
     pass: Option<Pass>,
     redirected: bool,
+    told: Told,
+}
+
+/// What the upstream's own answer said of itself and of the content, before any storage that it led to spoke.
+#[derive(Clone, Debug, Default)]
+pub(in crate::upstream) struct Told {
+    /// Whether it showed that a registry speaks.
+    pub(in crate::upstream) is_speaker: bool,
+    /// The digest that it named.
+    pub(in crate::upstream) digest: Option<String>,
+}
+
+impl Told {
+    fn by(answer: &Answer) -> Self {
+        let digest = answer.header("docker-content-digest").map(|digest| digest.trim().to_owned());
+        Self { is_speaker: classify::is_speaker(&answer.headers), digest }
+    }
 }
 
 impl Session {
     /// Asks, and asks the upstream once more if the place that it led to refuses: signed addresses expire.
     pub(in crate::upstream) async fn fetch(&self, ask: &Ask) -> Result<Answer, Failure> {
+        self.fetch_told(ask).await.map(|(answer, _)| answer)
+    }
+
+    async fn fetch_told(&self, ask: &Ask) -> Result<(Answer, Told), Failure> {
         let mut arrived = self.arrive(ask).await?;
         if arrived.redirected && is_refused_address(arrived.answer.status) {
             arrived.answer.body.drain().await;
             self.wire.retried("redirect");
             arrived = self.arrive(ask).await?;
         }
-        let Arrived { answer, pass, redirected } = arrived;
+        let Arrived { answer, pass, redirected, told } = arrived;
         // Only of a blob may a part be asked for.
         if is_whole(answer.status) || answer.status == StatusCode::PARTIAL_CONTENT && ask.op.is_bulk() {
-            return as_content(ask.op, answer);
+            return as_content(ask.op, answer).map(|answer| (answer, told));
         }
         let failure = classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await;
         // Whoever the upstream leads to has not seen the login, and so has not judged it.
@@ -101,11 +122,11 @@ impl Session {
     }
 
     /// Asks for the head of a blob. One that fails without saying who speaks, or why, is confirmed by a GET, which has a body.
-    pub(in crate::upstream) async fn fetch_head(&self, ask: Ask) -> Result<Answer, Failure> {
-        let Arrived { answer, pass, redirected } = self.arrive(&ask).await?;
+    pub(in crate::upstream) async fn fetch_head(&self, ask: Ask) -> Result<(Answer, Told), Failure> {
+        let Arrived { answer, pass, redirected, told } = self.arrive(&ask).await?;
         let status = answer.status;
         if status == StatusCode::OK && (answer.spoken || !classify::is_page(&answer.headers)) {
-            return Ok(answer);
+            return Ok((answer, told));
         }
         let believed = status == StatusCode::NOT_FOUND && classify::is_speaker(&answer.headers) && !redirected;
         if believed || status == StatusCode::TOO_MANY_REQUESTS {
@@ -114,12 +135,12 @@ impl Session {
         answer.body.drain().await;
         let mut ask = Ask { method: Method::GET, op: Op::BlobGet, ..ask };
         ask.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
-        let answer = self.fetch(&ask).await?;
+        let (answer, told) = self.fetch_told(&ask).await?;
         // Nobody checks a digest here.
         if classify::is_page(&answer.headers) && !answer.spoken {
             return Err(page(&answer));
         }
-        Ok(answer)
+        Ok((answer, told))
     }
 
     /// Asks for something to be done. A redirect leads to no place where that could be: it is not followed.
@@ -147,13 +168,13 @@ impl Session {
             body: Bytes::new(),
         };
         let (mut answer, pass) = self.send(ask.op, &outgoing, &ask.scope).await?;
-        let home = answer.origin.clone();
+        let (home, told) = (answer.origin.clone(), Told::by(&answer));
         let mut secure = home.https;
         let mut at_home = true;
         let mut hops = 0;
         loop {
             if !is_redirect(answer.status) {
-                return Ok(Arrived { answer, pass, redirected: hops > 0 });
+                return Ok(Arrived { answer, pass, redirected: hops > 0, told });
             }
             if hops == HOPS {
                 return Err(Failure::foreign(format!("{home} leads through more than {HOPS} redirects")));

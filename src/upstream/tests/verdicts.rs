@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::CredentialSettings;
+use crate::upstream::BlobHead;
 use crate::upstream::testing::{Asked, Reply, Server, bare, errors, reply, settings, upstream};
 use http::Method;
 use std::time::Duration;
@@ -170,10 +171,26 @@ async fn a_head_that_does_not_say_who_speaks_is_confirmed_by_a_get() {
 }
 
 #[tokio::test]
-async fn a_blob_head_says_the_length() {
+async fn a_blob_head_says_the_length_and_whether_a_registry_speaks() {
     let server = Server::start(|asked| {
         if asked.method == Method::HEAD && asked.target.contains("redirected") {
             return reply(307, &[("location", "/storage")], "");
+        }
+        for (name, headers) in [
+            ("named", vec![("docker-content-digest", blob(b"x").to_string())]),
+            (
+                "other",
+                vec![
+                    ("docker-distribution-api-version", "registry/2.0".to_owned()),
+                    ("docker-content-digest", blob(b"y").to_string()),
+                ],
+            ),
+            ("portal", vec![]),
+        ] {
+            if asked.target.contains(name) {
+                let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, &**value)).collect();
+                return bare(200, &headers, vec![0; 512]);
+            }
         }
         match asked.target.as_str() {
             "/storage" if asked.method == Method::HEAD => bare(403, &[], ""),
@@ -183,8 +200,13 @@ async fn a_blob_head_says_the_length() {
     })
     .await;
     let (upstream, _) = upstream(&settings(&server.url(), CredentialSettings::Anonymous));
-    assert_eq!(upstream.head_blob(&name("a"), &blob(b"x")).await.unwrap(), Some(512));
-    assert_eq!(upstream.head_blob(&name("redirected"), &blob(b"x")).await.unwrap(), Some(1024));
+    let head = async |repository: &str| upstream.head_blob(&name(repository), &blob(b"x")).await.unwrap();
+    assert_eq!(head("a").await, BlobHead { length: Some(512), speaks: true });
+    assert_eq!(head("redirected").await.length, Some(1024));
+    assert!(
+        head("named").await.speaks && head("named").await.vouches_for(512) && !head("named").await.vouches_for(511)
+    );
+    assert!(!head("other").await.speaks && !head("portal").await.speaks);
 }
 
 #[tokio::test]

@@ -1,3 +1,4 @@
+use super::pace::{Pace, TooSlow};
 use super::pool::Lease;
 use crate::upstream::error::{ErrorKind, Failure, UpstreamError};
 use crate::upstream::limits::rate::{Rate, SHARE};
@@ -114,11 +115,12 @@ pub struct UpstreamBody {
     rate: Option<Arc<Rate>>,
     /// What has arrived and is not due yet.
     ahead: Bytes,
+    pace: Pace,
 }
 
 impl UpstreamBody {
     pub(in crate::upstream) fn new(body: Body, attempt: String, rate: Option<Arc<Rate>>) -> Self {
-        Self { body, attempt, rate, ahead: Bytes::new() }
+        Self { body, attempt, rate, ahead: Bytes::new(), pace: Pace::default() }
     }
 
     /// The next bytes, never empty; `None` at the end. An end before the promised length is an error.
@@ -135,7 +137,24 @@ impl UpstreamBody {
     }
 
     async fn arrived(&mut self) -> Result<Option<Bytes>, UpstreamError> {
-        self.body.chunk().await.map_err(|failure| failure.during(self.attempt.as_str()))
+        let count = |chunk: &Result<Option<Bytes>, Failure>| Some(chunk.as_ref().ok()?.as_ref()?.len() as u64);
+        let chunk = self.pace.of(self.body.chunk(), count).await.unwrap_or_else(|TooSlow { bytes, waited }| {
+            let (host, waited) = (&self.body.host, waited.as_secs());
+            Err(interrupted(&format!("{host} sent {bytes} bytes in {waited} s, too few for the answer ever to end")))
+        });
+        chunk.map_err(|failure| failure.during(self.attempt.as_str()))
+    }
+
+    /// Whether it was given up since it came too slowly.
+    #[must_use]
+    pub fn is_too_slow(&self) -> bool {
+        self.pace.is_lost()
+    }
+
+    /// Whether it came fast enough at least for a while.
+    #[must_use]
+    pub fn was_in_pace(&self) -> bool {
+        self.pace.was_kept()
     }
 }
 

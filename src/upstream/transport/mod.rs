@@ -7,6 +7,7 @@ pub(in crate::upstream) mod inside;
 pub(in crate::upstream) mod listening;
 pub(in crate::upstream) mod location;
 pub(in crate::upstream) mod origin;
+mod pace;
 pub(in crate::upstream) mod payload;
 pub(in crate::upstream) mod pool;
 pub(in crate::upstream) mod process;

@@ -7,6 +7,7 @@
 
 use crate::harness;
 
+mod attacks;
 mod bounds;
 mod catalogue;
 mod clients;

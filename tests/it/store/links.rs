@@ -54,23 +54,23 @@ async fn a_blob_that_is_disowned_is_gone_against_all_manifests_until_it_is_linke
     for repository in [&a, &b] {
         link(&bench.store, repository, &[gone, other]).await;
     }
-    assert!(bench.store.holds_blob(&a, &gone).await.unwrap());
+    assert!(bench.store.membership(&a, &gone).await.unwrap().is_some());
     bench.store.disown_blob(&a, &gone).await.unwrap();
     for again in [false, true] {
-        assert!(!bench.store.holds_blob(&a, &gone).await.unwrap());
-        assert!(bench.store.holds_blob(&a, &other).await.unwrap());
-        assert!(bench.store.holds_blob(&b, &gone).await.unwrap(), "another repository's is its own");
+        assert!(bench.store.membership(&a, &gone).await.unwrap().is_none());
+        assert!(bench.store.membership(&a, &other).await.unwrap().is_some());
+        assert!(bench.store.membership(&b, &gone).await.unwrap().is_some(), "another repository's is its own");
         // Neither a manifest that is pulled again nor a restart brings it back.
         if !again {
             link(&bench.store, &a, &[gone, other]).await;
-            assert!(!bench.store.holds_blob(&a, &gone).await.unwrap());
+            assert!(bench.store.membership(&a, &gone).await.unwrap().is_none());
             bench.reopen(|_| {}).await;
         }
     }
     bench.store.link_blob(&a, &gone).await.unwrap();
-    assert!(bench.store.holds_blob(&a, &gone).await.unwrap());
+    assert!(bench.store.membership(&a, &gone).await.unwrap().is_some());
     bench.reopen(|_| {}).await;
-    assert!(bench.store.holds_blob(&a, &gone).await.unwrap());
+    assert!(bench.store.membership(&a, &gone).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -113,21 +113,21 @@ async fn a_repository_holds_what_its_manifests_name_and_what_is_linked() {
     let mut bench = Bench::new().await;
     let (a, b) = (repository("a"), repository("b"));
     let (layer, pushed, other) = (sha256(b"layer"), sha256(b"pushed"), sha256(b"other"));
-    assert!(!bench.store.holds_blob(&a, &layer).await.unwrap());
+    assert!(bench.store.membership(&a, &layer).await.unwrap().is_none());
     let manifest = link(&bench.store, &a, &[layer]).await;
     bench.store.link_blob(&a, &pushed).await.unwrap();
     for restart in [false, true] {
         if restart {
             bench.reopen(|_| {}).await;
         }
-        assert!(bench.store.holds_blob(&a, &layer).await.unwrap());
-        assert!(bench.store.holds_blob(&a, &pushed).await.unwrap());
-        assert!(!bench.store.holds_blob(&a, &other).await.unwrap());
-        assert!(!bench.store.holds_blob(&b, &layer).await.unwrap());
+        assert!(bench.store.membership(&a, &layer).await.unwrap().is_some());
+        assert!(bench.store.membership(&a, &pushed).await.unwrap().is_some());
+        assert!(bench.store.membership(&a, &other).await.unwrap().is_none());
+        assert!(bench.store.membership(&b, &layer).await.unwrap().is_none());
     }
     bench.store.unlink_manifest(&a, &manifest).await.unwrap();
-    assert!(!bench.store.holds_blob(&a, &layer).await.unwrap(), "the index is not believed without the link");
-    assert!(bench.store.holds_blob(&a, &pushed).await.unwrap());
+    assert!(bench.store.membership(&a, &layer).await.unwrap().is_none(), "the index is not believed without the link");
+    assert!(bench.store.membership(&a, &pushed).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -138,8 +138,8 @@ async fn a_repeated_question_about_a_blob_is_answered_at_once() {
     link(&bench.store, &a, &[layer]).await;
     bench.reopen(|_| {}).await;
     for digest in [layer, sha256(b"other")] {
-        let expected = bench.store.holds_blob(&a, &digest).await.unwrap();
-        let mut again = Box::pin(bench.store.holds_blob(&a, &digest));
+        let expected = bench.store.membership(&a, &digest).await.unwrap();
+        let mut again = Box::pin(bench.store.membership(&a, &digest));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(matches!(again.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(held)) if held == expected));
     }
