@@ -29,6 +29,15 @@ impl Basic {
         Some(Self { pair, colon })
     }
 
+    /// The same of a user and a password that came otherwise.
+    pub(super) fn of(user: &str, password: &str) -> Self {
+        let mut pair = Zeroizing::new(Vec::with_capacity(user.len() + 1 + password.len()));
+        pair.extend_from_slice(user.as_bytes());
+        pair.push(b':');
+        pair.extend_from_slice(password.as_bytes());
+        Self { pair, colon: user.len() }
+    }
+
     /// The user's name.
     pub(super) fn user(&self) -> &str {
         std::str::from_utf8(&self.pair[..self.colon]).unwrap_or_default()

@@ -1,15 +1,14 @@
 //! Networks, names and rules. Pure.
 
-use super::Guest;
 use super::refusal::Refusal;
 use crate::config::{AccessRule, Right};
-use crate::oci::Repository;
+use crate::oci::{Deed, Registry, Repository};
 use http::HeaderValue;
 use ipnet::IpNet;
 use std::net::IpAddr;
 
 /// Where a request came from and to, and who says to have sent it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Caller<'a> {
     /// The caller's address; `None` on a Unix socket, whose file permissions have let the caller in.
     pub address: Option<IpAddr>,
@@ -17,8 +16,56 @@ pub struct Caller<'a> {
     pub local: Option<IpAddr>,
     /// The `Host` header without its port.
     pub host: Option<&'a str>,
+    /// The `Host` header as it came, where it is an upstream's own name.
+    pub authority: Option<&'a str>,
+    /// The upstream whose own name that is.
+    pub own_name: Option<&'a Registry>,
+    /// Whether the connection is encrypted.
+    pub encrypted: bool,
+    /// Whom the caller's verified certificate names.
+    pub certificate: Option<&'a str>,
     /// `Authorization`, as it came.
     pub authorization: Option<&'a HeaderValue>,
+    /// Whether there is more than one line of it: who reads another one than larder would be somebody else.
+    pub shows_several: bool,
+}
+
+/// What a caller wants to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Act<'a> {
+    /// The right that rules know for it.
+    pub right: Right,
+    /// The upstream.
+    pub registry: &'a Registry,
+    /// The repository, if it is in one.
+    pub repository: Option<&'a Repository>,
+    /// What it is to upstream.
+    pub deed: &'a Deed,
+}
+
+impl Act<'_> {
+    /// What is asked for, in words.
+    pub(super) fn is_about(&self) -> &'static str {
+        match self.deed {
+            Deed::Blob(..) => "such a blob",
+            Deed::Manifest(..) => "such a manifest",
+            _ => "such a repository",
+        }
+    }
+
+    /// What is done, in words.
+    pub(super) fn words(&self) -> &'static str {
+        match self.deed {
+            Deed::Login => "log in",
+            Deed::Catalogue => "list its repositories",
+            Deed::Manifest(..) | Deed::Blob(..) => "pull from this repository",
+            Deed::Tags(_) | Deed::Referrers(..) => "list what is in this repository",
+            Deed::Push(_) => "push to this repository",
+            Deed::Delete(_) => "delete from this repository",
+            Deed::Metadata(_) => "read the attributes of this repository",
+            Deed::Locks(_) => "change the attributes of this repository",
+        }
+    }
 }
 
 /// `[[access.rules]]`: they add up; there is no order and no deny.
@@ -30,10 +77,16 @@ impl Rules {
     }
 
     /// Pushing and deleting need a rule; pulling needs one only where some rule names the repository for pull.
-    pub(super) fn allow(&self, guest: &Guest, right: Right, repository: &Repository) -> bool {
+    pub(super) fn allow(
+        &self,
+        address: Option<IpAddr>,
+        user: Option<&str>,
+        right: Right,
+        repository: &Repository,
+    ) -> bool {
         let mut restricted = right != Right::Pull;
         for rule in self.about(right, repository) {
-            if is_from(guest, rule.networks.as_deref()) && is_one_of(guest, rule.users.as_deref()) {
+            if is_from(address, rule.networks.as_deref()) && is_one_of(user, rule.users.as_deref()) {
                 return true;
             }
             restricted = true;
@@ -56,15 +109,15 @@ impl Rules {
     }
 }
 
-/// Whether the guest is in one of the networks; one on a Unix socket is in none, and anywhere all the same.
-fn is_from(guest: &Guest, networks: Option<&[IpNet]>) -> bool {
+/// Whether the caller is in one of the networks; one on a Unix socket is in none, and anywhere all the same.
+fn is_from(address: Option<IpAddr>, networks: Option<&[IpNet]>) -> bool {
     let Some(networks) = networks else { return true };
-    guest.address.is_some_and(|address| is_in(networks, address))
+    address.is_some_and(|address| is_in(networks, address))
 }
 
-fn is_one_of(guest: &Guest, users: Option<&[String]>) -> bool {
+fn is_one_of(user: Option<&str>, users: Option<&[String]>) -> bool {
     let Some(users) = users else { return true };
-    guest.user.as_deref().is_some_and(|user| users.iter().any(|known| known == user))
+    user.is_some_and(|user| users.iter().any(|known| known == user))
 }
 
 pub(super) fn is_in(networks: &[IpNet], address: IpAddr) -> bool {

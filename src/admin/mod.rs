@@ -60,7 +60,7 @@ impl Admin {
             address: peer.address.map(|address| address.ip()),
             local: peer.local.map(|address| address.ip()),
             host: named_host(request.uri(), request.headers()),
-            authorization: None,
+            ..Caller::default()
         };
         match self.access.recognize(&caller) {
             Ok(()) => self.answer(method, path),

@@ -16,7 +16,7 @@ use super::{Cache, Inner, heard};
 use crate::oci::{ByteRange, Code, Digest, Reference, Repository};
 use crate::store::Member;
 use crate::telemetry::CacheStatus;
-use crate::upstream::{BlobHead, UpstreamError};
+use crate::upstream::{BlobHead, UpstreamError, current_caller};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -163,6 +163,7 @@ impl Cache {
         let source = || Source {
             outlook: Arc::clone(asked.outlook),
             repository: asked.repository.clone(),
+            caller: asked.outlook.upstream.is_asked_as_callers().then(current_caller).flatten(),
             member: asked.member == Some(Member::Own),
             generation,
         };

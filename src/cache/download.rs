@@ -153,14 +153,15 @@ impl Download {
 
     async fn ask_whether(&self, source: &Source) -> Result<(), UpstreamError> {
         let head = source.outlook.upstream.head_blob(&source.repository.name, &self.digest);
-        source.outlook.ask(Some(&source.repository), head).await.map(drop)
+        source.ask(source.outlook.ask(Some(&source.repository), head)).await.map(drop)
     }
 
     /// Asks for the length if the answer did not say it (a chunked body).
     pub(super) async fn learn_length(&mut self) {
         if let (None, Some(source)) = (self.length, &self.from) {
             let head = source.outlook.upstream.head_blob(&source.repository.name, &self.digest);
-            self.length = source.outlook.ask(Some(&source.repository), head).await.ok().and_then(|head| head.length);
+            let head = source.ask(source.outlook.ask(Some(&source.repository), head)).await;
+            self.length = head.ok().and_then(|head| head.length);
         }
     }
 
@@ -295,7 +296,7 @@ impl Download {
         let upstream = &source.outlook.upstream;
         let request = upstream.get_blob_from(self.first, &source.repository.name, &self.digest, range);
         let FetchedBlob { start, length, body, address, page } =
-            source.outlook.ask_for_bytes(&source.repository, request).await?;
+            source.ask(source.outlook.ask_for_bytes(&source.repository, request)).await?;
         if address != self.address {
             (self.address, self.barren) = (address, 0);
         }

@@ -3,7 +3,7 @@
 use super::generations::Generation;
 use super::outlook::Outlook;
 use crate::oci::Repository;
-use crate::upstream::UpstreamError;
+use crate::upstream::{CallerLogin, UpstreamError, for_caller};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 
@@ -12,10 +12,23 @@ use std::sync::Arc;
 pub(super) struct Source {
     pub(super) outlook: Arc<Outlook>,
     pub(super) repository: Repository,
+    /// Who came, where upstream is asked as its callers.
+    pub(super) caller: Option<CallerLogin>,
     /// Whether a link of the repository vouches for the content.
     pub(super) member: bool,
     /// When that was found out: what upstream says is good for those who ask since then.
     pub(super) generation: Generation,
+}
+
+impl Source {
+    fn is_same(&self, other: &Self) -> bool {
+        self.repository == other.repository && self.caller == other.caller
+    }
+
+    /// Asks as who came by this way.
+    pub(super) async fn ask<T>(&self, work: impl Future<Output = T>) -> T {
+        for_caller(self.caller.clone(), work).await
+    }
 }
 
 /// The sources of one content, shared by its readers and its download.
@@ -41,7 +54,7 @@ impl Sources {
     /// Adds a source, unless it is known.
     pub(super) fn add(&self, source: Source) {
         let mut ways = self.lock();
-        match ways.open.iter_mut().find(|known| known.repository == source.repository) {
+        match ways.open.iter_mut().find(|known| known.is_same(&source)) {
             // What upstream said before the last write proves nothing to those who came after it.
             Some(known) if known.generation != source.generation => *known = source,
             Some(_) => {}
@@ -85,7 +98,7 @@ impl Sources {
     /// Upstream would not give the content.
     pub(super) fn close(&self, source: &Source, error: &UpstreamError) {
         let mut ways = self.lock();
-        ways.open.retain(|open| open.repository != source.repository);
+        ways.open.retain(|open| !open.is_same(source));
         ways.closed.push((source.repository.clone(), source.generation, error.clone()));
     }
 

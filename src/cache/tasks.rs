@@ -1,4 +1,4 @@
-use crate::upstream::Client;
+use crate::upstream::{Client, current_caller, for_caller};
 use parking_lot::Mutex;
 use std::future::Future;
 use tokio::task::JoinSet;
@@ -10,11 +10,11 @@ use tokio::task::JoinSet;
 pub(super) struct Tasks(Mutex<JoinSet<()>>);
 
 impl Tasks {
-    /// Runs `work` to its end, whoever waits for it or leaves.
+    /// Runs `work` to its end, whoever waits for it or leaves, for the caller for whom it is begun.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.0.lock();
         while running.try_join_next().is_some() {}
         // In the name of the client whose request began it.
-        running.spawn(Client::current().scope(work));
+        running.spawn(Client::current().scope(for_caller(current_caller(), work)));
     }
 }

@@ -3,7 +3,7 @@
 use super::origin::Origin;
 use super::reader::Section;
 use super::secret::secret_path;
-use super::sections::{base_of, show};
+use super::sections::{base_of, positive, show};
 use super::settings::{AccessRule, AccessSettings, Listen, Right, ServerSettings};
 use super::upstreams::Places;
 use super::users::{Users, read_users};
@@ -20,10 +20,12 @@ const OPEN: &str = r#"write the clients' networks, such as open_to = ["10.0.0.0/
 
 pub(super) fn read_access(mut section: Section<'_>, server: &ServerSettings, places: Places<'_>) -> AccessSettings {
     let (users_file, users) = read_users_file(&mut section, places);
-    section.unavailable("ask_upstream", Some("false"), "; let networks in with open_to, or users with users_file");
-    let ask_upstream = false;
-    let AccessSettings { verdict_ttl, verdict_stale, .. } = AccessSettings::default();
-    let with_login = users_file.is_some() || ask_upstream;
+    let defaults = AccessSettings::default();
+    let ask_upstream = section.or("ask_upstream", false);
+    let verdict_ttl = positive(&mut section, "verdict_ttl", defaults.verdict_ttl);
+    let verdict_stale = section.or("verdict_stale", defaults.verdict_stale);
+    let by_certificate = server.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
+    let with_login = users_file.is_some() || ask_upstream || by_certificate;
     let loopback = vec![
         IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8),
         IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128),
@@ -31,7 +33,7 @@ pub(super) fn read_access(mut section: Section<'_>, server: &ServerSettings, pla
     let open_to: Vec<IpNet> = section.or("open_to", if with_login { Vec::new() } else { loopback });
     let groups = read_groups(&mut section);
     // Where others let people in, a rule may name whom no file has.
-    let known = users.as_ref().filter(|_| !ask_upstream);
+    let known = users.as_ref().filter(|_| !ask_upstream && !by_certificate);
     let people = People { groups: &groups, known, with_login };
     let tables = section.tables("rules");
     let rules = tables.into_iter().enumerate().map(|(index, (table, origin))| {
@@ -41,7 +43,7 @@ pub(super) fn read_access(mut section: Section<'_>, server: &ServerSettings, pla
     let rules = rules.collect();
     if !with_login {
         check_reach(&mut section, server, &open_to);
-    } else if !ask_upstream && users.as_ref().is_some_and(Users::is_empty) && open_to.is_empty() {
+    } else if !ask_upstream && !by_certificate && users.as_ref().is_some_and(Users::is_empty) && open_to.is_empty() {
         section.error(
             "users_file",
             "the file has no user and nothing else lets anybody in: larder user add NAME adds one",
@@ -130,7 +132,7 @@ impl People<'_> {
         };
         if !self.with_login {
             return Err(format!(
-                "'{word}' cannot be known, since nobody can log in here: set users_file or ask_upstream, or write users = [\"*\"] and networks"
+                "'{word}' cannot be known, since nobody can log in here: set users_file, ask_upstream or [server.tls] client_ca_file, or write users = [\"*\"] and networks"
             ));
         }
         match (self.known, users.iter().find(|user| self.known.is_some_and(|known| !known.has(user)))) {

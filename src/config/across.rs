@@ -2,13 +2,14 @@
 
 use super::reader::Reader;
 use super::sections::show;
-use super::settings::{Listen, Settings, UpstreamSettings};
+use super::settings::{CredentialSettings, Listen, Settings, UpstreamSettings};
 use http::Uri;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Checks all of it.
 pub(super) fn check_across(reader: &mut Reader, settings: &Settings) {
     check_loops(reader, settings);
+    check_asking(reader, settings);
     let rules = settings.access.rules.iter().enumerate();
     let rules: Vec<_> = rules
         .flat_map(|(index, rule)| {
@@ -21,6 +22,38 @@ pub(super) fn check_across(reader: &mut Reader, settings: &Settings) {
         Some(format!("{key}: '{pattern}' matches nothing, since {problem}"))
     });
     reader.warnings.extend(doubtful);
+}
+
+/// What larder itself reads as nobody is everybody's: there is nothing to ask about, and names that callers give would be believed.
+fn check_asking(reader: &mut Reader, settings: &Settings) {
+    if !settings.access.ask_upstream {
+        return check_callers(reader, settings);
+    }
+    for (index, upstream) in settings.upstreams.iter().enumerate() {
+        if upstream.credential == CredentialSettings::Anonymous {
+            let path = format!("upstream.{index}");
+            let message = format!(
+                "ask_upstream is on, and upstream {} is read anonymously, so that there is nothing to ask it about callers: give it a \
+                 credential ([upstream.credential], or --login), or set ask_upstream = false",
+                upstream.name
+            );
+            let origin = reader.origin_of("access", "ask_upstream");
+            reader.error(origin, &format!("{path}.credential"), message);
+        }
+    }
+}
+
+/// Nobody has a credential to show where none is looked at.
+fn check_callers(reader: &mut Reader, settings: &Settings) {
+    for (index, upstream) in settings.upstreams.iter().enumerate() {
+        if upstream.credential == CredentialSettings::Caller {
+            let path = format!("upstream.{index}.credential");
+            let origin = reader.origin_of(&path, "kind");
+            let message =
+                "kind \"caller\" needs callers who show a credential: write ask_upstream = true into [access]";
+            reader.error(origin, &format!("{path}.kind"), message);
+        }
+    }
 }
 
 /// Why no repository can be meant by a pattern, which begins with an upstream's own name.

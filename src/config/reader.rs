@@ -150,15 +150,6 @@ impl<'r> Section<'r> {
         self.table.set(key, Node::string(text, origin));
     }
 
-    /// A key of the design whose feature does not exist yet: anything but `harmless` is an error.
-    pub(super) fn unavailable(&mut self, key: &'static str, harmless: Option<&str>, instead: &str) {
-        let Some((origin, node)) = self.take(key) else { return };
-        if harmless.is_none_or(|harmless| node.found().trim_matches('"') != harmless) {
-            let path = self.path_of(key);
-            self.reader.error(origin, &path, format!("not available yet: remove it{instead}"));
-        }
-    }
-
     /// The table at `key`, empty if it is not there.
     pub(super) fn section<'s>(&'s mut self, key: &'static str) -> Section<'s> {
         let path = self.path_of(key);

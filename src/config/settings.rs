@@ -332,6 +332,8 @@ pub enum CredentialSettings {
         /// The file.
         file: Option<PathBuf>,
     },
+    /// The caller's own: larder holds none.
+    Caller,
     /// The login of the Azure CLI, exchanged at the registry.
     AzureCli,
     /// For an ACR the identity that the surroundings have (workload, App Service, Arc, VM) or the Azure CLI's login; else Docker's,

@@ -254,12 +254,13 @@ pub(super) fn read_secret_file(section: &mut Section<'_>, key: &'static str, pla
     Some(path)
 }
 
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "anonymous",
     "password",
     "refresh-token",
     "docker-config",
     "azure-cli",
+    "caller",
     "service-principal",
     "managed-identity",
     "workload-identity",
@@ -271,6 +272,7 @@ fn read_credential(mut section: Section<'_>, places: Places<'_>) -> CredentialSe
     let credential = match kind.as_str() {
         "anonymous" => Some(CredentialSettings::Anonymous),
         "azure-cli" => Some(CredentialSettings::AzureCli),
+        "caller" => Some(CredentialSettings::Caller),
         "auto" => Some(CredentialSettings::Auto),
         "docker-config" => Some(CredentialSettings::DockerConfig {
             file: read_file(&mut section, "config_file", "$DOCKER_CONFIG/config.json, else the user's", places),

@@ -1,9 +1,12 @@
 //! Puts every room together, once, in the order of a request's way; then waits for the signal to stop.
 
 mod announce;
+mod asking;
 mod descriptors;
 mod privacy;
 mod signals;
+
+pub use asking::asking;
 
 use crate::access::Access;
 use crate::admin::Admin;
@@ -75,7 +78,7 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
 
     let names = settings.server.names.iter().cloned();
     let names = names.chain(settings.upstreams.iter().map(|upstream| upstream.name.to_string()));
-    let access = Access::new(&settings.access, names, &metrics);
+    let access = Access::new(&settings.access, names, asking(&upstreams), &metrics);
     let rules = &settings.access.rules;
     let cache = Cache::new(store.clone(), upstreams, rules, &settings.server.limits, Arc::clone(&metrics));
     let registry = Registry::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(&metrics), log);

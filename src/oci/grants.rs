@@ -49,7 +49,8 @@ impl Grants {
             let (kind, rest) = one.split_once(':')?;
             // A name may hold the port of a host.
             let (name, actions) = rest.rsplit_once(':')?;
-            let actions = actions.split(',').filter(|action| !action.is_empty()).take(MOST).map(str::to_owned).collect();
+            let actions =
+                actions.split(',').filter(|action| !action.is_empty()).take(MOST).map(str::to_owned).collect();
             Some(Grant { kind: kind.to_owned(), name: name.to_owned(), actions })
         };
         Self(scope.split_whitespace().filter_map(read).take(MOST).collect())
@@ -92,6 +93,12 @@ impl Grants {
         }
     }
 
+    /// Puts what is `granted` in the place of what was known about the things that were `asked` for.
+    pub fn renew(&mut self, asked: &Self, granted: &Self) {
+        self.0.retain(|known| !asked.0.iter().any(|one| one.kind == known.kind && one.name == known.name));
+        self.add(granted);
+    }
+
     /// The value of the claim `access`.
     #[must_use]
     pub fn to_claim(&self) -> serde_json::Value {
@@ -129,13 +136,17 @@ mod tests {
         }
         let docker = br#"{"access":[{"type":"repository","name":"*","actions":["pull"]},{"type":"registry","name":"catalog","actions":["*"]}]}"#;
         let held = Grants::of_claims(docker).unwrap();
-        assert!(held.cover(&scope("repository:any:pull registry:catalog:*")) && !held.cover(&scope("repository:any:push")));
+        assert!(
+            held.cover(&scope("repository:any:pull registry:catalog:*")) && !held.cover(&scope("repository:any:push"))
+        );
     }
 
     #[test]
     fn nothing_said_is_not_nothing_allowed() {
         assert_eq!(Grants::of_claims(br#"{"exp":1}"#), None);
-        for empty in [&br#"{"access":null}"#[..], br#"{"access":[]}"#, br#"{"access":[{"type":"a","name":"b","actions":null}]}"#] {
+        for empty in
+            [&br#"{"access":null}"#[..], br#"{"access":[]}"#, br#"{"access":[{"type":"a","name":"b","actions":null}]}"#]
+        {
             assert!(!Grants::of_claims(empty).unwrap().cover(&scope("a:b:pull")));
         }
         assert_eq!(Grants::of_claims(b"x"), None);
@@ -149,6 +160,9 @@ mod tests {
         held.add(&scope("repository:b:pull,push"));
         held.add(&scope("repository:b:pull,push"));
         assert_eq!(held.0.len(), 2);
+        let mut renewed = held.clone();
+        renewed.renew(&scope("repository:b:pull,push"), &scope("repository:b:pull"));
+        assert_eq!(renewed, scope("repository:a:pull repository:b:pull"), "a right that was taken does not stay");
         let claim = serde_json::json!({ "access": held.to_claim() }).to_string();
         assert_eq!(Grants::of_claims(claim.as_bytes()), Some(held));
     }

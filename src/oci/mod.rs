@@ -4,10 +4,12 @@
 //! that the other rooms never look at a string twice. Grammars are those of the distribution specification 1.1.1 and the
 //! image specification 1.1; sizes and quirks that clients insist on are said where they matter.
 
+mod deed;
 mod digest;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod grants;
 mod json;
 mod manifest;
 mod media_type;
@@ -18,8 +20,10 @@ mod range;
 mod shape;
 mod signed;
 
+pub use deed::Deed;
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{Code, ErrorBody, RegistryError};
+pub use grants::Grants;
 pub use json::each_entry;
 pub use manifest::{Descriptor, MAX_CHILDREN, MAX_DEPTH, Manifest, Role, platform};
 pub use media_type::{Accept, InvalidMediaType, MediaType};

@@ -80,8 +80,8 @@ metrics! {
     /// Requests to a token service, by grant (`exchange`, `refresh`, `password`, `basic`, `anonymous`) or identity (`entra-secret`,
     /// `entra-certificate`, `entra-workload`, `entra-imds`, `entra-app-service`, `entra-arc`), and result (`ok`, `refused`, `error`).
     token_requests: IntCounterVec = "larder_token_requests_total" ["upstream", "kind", "result"];
-    /// Logins of clients that were checked, by what checked them (`users_file`) and result (`ok`, `failed`, `busy`: more than can be
-    /// checked in time). One that is known again is not checked and not counted.
+    /// Logins of clients that were checked, by what checked them (`users_file`, `upstream`) and result (`ok`, `failed`, `busy`: more
+    /// than can be checked in time). One that is known again is not checked and not counted.
     logins: IntCounterVec = "larder_logins_total" ["by", "result"];
     /// When the credential in use expires, in Unix seconds; absent if it does not say.
     token_expiry: IntGaugeVec = "larder_token_expiry_timestamp_seconds" ["upstream"];

@@ -5,46 +5,20 @@
 //! a token that the caller brought, the content itself is asked for as the caller. That way nothing is ever written, and a "not
 //! found" proves a right only at an ACR, which looks at rights first.
 
-use super::auth::caller::{CallerLogin, Fixed, Shown, grants};
-use super::auth::credential::Memo;
+use super::auth::caller::{CallerLogin, Shown, grants};
 use super::auth::scope::Scope;
-use super::auth::session::Session;
+use super::auth::session::{Pass, Session};
 use super::error::{ErrorKind, Failure, UpstreamError};
 use super::limits::op::Op;
 use super::protocol::classify;
 use super::protocol::fetch::Ask;
 use super::registry::Upstream;
 use super::transport::pool::Outgoing;
-use crate::oci::{Digest, Grants, Name, Reference};
+use crate::oci::{Deed, Grants};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::time::SystemTime;
-
-/// What a caller wants to do at an upstream.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Deed {
-    /// Be somebody there.
-    Login,
-    /// List the repositories.
-    Catalogue,
-    /// Read a manifest.
-    Manifest(Name, Reference),
-    /// Read a blob.
-    Blob(Name, Digest),
-    /// List tags.
-    Tags(Name),
-    /// List what is attached to a manifest.
-    Referrers(Name, Digest),
-    /// Push.
-    Push(Name),
-    /// Delete.
-    Delete(Name),
-    /// Read what ACR's own API says.
-    Metadata(Name),
-    /// Change it.
-    Locks(Name),
-}
 
 /// What upstream says to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,37 +44,35 @@ pub struct Judgement {
     pub name: Option<String>,
 }
 
-impl Deed {
-    fn scope(&self) -> Scope {
-        match self {
-            Self::Login => Scope::Registry,
-            Self::Catalogue => Scope::Catalogue,
-            Self::Manifest(name, _) | Self::Blob(name, _) => Scope::Pull(name.clone()),
-            Self::Tags(name) => Scope::Tags(name.clone()),
-            Self::Referrers(name, _) => Scope::Referrers(name.clone()),
-            Self::Push(name) => Scope::Push(name.clone()),
-            Self::Delete(name) => Scope::Delete(name.clone()),
-            Self::Metadata(name) => Scope::Metadata(name.clone()),
-            Self::Locks(name) => Scope::Locks(name.clone()),
-        }
+fn scope(deed: &Deed) -> Scope {
+    match deed {
+        Deed::Login => Scope::Registry,
+        Deed::Catalogue => Scope::Catalogue,
+        Deed::Manifest(name, _) | Deed::Blob(name, _) => Scope::Pull(name.clone()),
+        Deed::Tags(name) => Scope::Tags(name.clone()),
+        Deed::Referrers(name, _) => Scope::Referrers(name.clone()),
+        Deed::Push(name) => Scope::Push(name.clone()),
+        Deed::Delete(name) => Scope::Delete(name.clone()),
+        Deed::Metadata(name) => Scope::Metadata(name.clone()),
+        Deed::Locks(name) => Scope::Locks(name.clone()),
     }
+}
 
-    /// The question that shows it: method, kind, path, and what is accepted. Nothing is written to find out.
-    fn probe(&self) -> Option<(Method, Op, String, &'static str)> {
-        let any = "*/*";
-        Some(match self {
-            Self::Login => (Method::GET, Op::Ping, "/v2/".to_owned(), any),
-            Self::Catalogue => (Method::GET, Op::Catalogue, "/v2/_catalog?n=1".to_owned(), any),
-            Self::Manifest(name, reference) => {
-                (Method::HEAD, Op::ManifestHead, format!("/v2/{name}/manifests/{reference}"), super::registry::MANIFESTS)
-            }
-            Self::Blob(name, digest) => (Method::HEAD, Op::BlobHead, format!("/v2/{name}/blobs/{digest}"), any),
-            Self::Tags(name) => (Method::GET, Op::Tags, format!("/v2/{name}/tags/list?n=1"), any),
-            Self::Referrers(name, digest) => (Method::GET, Op::Referrers, format!("/v2/{name}/referrers/{digest}"), any),
-            Self::Metadata(name) => (Method::GET, Op::AcrRead, format!("/acr/v1/{name}"), any),
-            Self::Push(_) | Self::Delete(_) | Self::Locks(_) => return None,
-        })
-    }
+/// The question that shows it: method, kind, path, and what is accepted. Nothing is written to find out.
+fn probe(deed: &Deed) -> Option<(Method, Op, String, &'static str)> {
+    let any = "*/*";
+    Some(match deed {
+        Deed::Login => (Method::GET, Op::Ping, "/v2/".to_owned(), any),
+        Deed::Catalogue => (Method::GET, Op::Catalogue, "/v2/_catalog?n=1".to_owned(), any),
+        Deed::Manifest(name, reference) => {
+            (Method::HEAD, Op::ManifestHead, format!("/v2/{name}/manifests/{reference}"), super::registry::MANIFESTS)
+        }
+        Deed::Blob(name, digest) => (Method::HEAD, Op::BlobHead, format!("/v2/{name}/blobs/{digest}"), any),
+        Deed::Tags(name) => (Method::GET, Op::Tags, format!("/v2/{name}/tags/list?n=1"), any),
+        Deed::Referrers(name, digest) => (Method::GET, Op::Referrers, format!("/v2/{name}/referrers/{digest}"), any),
+        Deed::Metadata(name) => (Method::GET, Op::AcrRead, format!("/acr/v1/{name}"), any),
+        Deed::Push(_) | Deed::Delete(_) | Deed::Locks(_) => return None,
+    })
 }
 
 impl Upstream {
@@ -124,40 +96,33 @@ impl Upstream {
 
     /// Whether upstream was shown the credential stands beside the verdict.
     async fn judge_by_password(&self, login: &CallerLogin, deed: &Deed) -> Result<(Verdict, bool), Failure> {
-        let materials = login.materials();
-        let last = materials.len().saturating_sub(1);
-        for (at, material) in materials.into_iter().enumerate() {
-            let session = self.session().with_login(Memo::new(Box::new(Fixed(material))));
-            let outcome = self.judge_with(&session, deed).await;
-            match outcome.map_or_else(|failure| self.read(failure), Ok) {
-                Ok((Verdict::Wrong, _)) if at < last && self.session().has_exchange() => {}
-                outcome => return outcome,
-            }
-        }
-        Ok((Verdict::Wrong, true))
+        // Not with a token that the caller brought: what that says of itself is no verdict.
+        // Nor with one that was given before: rights may have been taken since.
+        let session = self.judging_session(login);
+        self.judge_with(&session, deed).await.or_else(|failure| self.read(failure))
     }
 
     async fn judge_with(&self, session: &Session, deed: &Deed) -> Result<(Verdict, bool), Failure> {
-        let scope = deed.scope();
-        let op = deed.probe().map_or(Op::AcrRead, |(_, op, ..)| op);
-        let pass = session.prepare(op, &scope).await?;
-        if let Some((token, wanted)) = pass.as_ref().and_then(|pass| pass.token()) {
+        let wanted = scope(deed);
+        let op = probe(deed).map_or(Op::AcrRead, |(_, op, ..)| op);
+        let pass = session.prepare(op, &wanted).await?;
+        if let Some((token, scope)) = pass.as_ref().and_then(Pass::token) {
             if *deed == Deed::Login {
                 return Ok((Verdict::Allowed, true));
             }
             if let Some(held) = grants(token) {
-                let covered = held.cover(&Grants::of_scope(wanted));
+                let covered = held.cover(&Grants::of_scope(scope));
                 return Ok((if covered { Verdict::Allowed } else { Verdict::Denied }, true));
             }
         }
-        let Some((method, op, path, accept)) = deed.probe() else {
+        let Some((method, op, path, accept)) = probe(deed) else {
             // Nobody says whether the caller may write: then they may not.
             return Ok((Verdict::Denied, pass.is_some()));
         };
         let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
-        let ask = Ask { op, method: method.clone(), url: self.url(&path)?, headers, scope };
+        let ask = Ask { op, method: method.clone(), url: self.url(&path)?, headers, scope: wanted };
         if method == Method::HEAD {
-            session.fetch_head(ask).await?.body.drain().await;
+            session.fetch_head(ask).await?.0.body.drain().await;
         } else {
             session.fetch(&ask).await?.body.drain().await;
         }
@@ -177,25 +142,32 @@ impl Upstream {
 
     /// A token that the caller brought says nothing itself: anybody can write one. Upstream has to take it.
     async fn judge_by_token(&self, token: &str, deed: &Deed) -> Result<(Verdict, bool), Failure> {
-        if let Some((method, op, path, accept)) = deed.probe() {
-            return self.shown(token, method, op, &path, accept).await.map(|verdict| (verdict, false));
+        if let Some((method, op, path, accept)) = probe(deed) {
+            return self.ask_with(token, method, op, &path, accept).await.map(|verdict| (verdict, false));
         }
         // Only where nobody comes in without one does letting it in prove that it is one.
         let guarded = self.session().is_guarded().await?;
         if !guarded || !self.session().has_exchange() {
             return Ok((Verdict::Denied, false));
         }
-        let taken = self.shown(token, Method::GET, Op::Ping, "/v2/", "*/*").await?;
-        if taken != Verdict::Allowed {
-            return Ok((taken, false));
+        let answer = self.ask_with(token, Method::GET, Op::Ping, "/v2/", "*/*").await?;
+        if answer != Verdict::Allowed {
+            return Ok((answer, false));
         }
-        let wanted = deed.scope().challenged(None);
+        let wanted = scope(deed).challenged(None);
         let covered = grants(token).is_some_and(|held| held.cover(&Grants::of_scope(&wanted)));
         Ok((if covered { Verdict::Allowed } else { Verdict::Denied }, false))
     }
 
     /// What upstream says to a question with a token.
-    async fn shown(&self, token: &str, method: Method, op: Op, path: &str, accept: &'static str) -> Result<Verdict, Failure> {
+    async fn ask_with(
+        &self,
+        token: &str,
+        method: Method,
+        op: Op,
+        path: &str,
+        accept: &'static str,
+    ) -> Result<Verdict, Failure> {
         let mut bearer = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| Failure::foreign("a token that no header can carry"))?;
         bearer.set_sensitive(true);
@@ -205,7 +177,8 @@ impl Upstream {
         let answer = wire.send(op, outgoing).await?;
         let speaker = classify::is_speaker(&answer.headers);
         // A blob's answer leads to storage: upstream has decided by then.
-        if answer.status.is_success() && !classify::is_page(&answer.headers) || answer.status == StatusCode::TEMPORARY_REDIRECT && speaker {
+        let led = op == Op::BlobHead && answer.status.is_redirection() && speaker;
+        if led || answer.status.is_success() && !classify::is_page(&answer.headers) {
             answer.body.drain().await;
             return Ok(Verdict::Allowed);
         }

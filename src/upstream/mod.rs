@@ -10,16 +10,19 @@
 //! `Basic` never goes to a registry that asks for tokens; every wait has a limit; a "not found" is believed only from a speaker
 //! of the protocol. `docs/upstream.md` tells it to operators.
 
+mod as_caller;
 mod auth;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod hindrance;
+mod judge;
 mod limits;
 mod mirrors;
 mod parse;
 mod protocol;
 mod registry;
+mod relay;
 mod transport;
 mod verdicts;
 
@@ -28,14 +31,18 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use auth::caller::{CallerLogin, current_caller, for_caller};
+pub use auth::credential::Login;
 pub use error::{ErrorKind, SetupError, UpstreamError};
 pub use hindrance::Hindrance;
+pub use judge::{Judgement, Verdict};
 pub use limits::budget::in_background;
 pub use limits::shares::{Client, Interest, Place, Shares, while_wanted};
 pub use parse::parse;
 pub use protocol::list::{FetchedList, ListRequest, Page};
 pub use protocol::upload::{BodyHeaders, Source, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};
 pub use protocol::write::{AcrAnswer, AcrMethod, AcrRequest, PutManifest};
-pub use registry::{BlobHead, FetchedBlob, FetchedManifest, Login, ManifestHead, Upstream};
+pub use registry::{BlobHead, FetchedBlob, FetchedManifest, ManifestHead, Upstream};
+pub use relay::{GivenToken, TokenAnswer, TokenRequest};
 pub use transport::body::UpstreamBody;
 pub use verdicts::Denied;

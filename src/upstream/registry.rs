@@ -5,7 +5,8 @@ use crate::config::Environment;
 use crate::config::{CredentialSettings, Limits, UpstreamSettings};
 use crate::oci::{Accept, Digest, MediaType, Name, Reference, Registry};
 use crate::telemetry::Metrics;
-use crate::upstream::auth::credential::{self, Material, Memo, Place};
+use crate::upstream::auth::caller::Callers;
+use crate::upstream::auth::credential::{self, Login, Material, Memo, Place};
 use crate::upstream::auth::grant::Granter;
 use crate::upstream::auth::scope::Scope;
 use crate::upstream::auth::session::Session;
@@ -47,7 +48,8 @@ struct Inner {
     shown: String,
     url: Uri,
     origin: Origin,
-    session: Session,
+    session: Arc<Session>,
+    callers: Option<Callers>,
     rate: Option<Arc<Rate>>,
     sealed: bool,
     metrics: Arc<Metrics>,
@@ -122,19 +124,6 @@ pub struct FetchedBlob {
     pub page: Option<UpstreamError>,
 }
 
-/// As whom larder asks an upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Login {
-    /// Whom the login names.
-    pub identity: String,
-    /// Where it comes from.
-    pub source: String,
-    /// When it dies, if it says so.
-    pub expires: Option<SystemTime>,
-    /// Why there is none, and what to do.
-    pub problem: Option<String>,
-}
-
 impl Upstream {
     /// An upstream with the environment of the process. Nothing is dialled and no secret is read.
     pub fn new(settings: &UpstreamSettings, limits: &Limits, metrics: Arc<Metrics>) -> Result<Self, SetupError> {
@@ -203,8 +192,10 @@ impl Upstream {
             metrics: Arc::clone(&metrics),
             exchanged: Tokens::new(EXCHANGES),
             exchanged_for: Mutex::default(),
+            strict: false,
         };
-        let session = Session::new(wire, granter, limits.tokens);
+        let session = Arc::new(Session::new(wire, granter, limits.tokens));
+        let callers = (*credential == CredentialSettings::Caller).then(Callers::new);
         let shown = if mirror.is_some() { format!("{name}'s mirror {origin}") } else { name.to_string() };
         let (url, rate) = (url.clone(), parts.rate.clone());
         Ok(Self(Arc::new(Inner {
@@ -213,6 +204,7 @@ impl Upstream {
             url,
             origin,
             session,
+            callers,
             rate,
             sealed,
             metrics,
@@ -257,6 +249,10 @@ impl Upstream {
             let (identity, source) = ("nobody".to_owned(), "sealed: it is never asked".to_owned());
             return Login { identity, source, expires: None, problem: None };
         }
+        if self.is_asked_as_callers() {
+            let (identity, source) = ("each caller".to_owned(), "the caller's own credential".to_owned());
+            return Login { identity, source, expires: None, problem: None };
+        }
         let login = &self.0.session.granter.login;
         match login.material().await {
             Ok(Material { identity, source, expires, .. }) => {
@@ -283,7 +279,7 @@ impl Upstream {
     ) -> Result<ManifestHead, UpstreamError> {
         let head = async {
             let ask = self.manifest(Op::ManifestHead, Method::HEAD, repository, reference, MANIFESTS)?;
-            let answer = self.0.session.head_of_manifest(&ask).await?;
+            let answer = self.session().head_of_manifest(&ask).await?;
             if let Some((answer, digest)) = answer.and_then(|answer| digest_of(&answer).map(|digest| (answer, digest)))
             {
                 let length = number(&answer, CONTENT_LENGTH);
@@ -295,7 +291,7 @@ impl Upstream {
                 });
             }
             let ask = self.manifest(Op::ManifestGet, Method::GET, repository, reference, MANIFESTS)?;
-            let document = self.0.session.fetch_whole(&ask, |answer| document::manifest(answer, reference)).await?;
+            let document = self.session().fetch_whole(&ask, |answer| document::manifest(answer, reference)).await?;
             let media_type = Some(document.media_type.clone());
             let (digest, length) = (document.digest, Some(document.content.len() as u64));
             Ok(ManifestHead { digest, media_type, length, document: Some(document) })
@@ -314,7 +310,7 @@ impl Upstream {
         let accepted = if accepted.is_empty() { MANIFESTS } else { &accepted };
         let fetched = async {
             let ask = self.manifest(Op::ManifestGet, Method::GET, repository, reference, accepted)?;
-            self.0.session.fetch_whole(&ask, |answer| document::manifest(answer, reference)).await
+            self.session().fetch_whole(&ask, |answer| document::manifest(answer, reference)).await
         };
         self.done(fetched.await, || format!("fetch manifest {reference} of {repository}"))
     }
@@ -323,7 +319,7 @@ impl Upstream {
     pub(super) async fn head_blob_here(&self, repository: &Name, digest: &Digest) -> Result<BlobHead, UpstreamError> {
         let head = async {
             let ask = self.blob(Op::BlobHead, Method::HEAD, repository, digest)?;
-            let (answer, told) = self.0.session.fetch_head(ask).await?;
+            let (answer, told) = self.session().fetch_head(ask).await?;
             let length = match answer.status {
                 StatusCode::PARTIAL_CONTENT => part_of(&answer).and_then(|(_, length)| length),
                 _ => number(&answer, CONTENT_LENGTH),
@@ -349,7 +345,7 @@ impl Upstream {
                 let last = last.map(|last| last.to_string()).unwrap_or_default();
                 ask.headers.insert(RANGE, header(&format!("bytes={first}-{last}"))?);
             }
-            let answer = self.0.session.fetch(&ask).await?;
+            let answer = self.session().fetch(&ask).await?;
             let (start, length) = extent(&answer, range.map(|(first, _)| first))?;
             let page = document::doubtful_page(&answer, range.is_some(), !self.0.mirrors.is_empty())?;
             Ok(FetchedBlob {
@@ -369,7 +365,7 @@ impl Upstream {
         let referrers = request.referrers_of();
         let fetched = async {
             let ask = request.ask(|path| self.url(path))?;
-            self.0.session.fetch_whole(&ask, |answer| list::page(&ask, answer)).await
+            self.session().fetch_whole(&ask, |answer| list::page(&ask, answer)).await
         };
         let fetched = match (fetched.await, referrers) {
             (Err(failure), Some((repository, digest))) => {
@@ -383,6 +379,10 @@ impl Upstream {
     /// Asks whether the registry answers at all, and takes the login if there is one.
     pub async fn ping(&self) -> Result<(), UpstreamError> {
         let answered = async {
+            if self.is_asked_as_callers() {
+                // Nobody asks: that it asks for a login says enough.
+                return self.0.session.is_guarded().await.map(drop);
+            }
             let ask = Ask {
                 op: Op::Ping,
                 method: Method::GET,
@@ -390,7 +390,7 @@ impl Upstream {
                 headers: HeaderMap::new(),
                 scope: Scope::Registry,
             };
-            self.0.session.fetch(&ask).await?.body.drain().await;
+            self.session().fetch(&ask).await?.body.drain().await;
             Ok(())
         };
         self.done(answered.await, || "get an answer".to_owned())
@@ -415,8 +415,9 @@ impl Upstream {
         Ok(Ask { op, method, url, headers, scope: Scope::Pull(repository.clone()) })
     }
 
-    pub(super) fn session(&self) -> &Session {
-        &self.0.session
+    /// How it is asked as larder, and its callers if it is asked as them.
+    pub(super) fn own_session(&self) -> (&Arc<Session>, Option<&Callers>) {
+        (&self.0.session, self.0.callers.as_ref())
     }
 
     pub(super) fn url(&self, path: &str) -> Result<Uri, Failure> {
@@ -448,6 +449,7 @@ impl Upstream {
         outcome: Result<T, Failure>,
         attempt: impl FnOnce() -> String,
     ) -> Result<T, UpstreamError> {
+        let outcome = outcome.map_err(|failure| self.of_caller(failure));
         let up = outcome.as_ref().err().is_none_or(|failure| !failure.is_outage());
         self.0.metrics.upstream_up.with_label_values(&[self.0.name.as_str()]).set(i64::from(up));
         outcome.map_err(|failure| failure.during(attempt()))

@@ -3,6 +3,7 @@ use larder::access::Access;
 use larder::admin::Admin;
 use larder::cache::Cache;
 use larder::config::Listen;
+use larder::daemon::asking;
 use larder::server::{Drain, DrainTrigger, Registry, Routes, Server, Tls};
 use larder::store::{Disk, RealDisk, Store};
 use larder::telemetry::{Log, LogGuard, Metrics};
@@ -53,7 +54,12 @@ impl Larder {
             upstreams.push((upstream.clone(), connection));
         }
         let names = settings.upstreams.iter().map(|upstream| upstream.name.to_string());
-        let access = Access::new(&settings.access, settings.server.names.iter().cloned().chain(names), &metrics);
+        let access = Access::new(
+            &settings.access,
+            settings.server.names.iter().cloned().chain(names),
+            asking(&upstreams),
+            &metrics,
+        );
         let cache = Cache::new(store.clone(), upstreams, &settings.access.rules, limits, Arc::clone(&metrics));
         let registry = Registry::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(&metrics), log.clone());
         let admin_handler = Admin::new(Arc::clone(&metrics), store.clone(), cache.clone(), routes, access);

@@ -129,13 +129,6 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn what_does_not_exist_yet_says_so() {
-    let later = error("[access]\nask_upstream = true");
-    assert!(later.contains("larder.toml:") && later.contains("not available yet: remove it"), "{later}");
-    loaded(&format!("{MINIMAL}[access]\nask_upstream = false\n"));
-}
-
-#[test]
 fn an_upstream_can_be_sealed_slowed_and_held_to_an_age() {
     let upstream = |lines: &str| loaded(&format!("{MINIMAL}{lines}")).settings.upstreams[0].clone();
     let plain = upstream("");
@@ -445,6 +438,23 @@ fn users_and_groups_in_rules_are_those_that_there_are() {
         assert!(found.contains(problem), "{found}");
     }
     assert!(error("[access]\ngroups = 5").contains("write [access.groups]"));
+}
+
+#[test]
+fn asking_upstream_needs_one_that_can_be_asked_and_lets_rules_name_whom_no_file_has() {
+    let rule = "[[access.rules]]\nusers = [\"writer\"]\nrepositories = [\"**\"]\nallow = [\"push\"]\n";
+    let with = |credential: &str| format!("[access]\nask_upstream = true\n{rule}{MINIMAL}{credential}");
+    let anonymous = errors(&with(""));
+    assert_eq!(anonymous.len(), 1, "{anonymous:?}");
+    assert!(anonymous[0].contains("upstream myacr.azurecr.io is read anonymously"), "{anonymous:?}");
+    let settings = loaded(&with("credential = { kind = \"azure-cli\" }\n")).settings.access;
+    assert!(settings.ask_upstream && settings.open_to.is_empty());
+    assert_eq!(settings.rules[0].users.as_deref(), Some(&["writer".to_owned()][..]));
+    assert_eq!(
+        (settings.verdict_ttl, settings.verdict_stale),
+        (Duration::from_secs(60), Duration::from_secs(3 * 3600))
+    );
+    assert!(error("[access]\nverdict_ttl = \"0s\"").contains("access.verdict_ttl"));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod harness;
 
 mod access;
+mod attacks;
 mod client_config;
 mod commands;
 mod config;

@@ -1,6 +1,6 @@
 //! Threads that check passwords: few, of a low priority, and fair to addresses, so that a storm of logins costs no pull its time.
 
-use super::patience::network;
+use crate::access::patience::network;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;

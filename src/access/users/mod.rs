@@ -6,17 +6,17 @@
 
 mod checkers;
 mod file;
-mod patience;
 mod seen;
 
+use super::ask::Seal;
 use super::basic::Basic;
-use super::refusal::Refusal;
+use super::patience::Patience;
+use super::refusal::{Challenge, Refusal};
+use super::service::hex;
 use crate::config::Users;
 use crate::telemetry::Metrics;
 use checkers::{Checkers, Full};
 use file::{Current, watch};
-use http::HeaderValue;
-use patience::Patience;
 use seen::{Outcome, Seen};
 use std::net::IpAddr;
 use std::path::Path;
@@ -34,7 +34,6 @@ pub(super) struct Logins {
     users: Arc<Current>,
     seen: Seen,
     checkers: Checkers,
-    patience: Patience,
     metrics: Arc<Metrics>,
     watching: AbortHandle,
 }
@@ -46,28 +45,40 @@ impl Logins {
         for result in ["ok", "failed", "busy"] {
             metrics.logins.with_label_values(&["users_file", result]);
         }
-        Self { users, seen: Seen::new(), checkers: Checkers::new(), patience: Patience::new(), metrics, watching }
+        Self { users, seen: Seen::new(), checkers: Checkers::new(), metrics, watching }
     }
 
-    /// The user whose name and password `authorization` shows, or why there is none.
+    /// Whether there is a user of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.users.get().has(name)
+    }
+
+    /// What changes when the user's password does; `None` if there is no such user.
+    pub(super) fn fingerprint(&self, seal: &Seal, name: &str) -> Option<String> {
+        let users = self.users.get();
+        Some(hex(&seal.key(&[b"user", name.as_bytes(), users.hash(name)?.as_bytes()])))
+    }
+
+    /// The user whose name and password it is, or why there is none.
     pub(super) async fn check(
         &self,
         address: Option<IpAddr>,
-        authorization: &HeaderValue,
+        login: Option<&Basic>,
+        patience: &Patience,
     ) -> Result<Arc<str>, Refusal> {
-        let Some(login) = Basic::read(authorization) else {
-            return Err(self.failed(address, None).await);
+        let Some(login) = login else {
+            return Err(self.failed(address, None, patience).await);
         };
         let users = self.users.get();
         let stored = users.hash(login.user());
-        let key = self.seen.key(&login, stored.map_or("", |hash| hash));
+        let key = self.seen.key(login, stored.map_or("", |hash| hash));
         match (self.seen.get(&key), stored) {
             (Some(Outcome::Right(name)), Some(_)) => return Ok(name),
-            (Some(Outcome::Wrong), _) => return Err(self.failed(address, Some((&login, &users))).await),
+            (Some(Outcome::Wrong), _) => return Err(self.failed(address, Some((login, &users)), patience).await),
             _ => {}
         }
         let against = stored.or(users.any_hash()).map_or(NOBODY, |hash| hash);
-        let right = match self.verify(address, &login, against).await {
+        let right = match self.verify(address, login, against).await {
             Ok(right) => right && stored.is_some(),
             Err(Full { retry }) => {
                 self.metrics.logins.with_label_values(&["users_file", "busy"]).inc();
@@ -76,13 +87,13 @@ impl Logins {
         };
         if !right {
             self.seen.put(key, Outcome::Wrong);
-            return Err(self.failed(address, Some((&login, &users))).await);
+            return Err(self.failed(address, Some((login, &users)), patience).await);
         }
         let name = Arc::<str>::from(login.user());
         self.seen.put(key, Outcome::Right(Arc::clone(&name)));
         self.metrics.logins.with_label_values(&["users_file", "ok"]).inc();
         // The user may have been removed while the password was checked.
-        if self.users.get().hash(&name) == stored { Ok(name) } else { Err(Refusal::wrong()) }
+        if self.users.get().hash(&name) == stored { Ok(name) } else { Err(Refusal::wrong(Challenge::Basic)) }
     }
 
     async fn verify(&self, address: Option<IpAddr>, login: &Basic, against: &str) -> Result<bool, Full> {
@@ -95,12 +106,12 @@ impl Logins {
     }
 
     /// Counts a failed login, says so once, and holds the answer back.
-    async fn failed(&self, address: Option<IpAddr>, login: Option<(&Basic, &Users)>) -> Refusal {
+    async fn failed(&self, address: Option<IpAddr>, login: Option<(&Basic, &Users)>, patience: &Patience) -> Refusal {
         self.metrics.logins.with_label_values(&["users_file", "failed"]).inc();
         // An unknown name may be a password that was typed in the wrong place.
         let known = login.and_then(|(login, users)| users.has(login.user()).then(|| login.user()));
-        self.patience.wrong(address, known).await;
-        Refusal::wrong()
+        patience.wrong(address, known).await;
+        Refusal::wrong(Challenge::Basic)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Logins that have been checked before, under a keyed hash: the key is this process's alone, and no password is kept.
 
+use crate::access::ask::process_key;
 use crate::access::basic::Basic;
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::hmac;
 use quick_cache::sync::Cache;
 use std::sync::Arc;
 
@@ -52,17 +53,6 @@ impl Seen {
             Outcome::Wrong => self.wrong.insert(key, ()),
         }
     }
-}
-
-/// A key that dies with the process.
-pub(in crate::access) fn process_key() -> hmac::Key {
-    // The system's random numbers do not fail once the process has begun; without them nothing is safe.
-    let mut bytes = [0; 32];
-    if rand::fill(&mut bytes).is_err() {
-        tracing::error!("the system gives no random numbers: larder stops, since it could keep no secret");
-        std::process::abort();
-    }
-    hmac::Key::new(hmac::HMAC_SHA256, &bytes)
 }
 
 #[cfg(test)]

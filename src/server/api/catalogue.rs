@@ -10,7 +10,8 @@ use super::lists::{self, Cut};
 use super::registry::{Asked, Inner};
 use super::reply::{JSON, Reply, list_reply};
 use crate::cache::{Cache, CacheError, Entries, List, ListAnswer, Provenance};
-use crate::oci::Registry;
+use crate::config::Right;
+use crate::oci::{Deed, Registry};
 use crate::store::ListKey;
 use crate::telemetry::CacheStatus;
 use http::header;
@@ -37,7 +38,13 @@ impl Inner {
         let registries = self.routes.registries();
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut asking = JoinSet::new();
+        let mut refusals = Vec::new();
         for (place, registry) in registries.iter().enumerate() {
+            // Whose list the caller may not read is left out without a word.
+            if let Err(refusal) = self.permit(asked, Right::Pull, registry, None, &Deed::Catalogue).await {
+                refusals.push((place, refusal));
+                continue;
+            }
             let (cache, places, registry) = (self.cache.clone(), Arc::clone(&places), registry.clone());
             let no_cache = asked.no_cache();
             asking.spawn(async move {
@@ -51,10 +58,18 @@ impl Inner {
                 shares[place] = share;
             }
         }
+        if refusals.len() == registries.len()
+            && let Some((_, refusal)) = refusals.pop()
+        {
+            return Err(refusal.into());
+        }
         let (mut names, mut remarks) = (Vec::new(), Vec::new());
         let mut provenance: Option<Provenance> = None;
         let mut failure = None;
-        for (registry, share) in registries.iter().zip(shares) {
+        for (place, (registry, share)) in registries.iter().zip(shares).enumerate() {
+            if refusals.iter().any(|(refused, _)| *refused == place) {
+                continue;
+            }
             match share {
                 Ok(share) => {
                     let unnamed = self.add_named(&mut names, registry, asked, &share.entries);

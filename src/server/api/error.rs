@@ -108,7 +108,14 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match &refusal {
             Refusal::Host(_) => Self::new(StatusCode::MISDIRECTED_REQUEST, Code::Denied, &refusal),
-            Refusal::Network(_) | Refusal::Right { .. } => Self::new(StatusCode::FORBIDDEN, Code::Denied, &refusal),
+            Refusal::Network(_) | Refusal::Right { .. } | Refusal::Upstream { .. } => {
+                Self::new(StatusCode::FORBIDDEN, Code::Denied, &refusal)
+            }
+            Refusal::Absent { .. } => Self::new(StatusCode::NOT_FOUND, Code::NameUnknown, &refusal),
+            // Not 401, after which clients would throw their login away.
+            Refusal::Away { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unknown, &refusal).after(RETRY_AFTER)
+            }
             Refusal::Login { challenge, .. } => Self {
                 challenge: Some(challenge.to_line()),
                 ..Self::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, &refusal)

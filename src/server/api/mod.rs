@@ -10,6 +10,7 @@ pub(in crate::server) mod explain;
 pub mod fuzzing;
 pub(in crate::server) mod lists;
 pub(in crate::server) mod multipart;
+pub(in crate::server) mod oauth;
 pub(in crate::server) mod read_body;
 pub(in crate::server) mod reads;
 pub(in crate::server) mod record;

@@ -8,7 +8,6 @@ use super::registry::{Asked, Inner};
 use super::reply::{CONTENT_DIGEST, JSON, OCTETS, Reply, list_reply, value};
 use super::request;
 use crate::cache::{BlobAnswer, Content, Entries, List, ListAnswer, ManifestPresence, ManifestRequest, Want};
-use crate::config::Right;
 use crate::oci::{Accept, Digest, MediaType, Ranges, Reference, Registry, Repository};
 use crate::server::http::body::Body;
 use crate::store::ListKey;
@@ -74,7 +73,7 @@ impl Inner {
     /// Whether the caller may pull from the repository of this name, as a list has it.
     pub(in crate::server) fn may_pull(&self, asked: &Asked<'_>, registry: &Registry, name: &str) -> bool {
         let repository = name.parse().ok().map(|name| Repository { registry: registry.clone(), name });
-        repository.is_some_and(|it| self.access.permit(asked.guest, Right::Pull, &it).is_ok())
+        repository.is_some_and(|it| self.access.may_see(asked.guest, &it))
     }
 
     pub(in crate::server) async fn manifest(

@@ -2,16 +2,19 @@
 
 use super::error::Problem;
 use super::explain;
+use super::oauth::Service;
 use super::record::Record;
 use super::reply::{API_VERSION, CACHE_STATUS, NAMESPACE, Reply, ping, problem_reply};
 use super::request::{Naming, Resolved, Routes, Target, without_port};
 use super::sites;
-use crate::access::{Access, Caller, Guest};
+use crate::access::{Access, Act, Caller, Guest, Refusal, Shown};
 use crate::cache::Cache;
+use crate::config::{ClientName, Listen, Right};
+use crate::oci::{Deed, Registry as Name, Repository};
 use crate::server::http::body::Body;
 use crate::server::http::connection::{Handler, Peer};
 use crate::telemetry::{Log, Metrics};
-use crate::upstream::Client;
+use crate::upstream::{CallerLogin, Client, for_caller};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use std::sync::Arc;
@@ -68,12 +71,24 @@ impl Inner {
     async fn answer(&self, request: Request<Incoming>, peer: &Peer, record: &mut Record) -> Result<Reply, Problem> {
         let (head, body) = request.into_parts();
         let host = host(&head.uri, &head.headers);
+        let own_name = host.and_then(|host| self.routes.own_name(host));
         let caller = Caller {
             address: peer.address.map(|address| address.ip()),
             local: peer.local.map(|address| address.ip()),
             host: host.map(without_port),
+            authority: host.filter(|_| own_name.is_some()),
+            own_name,
+            encrypted: matches!(*peer.listener, Listen::Tls(_)),
+            certificate: peer.client.as_ref().map(ClientName::as_str),
             authorization: head.headers.get(header::AUTHORIZATION),
+            shows_several: head.headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some(),
         };
+        if let (Some(service), Some(registry)) = (Service::of(head.uri.path()), own_name)
+            && self.access.has_token_service()
+        {
+            sites::refuse_foreign(&head.method, &head.headers, host)?;
+            return Box::pin(self.token_service(service, registry, &caller, &head, body)).await;
+        }
         let guest = self.access.admit(&caller).await?;
         sites::refuse_foreign(&head.method, &head.headers, host)?;
         let query = head.uri.query();
@@ -90,7 +105,10 @@ impl Inner {
             host,
         };
         // An error, too, is scoped by the namespace.
-        let result = self.target(&target, &asked, body).await;
+        let result = match self.caller(&guest) {
+            None => self.target(&target, &asked, body).await,
+            login => Box::pin(for_caller(login, self.target(&target, &asked, body))).await,
+        };
         let mut reply = result.unwrap_or_else(|problem| problem_reply(&problem, &record.request_id()));
         if let Some(ns) = naming.ns.as_deref().and_then(|ns| HeaderValue::from_str(ns).ok()) {
             reply.response.headers_mut().insert(NAMESPACE, ns);
@@ -102,8 +120,10 @@ impl Inner {
         if !target.methods().contains(asked.method) {
             return Err(Problem::method(asked.method, target.methods()));
         }
-        if let Some(repository) = target.repository() {
-            self.access.permit(asked.guest, target.right(asked.method), repository)?;
+        // The catalogue of all upstreams is decided for each of them.
+        if let Some(registry) = self.routes.asked_of(target, asked.naming, asked.host) {
+            let (right, deed) = (target.right(asked.method), target.deed(asked.method));
+            self.permit(asked, right, registry, target.repository(), &deed).await?;
         }
         match (target, asked.method) {
             (Target::Ping, _) => Ok(ping(asked.is_head())),
@@ -124,6 +144,28 @@ impl Inner {
             (Target::Upload(repository, session), _) => self.upload(repository, session, asked, body).await,
             (Target::Acr(resource), _) => self.acr(resource, asked, body).await,
         }
+    }
+}
+
+impl Inner {
+    /// The credential with which upstreams are asked that are asked as their callers.
+    fn caller(&self, guest: &Guest) -> Option<CallerLogin> {
+        Some(match self.access.shown(guest)? {
+            Shown::Password { user, password } => CallerLogin::password(user, password),
+            Shown::Bearer(token) => CallerLogin::bearer(token),
+        })
+    }
+
+    /// Whether the caller may do this: the one way to ask.
+    pub(in crate::server) async fn permit(
+        &self,
+        asked: &Asked<'_>,
+        right: Right,
+        registry: &Name,
+        repository: Option<&Repository>,
+        deed: &Deed,
+    ) -> Result<(), Refusal> {
+        self.access.permit(asked.guest, &Act { right, registry, repository, deed }).await
     }
 }
 

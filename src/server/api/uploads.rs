@@ -6,7 +6,7 @@ use super::reply::{CONTENT_DIGEST, Reply, value};
 use super::request::{Target, parameter};
 use crate::cache::{BodyLost, UploadBody, Uploaded};
 use crate::config::Right;
-use crate::oci::{Name, Repository};
+use crate::oci::{Deed, Name, Repository};
 use crate::server::http::body::Body;
 use crate::upstream::{BodyHeaders, UploadStart, UploadStep};
 use bytes::Bytes;
@@ -27,7 +27,7 @@ impl Inner {
     ) -> Result<Reply, Problem> {
         let parameter = |name| parameter(asked.query, name).filter(|value| !value.is_empty());
         let start = UploadStart {
-            mount: self.mount(repository, asked),
+            mount: Box::pin(self.mount(repository, asked)).await,
             digest: parameter("digest").map(Into::into),
             algorithm: parameter("digest-algorithm").map(Into::into),
         };
@@ -55,16 +55,19 @@ impl Inner {
 
     /// What is to be mounted, and from where in upstream's terms. A client mounts between any two repositories of what it takes
     /// for one registry; where upstream could not, or the caller may not read there, it is a plain upload.
-    fn mount(&self, repository: &Repository, asked: &Asked<'_>) -> Option<(String, Option<Name>)> {
+    async fn mount(&self, repository: &Repository, asked: &Asked<'_>) -> Option<(String, Option<Name>)> {
         let digest = parameter(asked.query, "mount").filter(|digest| !digest.is_empty())?.into_owned();
         let Some(from) = parameter(asked.query, "from").filter(|from| !from.is_empty()) else {
             // From wherever upstream finds it: that is for those who may read everything.
             return (!self.access.restricts_pulls()).then_some((digest, None));
         };
         let from = self.named_alike(&from, asked)?;
-        let allowed =
-            from.registry == repository.registry && self.access.permit(asked.guest, Right::Pull, &from).is_ok();
-        allowed.then_some((digest, Some(from.name)))
+        if from.registry != repository.registry {
+            return None;
+        }
+        let deed = Deed::Blob(from.name.clone(), digest.parse().ok()?);
+        let allowed = self.permit(asked, Right::Pull, &from.registry, Some(&from), &deed).await;
+        allowed.is_ok().then_some((digest, Some(from.name)))
     }
 
     /// The repository that the client would reach under this name in the way in which it has sent this request.

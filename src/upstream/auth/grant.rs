@@ -57,8 +57,25 @@ impl Service {
     }
 
     /// ACR's service, which wants POST where Docker's protocol has GET.
-    fn is_acr(&self) -> bool {
+    pub(in crate::upstream) fn is_acr(&self) -> bool {
         self.realm.path() == "/oauth2/token"
+    }
+
+    /// The name that it goes by.
+    pub(in crate::upstream) fn audience(&self) -> &str {
+        &self.audience
+    }
+
+    /// A request to it, or to the exchange beside it, of which there may be none.
+    pub(in crate::upstream) fn outgoing(
+        &self,
+        exchange: bool,
+        method: &Method,
+        fields: Vec<(&str, &str)>,
+        authorization: Option<HeaderValue>,
+    ) -> Option<Outgoing> {
+        let url = if exchange { self.is_acr().then(|| self.exchange())?? } else { self.realm.clone() };
+        Some(outgoing(&url, &Request { kind: "caller", method: method.clone(), fields, authorization }))
     }
 
     /// ACR's exchange stands beside its token service.
@@ -79,6 +96,8 @@ pub(in crate::upstream) struct Granter {
     pub(in crate::upstream) exchanged: Tokens,
     /// Where that Entra token came from, and what to do when its refresh token is refused.
     pub(in crate::upstream) exchanged_for: Mutex<(String, String)>,
+    /// Whether the login is a caller's, which is to be judged: nothing else stands in for it.
+    pub(in crate::upstream) strict: bool,
 }
 
 /// One way to ask.
@@ -90,6 +109,26 @@ struct Request<'a> {
 }
 
 impl Granter {
+    /// Whether a login of the upstream may be sent to a token service.
+    pub(in crate::upstream) fn trusts(&self, service: &Service) -> bool {
+        self.origin.trusts(&service.origin, &self.token_realms)
+    }
+
+    /// The same services, with a caller's login.
+    pub(in crate::upstream) fn with_login(&self, login: Memo) -> Self {
+        Self {
+            name: self.name.clone(),
+            origin: self.origin.clone(),
+            token_realms: self.token_realms.clone(),
+            login,
+            wire: Arc::clone(&self.wire),
+            metrics: Arc::clone(&self.metrics),
+            exchanged: Tokens::new(1),
+            exchanged_for: Mutex::default(),
+            strict: true,
+        }
+    }
+
     /// A token for `scope`. A login that is refused is read once more, in case it has changed.
     pub(in crate::upstream) async fn fetch(&self, service: &Service, scope: &str) -> Result<Token, Failure> {
         let key = service.key("");
@@ -101,6 +140,11 @@ impl Granter {
         }
         let material = self.login.material().await?;
         if material.grant != Grant::Anonymous && !self.origin.trusts(&service.origin, &self.token_realms) {
+            if self.strict {
+                let realm = &service.origin;
+                let remedy = format!("if {realm} may have it, add it to token_realms of upstream {}", self.name);
+                return Err(Failure::foreign(format!("a caller's login was not sent to {realm}; {remedy}")));
+            }
             return self.without_login(service, scope, &material).await;
         }
         match self.redeem(service, scope, &material).await {

@@ -1,5 +1,6 @@
 //! How larder logs in: challenges, credentials, tokens and who may be sent which secret.
 
+pub(in crate::upstream) mod caller;
 pub(in crate::upstream) mod challenge;
 pub(in crate::upstream) mod credential;
 pub(in crate::upstream) mod grant;

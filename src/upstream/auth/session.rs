@@ -1,7 +1,7 @@
 //! Sends requests to the upstream with the authorization that it wants, and answers its challenges, once per request.
 
 use super::challenge::{self, Challenge};
-use super::credential::{self, Grant, Material};
+use super::credential::{self, Grant, Material, Memo};
 use super::grant::{Granter, Service};
 use super::scope::{Learned, Scope};
 use super::secret;
@@ -58,14 +58,82 @@ impl Refusal {
 pub(in crate::upstream) struct Session {
     pub(in crate::upstream) wire: Arc<Wire>,
     pub(in crate::upstream) granter: Granter,
-    scheme: Mutex<Option<Scheme>>,
-    learned: Mutex<Learned>,
-    tokens: Tokens,
+    scheme: Arc<Mutex<Option<Scheme>>>,
+    learned: Arc<Mutex<Learned>>,
+    tokens: Arc<Tokens>,
+    /// A token that stands for all others.
+    fixed: Option<Arc<Token>>,
 }
 
 impl Session {
     pub(in crate::upstream) fn new(wire: Arc<Wire>, granter: Granter, tokens: usize) -> Self {
-        Self { wire, granter, scheme: Mutex::default(), learned: Mutex::default(), tokens: Tokens::new(tokens) }
+        Self {
+            wire,
+            granter,
+            scheme: Arc::default(),
+            learned: Arc::default(),
+            tokens: Arc::new(Tokens::new(tokens)),
+            fixed: None,
+        }
+    }
+
+    /// The same upstream, asked with a login that is not larder's. What upstream has said about how to ask holds for both.
+    pub(in crate::upstream) fn with_login(&self, login: Memo, tokens: Arc<Tokens>, fixed: Option<Token>) -> Self {
+        Self {
+            wire: Arc::clone(&self.wire),
+            granter: self.granter.with_login(login),
+            scheme: Arc::clone(&self.scheme),
+            learned: Arc::clone(&self.learned),
+            tokens,
+            fixed: fixed.map(Arc::new),
+        }
+    }
+
+    /// Whether the upstream is an ACR: it has an exchange for Entra's tokens, and looks at rights before it looks for content.
+    pub(in crate::upstream) fn has_exchange(&self) -> bool {
+        matches!(&*self.scheme.lock(), Some(Scheme::Bearer(service)) if service.is_acr())
+    }
+
+    /// Whether the upstream has asked for a login.
+    pub(in crate::upstream) fn has_asked_for_login(&self) -> bool {
+        matches!(&*self.scheme.lock(), Some(Scheme::Bearer(_) | Scheme::Basic))
+    }
+
+    /// The token service, if there is one; the upstream is asked, if it has not said so yet.
+    pub(in crate::upstream) async fn service(&self) -> Result<Option<Service>, Failure> {
+        if self.scheme.lock().is_none() {
+            self.is_guarded().await?;
+        }
+        match &*self.scheme.lock() {
+            Some(Scheme::Bearer(service)) => Ok(Some(service.clone())),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether the upstream lets nobody in without a login, as it says now.
+    pub(in crate::upstream) async fn is_guarded(&self) -> Result<bool, Failure> {
+        let answer = self.wire.send(Op::Ping, self.ping()?).await?;
+        if answer.status != StatusCode::UNAUTHORIZED {
+            let open = answer.status.is_success() && classify::is_speaker(&answer.headers);
+            if !open {
+                return Err(classify::failure(Op::Ping, answer, None).await);
+            }
+            answer.body.drain().await;
+            return Ok(false);
+        }
+        let refusal = Refusal::read(answer).await;
+        let found = challenge::challenges(&refusal.headers);
+        if let Some(bearer) = found.iter().find(|one| one.scheme == "bearer") {
+            *self.scheme.lock() = Some(Scheme::Bearer(Service::of(bearer, &self.granter.origin)?));
+        }
+        Ok(true)
+    }
+
+    fn ping(&self) -> Result<Outgoing, Failure> {
+        let origin = &self.granter.origin;
+        let url = format!("{}://{}/v2/", origin.scheme(), origin.authority());
+        let url = url.parse().map_err(|_| Failure::foreign(format!("'{url}' is no address")))?;
+        Ok(Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() })
     }
 
     /// Sends a request to the upstream, and once more if that answers with a challenge. Any status but 401 comes back.
@@ -116,11 +184,7 @@ impl Session {
     pub(in crate::upstream) async fn prepare(&self, op: Op, scope: &Scope) -> Result<Option<Pass>, Failure> {
         self.wire.admit(op)?;
         if self.scheme.lock().is_none() {
-            let origin = &self.granter.origin;
-            let url = format!("{}://{}/v2/", origin.scheme(), origin.authority());
-            let url = url.parse().map_err(|_| Failure::foreign(format!("'{url}' is no address")))?;
-            let ping = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() };
-            let answer = self.wire.send(Op::Ping, ping).await?;
+            let answer = self.wire.send(Op::Ping, self.ping()?).await?;
             if answer.status != StatusCode::UNAUTHORIZED {
                 if answer.status.is_success() && classify::is_speaker(&answer.headers) {
                     *self.scheme.lock() = Some(Scheme::Open);
@@ -208,6 +272,11 @@ impl Session {
 
     async fn token(&self, service: &Service, scope: &str, span: Span) -> Result<Pass, Failure> {
         let key = service.key(scope);
+        if let Some(token) = self.fixed.clone() {
+            let header = token.secret.bearer();
+            let header = header.ok_or_else(|| Failure::foreign("a caller's token that no header can carry"))?;
+            return Ok(Pass { header, identity: token.identity.clone(), via: Via::Token { key, token, fresh: true } });
+        }
         let (token, fresh) = self.tokens.get_for(span, &key, || Box::pin(self.granter.fetch(service, scope))).await?;
         let Some(header) = token.secret.bearer() else {
             let reason = format!("the token service {} gave a token that no header can carry", service.origin);
@@ -264,6 +333,14 @@ impl Session {
 }
 
 impl Pass {
+    /// The token, and the scope that it was asked for; a password is none.
+    pub(in crate::upstream) fn token(&self) -> Option<(&str, &str)> {
+        match &self.via {
+            Via::Token { key, token, .. } => Some((token.secret.expose(), &key.scope)),
+            Via::Password(_) => None,
+        }
+    }
+
     /// Adds the authorization to a request for the upstream itself.
     pub(in crate::upstream) fn sign(&self, outgoing: &mut Outgoing) {
         outgoing.headers.insert(AUTHORIZATION, self.header.clone());

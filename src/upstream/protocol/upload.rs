@@ -330,7 +330,7 @@ impl Upstream {
         let Some(origin) = Origin::of(&request.url) else {
             return Err(Failure::foreign("an address that is neither http:// nor https://, or names a user").into());
         };
-        let wire = &self.session().wire;
+        let wire = self.wire();
         let reserved = wire.reserve(request.op, &origin).await?;
         let (feed, payload) = Payload::stream(length);
         let mut sending = pin!(wire.stream(request.op, reserved, outgoing, payload));

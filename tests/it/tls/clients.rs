@@ -80,3 +80,29 @@ async fn without_client_ca_file_no_certificate_is_asked_for() {
     let dialer = Dialer::trusting(&ours).presenting(&Authority::new("clients").client("ci"));
     assert_eq!(dialer.get(address, "localhost", "/").await.unwrap().into_body(), "None Some(\"localhost\")");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_certificate_names_is_let_in_and_known_to_rules() {
+    let acr = Acr::start(Options::public()).await;
+    seed(&acr, 10);
+    let (ours, clients) = (Authority::new("server"), Authority::new("clients"));
+    let setup = Setup::of(&acr).tls(&ours.issue(&["localhost"])).client_ca(&clients).with(|settings| {
+        settings.access.open_to.clear();
+        settings.access.rules = vec![larder::config::AccessRule {
+            users: Some(vec!["ci".to_owned()]),
+            networks: None,
+            repositories: vec![larder::oci::RepositoryPattern::new("**")],
+            allow: vec![larder::config::Right::Pull],
+        }];
+    });
+    let larder = setup.start().await;
+    let status = async |dialer: Dialer, path: &str| {
+        dialer.get(larder.address, "localhost", path).await.unwrap().status().as_u16()
+    };
+    let dialer = Dialer::trusting(&ours);
+    let manifest = super::TAG;
+    assert_eq!(status(dialer.clone().presenting(&clients.client("ci")), manifest).await, 200);
+    assert_eq!(status(dialer.clone().presenting(&clients.client("bob")), "/v2/").await, 200);
+    assert_eq!(status(dialer.clone().presenting(&clients.client("bob")), manifest).await, 403, "no rule names him");
+    assert_eq!(status(dialer, "/v2/").await, 403, "no certificate, no network, and nothing else to log in with");
+}

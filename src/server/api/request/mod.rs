@@ -258,6 +258,26 @@ impl Routes {
         own.or_else(|| DOCKER_HUB.contains(&bare).then(|| self.by_name.get(bare)).flatten())
     }
 
+    /// The upstream whose own name a `Host` header says.
+    pub(in crate::server) fn own_name(&self, host: &str) -> Option<&Registry> {
+        self.by_host(&host.to_ascii_lowercase())
+    }
+
+    /// The upstream whose rights decide about a request: of a ping, the one that it names, else the first one. `None`: each for itself.
+    pub(in crate::server) fn asked_of<'a>(
+        &'a self,
+        target: &'a Target,
+        naming: &Naming,
+        host: Option<&str>,
+    ) -> Option<&'a Registry> {
+        if *target != Target::Ping {
+            return target.registry();
+        }
+        let named = [&naming.ns, &naming.prefix, &naming.component].into_iter().flatten().next();
+        let named = named.and_then(|name| self.by_name.get(&name.to_ascii_lowercase()));
+        named.or_else(|| self.own_name(host?)).or(self.default.as_ref()).or(self.canonical.first())
+    }
+
     fn unknown(&self, name: &str) -> RequestError {
         RequestError::UnknownUpstream { name: name.chars().take(255).collect(), known: self.known() }
     }

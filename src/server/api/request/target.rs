@@ -1,5 +1,5 @@
 use crate::config::Right;
-use crate::oci::{Digest, Reference, Registry, Repository, Tag};
+use crate::oci::{Deed, Digest, Reference, Registry, Repository, Tag};
 use http::Method;
 
 /// What a request is about.
@@ -126,6 +126,29 @@ impl Target {
             Self::Catalogue(registry) => Some(registry),
             Self::Acr(resource) => Some(resource.registry()),
             _ => self.repository().map(|repository| &repository.registry),
+        }
+    }
+
+    /// What a method does, as upstream sees it.
+    #[must_use]
+    pub fn deed(&self, method: &Method) -> Deed {
+        let writes = matches!(*method, Method::PUT | Method::PATCH | Method::POST);
+        match self {
+            Self::Ping => Deed::Login,
+            Self::Catalogue(_) | Self::Catalogues | Self::Acr(AcrResource::Catalogue(_)) => Deed::Catalogue,
+            Self::Uploads(it) | Self::Upload(it, _) => Deed::Push(it.name.clone()),
+            Self::Manifest(it, _) | Self::Blob(it, _) if *method == Method::DELETE => Deed::Delete(it.name.clone()),
+            Self::Manifest(it, _) | Self::Blob(it, _) if writes => Deed::Push(it.name.clone()),
+            Self::Manifest(it, reference) => Deed::Manifest(it.name.clone(), reference.clone()),
+            Self::Blob(it, digest) => Deed::Blob(it.name.clone(), *digest),
+            Self::Tags(it) => Deed::Tags(it.name.clone()),
+            Self::Referrers(it, digest) => Deed::Referrers(it.name.clone(), *digest),
+            Self::Acr(resource) => match resource.repository().map(|it| it.name.clone()) {
+                Some(name) if *method == Method::DELETE => Deed::Delete(name),
+                Some(name) if writes => Deed::Locks(name),
+                Some(name) => Deed::Metadata(name),
+                None => Deed::Catalogue,
+            },
         }
     }
 

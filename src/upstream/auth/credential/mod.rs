@@ -28,6 +28,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+/// As whom larder asks an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// Whom the login names.
+    pub identity: String,
+    /// Where it comes from.
+    pub source: String,
+    /// When it dies, if it says so.
+    pub expires: Option<SystemTime>,
+    /// Why there is none, and what to do.
+    pub problem: Option<String>,
+}
+
 /// What is presented to a token service, or to a registry that wants a password itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::upstream) enum Grant {
@@ -144,6 +157,7 @@ pub(in crate::upstream) fn source(
         CredentialSettings::DockerConfig { file } => {
             Box::new(docker::DockerConfig::new(file.clone(), name, origin, environment))
         }
+        CredentialSettings::Caller => Box::new(NoCaller),
         CredentialSettings::AzureCli => Box::new(azure_cli::AzureCli { environment }),
         CredentialSettings::Auto => Box::new(auto::Auto::new(place, Surroundings::chassis(), None)?),
         CredentialSettings::ServicePrincipal { tenant_id, client_id, proof, authority: given } => {
@@ -159,6 +173,22 @@ pub(in crate::upstream) fn source(
             Box::new(Workload::keeper(&door, tenant_id, client_id, token_file, authority(given)))
         }
     })
+}
+
+/// What is done for no caller has no login.
+struct NoCaller;
+
+impl Credential for NoCaller {
+    fn material(&self) -> Pending<'_> {
+        Box::pin(async {
+            let remedy = "it is asked as soon as a caller with a credential wants it";
+            Err(Failure::credential(
+                "the caller",
+                "this upstream is asked with the caller's credential, and there is none",
+                remedy,
+            ))
+        })
+    }
 }
 
 struct Anonymous;

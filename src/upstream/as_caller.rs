@@ -1,0 +1,50 @@
+//! An upstream that is asked with its callers' own credentials: each request as the caller for whom it is sent.
+
+use super::auth::caller::{CallerLogin, Meanings, current_caller, grants};
+use super::auth::credential::Memo;
+use super::auth::session::Session;
+use super::auth::tokens::Token;
+use super::error::{ErrorKind, Failure};
+use super::registry::Upstream;
+use std::sync::Arc;
+
+impl Upstream {
+    /// How it is asked now: as larder, or as the caller for whom that is done.
+    pub(super) fn session(&self) -> Arc<Session> {
+        match (self.own_session().1, current_caller()) {
+            (Some(_), Some(login)) => Arc::new(self.session_as(&login, self.token_of(&login))),
+            _ => Arc::clone(self.own_session().0),
+        }
+    }
+
+    /// How it is asked as a caller; the tokens that the caller has been given are kept for the next time, if anywhere.
+    fn session_as(&self, login: &CallerLogin, token: Option<Token>) -> Session {
+        let tokens = self.own_session().1.map(|callers| callers.tokens(login)).unwrap_or_default();
+        self.own_session().0.with_login(Memo::new(Box::new(Meanings::of(login))), tokens, token)
+    }
+
+    /// The same for a question about the caller's rights.
+    pub(super) fn judging_session(&self, login: &CallerLogin) -> Session {
+        self.own_session().0.with_login(Memo::new(Box::new(Meanings::of(login))), Arc::default(), None)
+    }
+
+    /// The token that a caller has brought, which is shown as it is; at an ACR, one that says nothing of rights is Entra's.
+    fn token_of(&self, login: &CallerLogin) -> Option<Token> {
+        login.token().filter(|token| grants(token.secret.expose()).is_some() || !self.own_session().0.has_exchange())
+    }
+
+    /// Whether it is asked as its callers, and never as larder.
+    #[must_use]
+    pub fn is_asked_as_callers(&self) -> bool {
+        self.own_session().1.is_some()
+    }
+
+    /// That one caller is refused says nothing about the repository: others may have it.
+    pub(super) fn of_caller(&self, failure: Failure) -> Failure {
+        if !self.is_asked_as_callers() || !matches!(failure.kind, ErrorKind::RepositoryRefused { .. }) {
+            return failure;
+        }
+        let (identity, remedy) = ("the caller".to_owned(), "the caller's login lacks that right".to_owned());
+        Failure { kind: ErrorKind::CredentialRefused { identity, remedy }, ..failure }
+    }
+}
