@@ -30,14 +30,11 @@ impl Shape {
         serde_json::from_slice(bytes).ok()
     }
 
-    /// Whether the document is built as a manifest or an index is, whatever its type.
+    /// Whether the document says that it is a manifest or an index, or is built as one.
     #[must_use]
     pub fn is_manifest(&self) -> bool {
-        self.layers
-            || self.manifests
-            || self.fs_layers
-            || self.blobs && self.own.is_some()
-            || self.config && self.own.is_some()
+        let by_word = self.own.as_ref().is_some_and(|own| own.is_specific() || self.blobs || self.config);
+        by_word || self.layers || self.manifests || self.fs_layers
     }
 
     /// Whether it is a signed manifest of Docker's schema 1.

@@ -5,8 +5,9 @@
 //! refused is no reason to ask others. What the address has refused, or said to be gone, no mirror is asked for until the address has
 //! given it again. Who has given wrong bytes for a content is asked last for it, for a while.
 
+use super::answers::{BlobHead, FetchedBlob, FetchedManifest, ManifestHead};
 use super::error::{ErrorKind, UpstreamError};
-use super::registry::{BlobHead, FetchedBlob, FetchedManifest, ManifestHead, Upstream};
+use super::registry::Upstream;
 use super::verdicts::Denied;
 use crate::oci::{Accept, Digest, Name, Reference};
 use crate::upstream::protocol::list::{FetchedList, ListRequest};

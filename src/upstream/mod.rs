@@ -10,6 +10,7 @@
 //! `Basic` never goes to a registry that asks for tokens; every wait has a limit; a "not found" is believed only from a speaker
 //! of the protocol. `docs/upstream.md` tells it to operators.
 
+mod answers;
 mod as_caller;
 mod auth;
 mod error;
@@ -31,6 +32,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use answers::{BlobHead, FetchedBlob, FetchedManifest, ManifestHead};
 pub use auth::caller::{CallerLogin, current_caller, for_caller};
 pub use auth::credential::Login;
 pub use error::{ErrorKind, SetupError, UpstreamError};
@@ -42,7 +44,7 @@ pub use parse::parse;
 pub use protocol::list::{FetchedList, ListRequest, Page};
 pub use protocol::upload::{BodyHeaders, Source, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};
 pub use protocol::write::{AcrAnswer, AcrMethod, AcrRequest, PutManifest};
-pub use registry::{BlobHead, FetchedBlob, FetchedManifest, ManifestHead, Upstream};
+pub use registry::Upstream;
 pub use relay::{GivenToken, TokenAnswer, TokenRequest};
 pub use transport::body::UpstreamBody;
 pub use verdicts::Denied;

@@ -1,3 +1,4 @@
+use super::answers::{BlobHead, FetchedBlob, FetchedManifest, ManifestHead};
 use super::error::{ErrorKind, Failure, SetupError, UpstreamError};
 use super::mirrors::Blamed;
 use super::verdicts::Verdicts;
@@ -23,7 +24,6 @@ use crate::upstream::transport::inside::Border;
 use crate::upstream::transport::origin::Origin;
 use crate::upstream::transport::pool::Pool;
 use crate::upstream::transport::resolve::Resolver;
-use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use parking_lot::Mutex;
@@ -66,62 +66,6 @@ struct Parts<'a> {
     environment: &'a Environment,
     resolver: &'a Resolver,
     rate: Option<Arc<Rate>>,
-}
-
-/// What a registry says of a manifest without sending it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ManifestHead {
-    /// Its digest, if the registry names one that can be verified.
-    pub digest: Option<Digest>,
-    /// Its type.
-    pub media_type: Option<MediaType>,
-    /// Its size in bytes.
-    pub length: Option<u64>,
-    /// The manifest itself, where only that could tell.
-    pub document: Option<FetchedManifest>,
-}
-
-/// A manifest as it came, unverified.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FetchedManifest {
-    /// Its bytes.
-    pub content: Bytes,
-    /// Its type, without parameters.
-    pub media_type: MediaType,
-    /// The digest that the registry claims, if it can be verified.
-    pub digest: Option<Digest>,
-}
-
-/// What an upstream says of a blob that it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlobHead {
-    /// Its length, if that was said.
-    pub length: Option<u64>,
-    /// Whether a registry said it, and of this digest.
-    pub speaks: bool,
-}
-
-impl BlobHead {
-    /// Whether it is a registry's word that it has the content of this length that is stored here.
-    #[must_use]
-    pub fn vouches_for(&self, length: u64) -> bool {
-        self.speaks && self.length == Some(length)
-    }
-}
-
-/// A blob, or the end of one, that is arriving.
-#[derive(Debug)]
-pub struct FetchedBlob {
-    /// Offset of the body's first byte: 0 if a range was asked for and the whole blob came.
-    pub start: u64,
-    /// Length of the whole blob, if it was said.
-    pub length: Option<u64>,
-    /// The bytes.
-    pub body: UpstreamBody,
-    /// Which of the upstream's addresses gives them, for [`Upstream::blame`]; 0 is its own.
-    pub address: usize,
-    /// The failure that it is if the bytes are not the blob's: they are said to be a page for people, by nobody who speaks the protocol.
-    pub page: Option<UpstreamError>,
 }
 
 impl Upstream {

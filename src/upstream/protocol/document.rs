@@ -5,9 +5,10 @@
 use super::classify;
 use super::wire::Answer;
 use crate::oci::{self, Digest, MediaType, Reference, Shape};
+use crate::upstream::answers::FetchedManifest;
 use crate::upstream::error::Failure;
 use crate::upstream::parse;
-use crate::upstream::registry::{FetchedManifest, digest_of, media_type_of};
+use crate::upstream::registry::{digest_of, media_type_of};
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
 
@@ -45,18 +46,19 @@ fn no_manifest(origin: &str, page: bool) -> Failure {
     })
 }
 
-/// Whether the bytes of a blob are said to be a page, by somebody who has not shown to be a registry: the failure to report if they
-/// are not the blob's. A page that could only be told from the blob when readers have had much of it is refused at once.
+/// Whether the bytes of a blob are said to be a page: the failure to report if they are not the blob's. One by somebody who has not shown to
+/// be a registry, which could only be told from the blob when readers have had much of it, is refused at once.
 pub(in crate::upstream) fn doubtful_page(
     answer: &Answer,
     in_part: bool,
     others: bool,
 ) -> Result<Option<Failure>, Failure> {
-    if !classify::is_page(&answer.headers) || answer.spoken || digest_of(answer).is_some() {
+    if !classify::is_page(&answer.headers) {
         return Ok(None);
     }
     let page = Failure::foreign(format!("{} answered with a web page; {}", answer.origin, classify::LOOK));
     let whole = answer.status == StatusCode::OK && answer.headers.contains_key(CONTENT_LENGTH) && !in_part;
     let part = answer.status == StatusCode::PARTIAL_CONTENT;
-    if (whole || part) && !others { Ok(Some(page)) } else { Err(page) }
+    let shown = answer.spoken || digest_of(answer).is_some();
+    if shown || (whole || part) && !others { Ok(Some(page)) } else { Err(page) }
 }

@@ -125,7 +125,7 @@ impl Session {
     pub(in crate::upstream) async fn fetch_head(&self, ask: Ask) -> Result<(Answer, Told), Failure> {
         let Arrived { answer, pass, redirected, told } = self.arrive(&ask).await?;
         let status = answer.status;
-        if status == StatusCode::OK && (answer.spoken || !classify::is_page(&answer.headers)) {
+        if status == StatusCode::OK && !is_unspoken_page(&answer) {
             return Ok((answer, told));
         }
         let believed = status == StatusCode::NOT_FOUND && classify::is_speaker(&answer.headers) && !redirected;
@@ -136,8 +136,8 @@ impl Session {
         let mut ask = Ask { method: Method::GET, op: Op::BlobGet, ..ask };
         ask.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
         let (answer, told) = self.fetch_told(&ask).await?;
-        // Nobody checks a digest here.
-        if classify::is_page(&answer.headers) && !answer.spoken {
+        // Nobody checks a digest here. No portal gives a part.
+        if answer.status != StatusCode::PARTIAL_CONTENT && is_unspoken_page(&answer) {
             return Err(page(&answer));
         }
         Ok((answer, told))
@@ -252,6 +252,11 @@ fn as_content(op: Op, answer: Answer) -> Result<Answer, Failure> {
         return Err(Failure::foreign(format!("{origin} answered with content encoded as {encoding}, unasked")));
     }
     Ok(answer)
+}
+
+/// A page for people by somebody who does not speak the protocol.
+fn is_unspoken_page(answer: &Answer) -> bool {
+    classify::is_page(&answer.headers) && !classify::is_speaker(&answer.headers)
 }
 
 fn page(answer: &Answer) -> Failure {

@@ -140,16 +140,17 @@ async fn a_page_behind_a_redirect_is_foreign_and_loops_end() {
     let portal = Server::start(|_| bare(200, &[("content-type", "text/html")], "<html>")).await;
     let server = Server::start(login_server(portal.url())).await;
     let (ours, _) = upstream(&settings(&server.url(), CredentialSettings::Anonymous));
-    let error = ours.get_blob(&name("a"), &blob(CONTENT), None).await.unwrap_err();
-    assert_eq!(error.kind(), &ErrorKind::Foreign, "{error}");
+    // The digest decides; that it was a page is said if that is wrong.
+    let page = ours.get_blob(&name("a"), &blob(CONTENT), None).await.unwrap().page.unwrap();
+    assert_eq!(page.kind(), &ErrorKind::Foreign, "{page}");
     let head = ours.head_blob(&name("a"), &blob(CONTENT)).await.unwrap_err();
     assert_eq!(head.kind(), &ErrorKind::Foreign, "{head}");
 
     let server = Server::start(login_server("/v2/a/again".into())).await;
     let (ours, _) = upstream(&settings(&server.url(), CredentialSettings::Anonymous));
     let error = ours.get_blob(&name("a"), &blob(CONTENT), None).await.unwrap_err();
-    assert!(error.to_string().contains("more than 5 redirects"), "{error}");
-    assert_eq!(server.count("/again"), 5);
+    assert!(error.to_string().contains("more than 10 redirects"), "{error}");
+    assert_eq!(server.count("/again"), 10);
     for location in ["ftp://x/", "http://user:pw@127.0.0.1:1/", "http://"] {
         let server = Server::start(login_server(location.into())).await;
         let (ours, _) = upstream(&settings(&server.url(), CredentialSettings::Anonymous));
