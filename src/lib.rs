@@ -11,8 +11,9 @@
 //! | [`upstream`] | speaking to a registry: connections, tokens, redirects | `oci config telemetry` |
 //! | [`cache`] | the heart: freshness, fills, answers | `oci config telemetry store upstream` |
 //! | [`access`] | who is asking and what they may do | `oci config telemetry` |
+//! | [`bundle`] | moving content by disk: plans, archives, inventories, fetching ahead | `oci config telemetry store cache upstream` |
 //! | [`server`] | sockets, URL to request, answer to HTTP | `oci config telemetry access cache store upstream` |
-//! | [`admin`] | health, readiness, metrics; what the commands ask | `oci config telemetry access store cache server` |
+//! | [`admin`] | health, readiness, metrics; what the commands ask | `oci config telemetry access store cache bundle server` |
 //! | [`daemon`] | puts every room together once; signals, drain | all but `cli` |
 //! | [`cli`] | one file per subcommand | all |
 //!
@@ -21,6 +22,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod bundle;
 pub mod cache;
 pub mod cli;
 pub mod config;

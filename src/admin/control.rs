@@ -1,6 +1,7 @@
 //! What the commands ask the running daemon, through its Unix socket alone: who may open the socket may ask.
 
 use super::Admin;
+use crate::bundle::Inventory;
 use crate::cache::{Condition, Purge, Purged};
 use crate::oci::{Reference, Registry, Repository, RepositoryPattern};
 use crate::server::{Body, Target};
@@ -24,6 +25,7 @@ impl Admin {
             (&Method::POST, "/v1/purge/upstream") => self.purge_upstream(&argument(query, "name")).await,
             (&Method::POST, "/v1/purge/unpinned") => self.forget(&Purge::Unpinned).await,
             (&Method::GET, "/v1/missing") => Ok(self.missing()),
+            (&Method::GET, "/v1/inventory") => return Some(self.inventory().await),
             (&Method::GET, "/v1/pins") => Ok(self.pins()),
             (&Method::POST, "/v1/pins/add") => self.pin(&argument(query, "reference"), true).await,
             (&Method::POST, "/v1/pins/remove") => self.pin(&argument(query, "reference"), false).await,
@@ -114,14 +116,26 @@ impl Admin {
 
     fn missing(&self) -> Value {
         let entries = self.cache.missing().into_iter().map(|missing| {
-            let mark = if matches!(missing.reference, Reference::Digest(_)) { '@' } else { ':' };
             json!({
-                "reference": format!("{}{mark}{}", missing.repository, missing.reference),
+                "reference": missing.full_name(),
                 "times": missing.times,
                 "last_timestamp": seconds(missing.last),
             })
         });
         Value::Array(entries.collect())
+    }
+
+    /// What the store holds, as lines of text.
+    async fn inventory(&self) -> Response<Body> {
+        let references = match self.store.references().await {
+            Ok(references) => references,
+            Err(error) => return reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": error.to_string() })),
+        };
+        let tags = references.into_iter().map(|it| (format!("{}:{}", it.repository, it.tag), it.digest));
+        let missing = self.cache.missing().into_iter().map(|it| (it.full_name(), it.times));
+        let digests = self.store.digests().into_iter().collect();
+        let inventory = Inventory { digests, tags: tags.collect(), missing: missing.collect() };
+        Response::new(Body::full(inventory.to_text().into()))
     }
 
     async fn purge(&self, reference: &str) -> Result<Value, (StatusCode, String)> {
@@ -215,7 +229,7 @@ impl Admin {
     }
 
     /// A reference as a person writes it, resolved as a request would be.
-    fn find(&self, reference: &str) -> Result<Purge, (StatusCode, String)> {
+    pub(super) fn find(&self, reference: &str) -> Result<Purge, (StatusCode, String)> {
         let wrong = |error: &dyn std::fmt::Display| (StatusCode::BAD_REQUEST, format!("'{reference}': {error}"));
         let (name, kind) = split(reference);
         let path = match kind {
@@ -243,7 +257,7 @@ fn split(reference: &str) -> (&str, Option<&str>) {
 }
 
 /// A parameter of the query, decoded; empty if it is not there.
-fn argument(query: Option<&str>, name: &str) -> String {
+pub(super) fn argument(query: Option<&str>, name: &str) -> String {
     let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     let value = pairs.into_iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
     percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned()
@@ -285,11 +299,11 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn failed(error: impl std::fmt::Display) -> (StatusCode, String) {
+pub(super) fn failed(error: impl std::fmt::Display) -> (StatusCode, String) {
     (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
 
-fn reply(status: StatusCode, value: &Value) -> Response<Body> {
+pub(super) fn reply(status: StatusCode, value: &Value) -> Response<Body> {
     let mut response = Response::new(Body::full(format!("{value}\n").into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -17,7 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::Instant;
 
 mod control;
+mod exports;
+mod imports;
 mod process;
+mod warms;
 
 /// The handler of the admin listener; a cheap clone.
 #[derive(Clone)]
@@ -30,13 +33,30 @@ pub struct Admin {
     tls: Option<Tls>,
     started: Instant,
     ready: Arc<AtomicBool>,
+    exports: exports::Exports,
+    /// Held while names are linked: one import at a time.
+    importing: Arc<tokio::sync::Mutex<()>>,
 }
+
+/// Why a command is refused: the status, and the text for a person.
+type Refused = (StatusCode, String);
 
 impl Admin {
     /// Not ready until [`Admin::set_ready`] says so.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, store: Store, cache: Cache, routes: Routes, access: Access) -> Self {
-        Self { metrics, store, cache, routes, access, tls: None, started: Instant::now(), ready: Arc::default() }
+        Self {
+            metrics,
+            store,
+            cache,
+            routes,
+            access,
+            tls: None,
+            started: Instant::now(),
+            ready: Arc::default(),
+            exports: exports::Exports::default(),
+            importing: Arc::default(),
+        }
     }
 
     /// Tells of the certificate too.
@@ -115,7 +135,13 @@ impl Admin {
 
 impl Handler for Admin {
     async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
-        let mut response = self.reply(&request, &peer).await;
+        let of_commands = matches!(*peer.listener, Listen::Unix(_));
+        let mut response = match request.uri().path() {
+            path if of_commands && path.starts_with("/v1/export") => self.export(request).await,
+            path if of_commands && path.starts_with("/v1/import/") => self.import(request).await,
+            "/v1/warm" if of_commands => self.warm(request.uri().query()),
+            _ => self.reply(&request, &peer).await,
+        };
         let nosniff = HeaderValue::from_static("nosniff");
         response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
         response

@@ -91,8 +91,8 @@ impl Cache {
         let withdrawn = repository(key).is_some_and(|repository| outlook.is_withdrawn(repository));
         let state = if withdrawn { None } else { self.0.list_state(key).await };
         if state.is_none() && outlook.sealed {
-            let (what, registry) = (in_words(key), key.registry().clone());
-            return Err(CacheError::Sealed { what, registry, code: Code::NameUnknown });
+            let entries = Arc::new(self.0.local_list(key).await?);
+            return Ok(ListAnswer { list: List::Whole(entries), provenance: Provenance::new(CacheStatus::Hit) });
         }
         if state.is_none()
             && !revalidate
@@ -369,6 +369,14 @@ fn field(key: &ListKey) -> &'static str {
     }
 }
 
+fn in_words(key: &ListKey) -> String {
+    match key {
+        ListKey::Catalogue(registry) => format!("the list of the repositories of {registry}"),
+        ListKey::Tags(repository) => format!("the list of the tags of {repository}"),
+        ListKey::Referrers(repository, digest) => format!("the list of the referrers of {repository}@{digest}"),
+    }
+}
+
 fn is_name(key: &ListKey, name: &str) -> bool {
     match key {
         ListKey::Catalogue(_) => name.parse::<Name>().is_ok(),
@@ -401,14 +409,6 @@ fn repository(key: &ListKey) -> Option<&crate::oci::Repository> {
     match key {
         ListKey::Catalogue(_) => None,
         ListKey::Tags(repository) | ListKey::Referrers(repository, _) => Some(repository),
-    }
-}
-
-fn in_words(key: &ListKey) -> String {
-    match key {
-        ListKey::Catalogue(registry) => format!("the list of the repositories of {registry}"),
-        ListKey::Tags(repository) => format!("the list of the tags of {repository}"),
-        ListKey::Referrers(repository, digest) => format!("the list of the referrers of {repository}@{digest}"),
     }
 }
 

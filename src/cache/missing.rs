@@ -21,6 +21,15 @@ pub struct Missing {
     pub last: SystemTime,
 }
 
+impl Missing {
+    /// `upstream/repository:tag` or `upstream/repository@digest`.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        let mark = if matches!(self.reference, Reference::Digest(_)) { '@' } else { ':' };
+        format!("{}{mark}{}", self.repository, self.reference)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct MissingList(Mutex<HashMap<(Repository, Reference), (u64, SystemTime)>>);
 

@@ -8,6 +8,7 @@
 //! * Nothing here knows HTTP: answers say what they are and why, and `server` turns them into responses.
 
 mod answer;
+mod arrive;
 mod batch;
 mod blob;
 mod change;
@@ -22,6 +23,7 @@ mod freshness;
 pub mod fuzzing;
 mod generations;
 mod lists;
+mod local_lists;
 mod manifest;
 mod memory;
 mod metadata;
@@ -44,6 +46,7 @@ mod want;
 mod withdrawn;
 
 pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, MetadataAnswer, Provenance, StoredManifest};
+pub use arrive::ArrivingTag;
 pub use change::Removal;
 pub use condition::Condition;
 pub use error::CacheError;

@@ -3,8 +3,9 @@
 use super::arguments::Question;
 use crate::config::{Sources, find_socket};
 use crate::telemetry::{plain, plain_lines};
+use bytes::Bytes;
 use http::{Method, Request};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::io::Write as _;
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 /// A list of a large store takes a while to walk; a daemon that hangs is not waited for longer.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Bytes that are read and sent at a time.
+const PIECE: usize = 256 << 10;
 
 /// Why the daemon gave no answer.
 pub(super) struct Trouble {
@@ -25,6 +29,14 @@ pub(super) struct Trouble {
 impl Trouble {
     fn new(code: u8, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
+    }
+
+    pub(super) fn failed(text: String) -> Self {
+        Self { code: 1, text }
+    }
+
+    pub(super) fn usage(text: String) -> Self {
+        Self { code: 2, text }
     }
 
     /// Says it.
@@ -57,7 +69,39 @@ impl Daemon {
 
     /// Sends a request and waits for its answer.
     pub(super) fn call(&self, method: &Method, path: &str) -> Result<Value, Trouble> {
-        let call = async { tokio::time::timeout(PATIENCE, call(&self.socket, method.clone(), path.to_owned())).await };
+        self.send(method, path, Bytes::new())
+    }
+
+    /// Sends a request with a body and waits for its answer.
+    pub(super) fn post(&self, path: &str, body: Bytes) -> Result<Value, Trouble> {
+        self.send(&Method::POST, path, body)
+    }
+
+    /// Writes an answer's body as it comes. A body that ends too early is an error.
+    pub(super) fn download(&self, path: &str, to: &mut dyn std::io::Write) -> Result<(), Trouble> {
+        let result = self.runtime.block_on(download(&self.socket, path, to));
+        result.map_err(|error| match error {
+            Download::Absent(error) => Trouble::new(3, absent(&self.socket, &error)),
+            Download::Refused(status, error) => Trouble::new(if status == 400 { 2 } else { 1 }, error),
+            Download::Broken(error) => {
+                Trouble::new(1, format!("the daemon's answer broke: {error}; try again, it continues"))
+            }
+            Download::Write(error) => Trouble::new(1, format!("cannot write: {error}")),
+        })
+    }
+
+    /// Sends what `reader` gives as the body of a PUT.
+    pub(super) fn upload(&self, path: &str, reader: &mut dyn std::io::Read) -> Result<Value, Trouble> {
+        match self.runtime.block_on(upload(&self.socket, path, reader)) {
+            Ok((200, value)) => Ok(value),
+            Ok((_, value)) => Err(Trouble::new(1, value["error"].as_str().unwrap_or("the daemon did not understand"))),
+            Err(error) => Err(Trouble::new(3, absent(&self.socket, &error))),
+        }
+    }
+
+    fn send(&self, method: &Method, path: &str, body: Bytes) -> Result<Value, Trouble> {
+        let call = call(&self.socket, method.clone(), path.to_owned(), body);
+        let call = async { tokio::time::timeout(PATIENCE, call).await };
         match self.runtime.block_on(call) {
             Ok(Ok((200, value))) => Ok(readable(value)),
             Ok(Ok((status, value))) => {
@@ -119,12 +163,12 @@ fn absent(socket: &Path, error: &str) -> String {
 }
 
 #[cfg(unix)]
-async fn call(socket: &Path, method: Method, path: String) -> Result<(u16, Value), String> {
+async fn call(socket: &Path, method: Method, path: String, body: Bytes) -> Result<(u16, Value), String> {
     let stream = tokio::net::UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
     let text = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
     let request = Request::builder().method(method).uri(path).header("host", "larder");
-    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| error.to_string())?;
+    let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(text)?;
         let status = response.status().as_u16();
@@ -138,8 +182,84 @@ async fn call(socket: &Path, method: Method, path: String) -> Result<(u16, Value
     }
 }
 
+#[cfg(unix)]
+async fn upload(socket: &Path, path: &str, reader: &mut dyn std::io::Read) -> Result<(u16, Value), String> {
+    let text = |error: hyper::Error| error.to_string();
+    let stream = tokio::net::UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
+    let connection = tokio::spawn(connection);
+    let (mut body, receiving) = http_body_util::channel::Channel::<Bytes, std::io::Error>::new(2);
+    let request = Request::put(path).header("host", "larder").body(receiving).map_err(|error| error.to_string())?;
+    let feeding = async {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => {
+                    if body.send_data(Bytes::copy_from_slice(&buffer[..read])).await.is_err() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    body.abort(error);
+                    return;
+                }
+            }
+        }
+        drop(body);
+    };
+    let (response, ()) = tokio::join!(sender.send_request(request), feeding);
+    let response = response.map_err(text)?;
+    let status = response.status().as_u16();
+    let bytes = response.into_body().collect().await.map_err(text)?.to_bytes();
+    connection.abort();
+    Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
+}
+
 #[cfg(not(unix))]
-async fn call(_: &Path, _: Method, _: String) -> Result<(u16, Value), String> {
+async fn upload(_: &Path, _: &str, _: &mut dyn std::io::Read) -> Result<(u16, Value), String> {
+    Err("this platform has no Unix sockets".to_owned())
+}
+
+/// Why a download has failed.
+enum Download {
+    Absent(String),
+    Refused(u16, String),
+    Broken(String),
+    Write(std::io::Error),
+}
+
+#[cfg(unix)]
+async fn download(socket: &Path, path: &str, to: &mut dyn std::io::Write) -> Result<(), Download> {
+    let broken = |error: hyper::Error| Download::Broken(error.to_string());
+    let stream = tokio::net::UnixStream::connect(socket).await.map_err(|error| Download::Absent(error.to_string()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let connection = tokio::spawn(connection);
+    let request = Request::get(path).header("host", "larder").body(Full::<Bytes>::default());
+    let request = request.map_err(|error| Download::Broken(error.to_string()))?;
+    let response = sender.send_request(request).await.map_err(broken)?;
+    let (status, mut body) = (response.status().as_u16(), response.into_body());
+    if status != 200 {
+        let bytes = body.collect().await.map_err(broken)?.to_bytes();
+        let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        return Err(Download::Refused(status, value["error"].as_str().unwrap_or("the daemon refuses").to_owned()));
+    }
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(broken)?.into_data() {
+            to.write_all(&data).map_err(Download::Write)?;
+        }
+    }
+    connection.abort();
+    to.flush().map_err(Download::Write)
+}
+
+#[cfg(not(unix))]
+async fn download(_: &Path, _: &str, _: &mut dyn std::io::Write) -> Result<(), Download> {
+    Err(Download::Absent("this platform has no Unix sockets".to_owned()))
+}
+
+#[cfg(not(unix))]
+async fn call(_: &Path, _: Method, _: String, _: Bytes) -> Result<(u16, Value), String> {
     Err("this platform has no Unix sockets".to_owned())
 }
 

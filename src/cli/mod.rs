@@ -4,6 +4,7 @@
 //! could be asked. `verify` says more.
 
 mod arguments;
+mod bundle;
 mod check;
 mod client;
 mod client_config;
@@ -47,6 +48,14 @@ enum Command {
     Unpin(pin::Unpin),
     /// Forget tags, manifests, repositories or upstreams, and free their room; they are fetched anew when they are asked for
     Purge(purge::Arguments),
+    /// Fetch ahead what lists or references name
+    Warm(bundle::warm::Arguments),
+    /// Write what is stored as an OCI image layout, to be carried elsewhere
+    Export(bundle::export::Arguments),
+    /// Store what an image layout has, whoever wrote it
+    Import(bundle::import::Arguments),
+    /// List what this store holds and was asked for in vain, for the next delta
+    Inventory(bundle::inventory::Arguments),
     /// Hash every blob of the store, and say which are damaged
     #[command(after_help = verify::EXIT_CODES)]
     Verify(verify::Arguments),
@@ -68,6 +77,10 @@ pub fn run() -> ExitCode {
         Command::Pin(arguments) => pin::pin(arguments, sources),
         Command::Unpin(arguments) => pin::unpin(arguments, sources),
         Command::Purge(arguments) => purge::run(arguments, sources),
+        Command::Warm(arguments) => bundle::warm::run(arguments, sources),
+        Command::Export(arguments) => bundle::export::run(arguments, sources),
+        Command::Import(arguments) => bundle::import::run(arguments, sources),
+        Command::Inventory(arguments) => bundle::inventory::run(arguments, sources),
         Command::Verify(arguments) => verify::run(arguments, sources),
         Command::User(command) => user::run(command, sources),
     }

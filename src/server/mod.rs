@@ -12,6 +12,7 @@ mod tls;
 pub use api::fuzzing;
 pub use api::registry::{Registry, named_host};
 pub use api::request::{AcrResource, Naming, RequestError, Resolved, Routes, Target};
+pub use api::stored::stored;
 pub use http::body::{Body, BodyEnd, BodyError, BodyOutcome, Chunks, Extent, Extents, FileBytes, ReadFuture};
 pub use http::connection::{Handler, Peer, Server};
 pub use http::drain::{Drain, DrainTrigger};

@@ -125,6 +125,11 @@ impl Inner {
         self.try_reserve(bytes).is_err_and(|shortage| self.make_room(&shortage, queue).unfinished)
     }
 
+    /// Pinned, or held by an export.
+    fn is_kept(&self, digest: &Digest) -> bool {
+        self.pins.has(digest) || self.holds.has(digest)
+    }
+
     /// Replaces a small file, for which there is room. No digest may be locked.
     pub(super) fn replace(&self, path: &Path, content: &[u8]) -> Result<Replaced, StoreError> {
         let room = self.reserve(content.len() as u64)?;
@@ -230,7 +235,7 @@ impl Inner {
                 *queue = None;
                 break;
             };
-            if self.pins.has(&digest) || entry.is_held(away) || (is_continued && entry.last_use() > *made) {
+            if self.is_kept(&digest) || entry.is_held(away) || (is_continued && entry.last_use() > *made) {
                 continue;
             }
             let bytes = self.evict(&digest, &entry, "space");
@@ -264,7 +269,7 @@ impl Inner {
             held += if is_held { entry.len } else { 0 };
             !is_held
         });
-        all.retain(|(digest, entry)| !self.pins.has(digest) && !self.catalogue.has_reader(digest, entry));
+        all.retain(|(digest, entry)| !self.is_kept(digest) && !self.catalogue.has_reader(digest, entry));
         policy::sort(&mut all, |(_, entry)| entry.standing());
         let bytes = all.iter().map(|(_, entry)| entry.len).sum();
         Queue { blobs: all.into_iter(), bytes, held, made }

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 /// An open store; a cheap clone. The folder belongs to this process until [`close`](Self::close).
 ///
@@ -141,6 +142,22 @@ impl Store {
         .await
     }
 
+    /// The same without counting as a use of it.
+    pub async fn peek_small(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        let digest = *digest;
+        self.run(move |inner| inner.peek_small(&digest)).await
+    }
+
+    /// The length of a blob that the store knows of, without a system call.
+    #[must_use]
+    pub fn length(&self, digest: &Digest) -> Option<u64> {
+        self.0.catalogue.get(digest).map(|entry| entry.len)
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
     /// Notes that a manifest was given out, without a read: it and all that it refers to is in use.
     pub fn used(&self, digest: &Digest) {
         if let Some(entry) = self.0.catalogue.get(digest) {
@@ -187,6 +204,24 @@ impl Store {
     pub async fn set_tag(&self, repository: &Repository, tag: &Tag, link: TagLink) -> Result<(), StoreError> {
         let (repository, tag) = (repository.clone(), tag.clone());
         self.write(move |inner| inner.set_tag(&repository, &tag, link)).await
+    }
+
+    /// When a tag last pointed elsewhere than now, as far as is known.
+    pub async fn tag_moved(&self, repository: &Repository, tag: &Tag) -> Result<Option<SystemTime>, StoreError> {
+        let (repository, tag) = (repository.clone(), tag.clone());
+        self.run(move |inner| inner.tag_moved(&repository, &tag)).await
+    }
+
+    /// Sets a tag that came in by disk, which moved at `moved`.
+    pub async fn import_tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        link: TagLink,
+        moved: SystemTime,
+    ) -> Result<(), StoreError> {
+        let (repository, tag) = (repository.clone(), tag.clone());
+        self.write(move |inner| inner.put_tag(&repository, &tag, link, Some(moved))).await
     }
 
     /// Forgets a tag.
@@ -385,7 +420,7 @@ impl Store {
     }
 
     /// Runs a job that writes, unless that is of no use now.
-    async fn write<T: Send + 'static>(
+    pub(super) async fn write<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -401,7 +436,7 @@ impl Store {
         self.write(move |inner| inner.disown_blob(&repository, &digest)).await
     }
 
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {

@@ -4,6 +4,7 @@ use super::disk::Lock;
 use super::files::Files;
 use super::givers::Giving;
 use super::health::Health;
+use super::hold::Holds;
 use super::index::Index;
 use super::inspect::Inspection;
 use super::layout;
@@ -54,6 +55,7 @@ pub(super) struct Inner {
     /// One thread that tries the disk.
     pub(super) prober: Workers,
     /// One thread that reads all links of a repository where nothing shorter tells what it has.
+    pub(super) holds: Holds,
     pub(super) walker: Workers,
     pub(super) evicting: Mutex<()>,
     /// Until when removing something is of no use to a full disk, for so many bytes and more.

@@ -45,11 +45,34 @@ impl Inner {
         Ok(digest.zip(record.time("seen")).map(|(digest, seen)| TagLink { digest, seen }))
     }
 
+    pub(super) fn tag_moved(&self, repository: &Repository, tag: &Tag) -> Result<Option<SystemTime>, StoreError> {
+        let record = self.link(TAG, &layout::tag(repository, tag), repository, tag.as_str())?;
+        // A link of an older larder does not say.
+        Ok(record.and_then(|record| record.time("moved").or_else(|| record.time("seen"))))
+    }
+
     pub(super) fn set_tag(&self, repository: &Repository, tag: &Tag, link: TagLink) -> Result<(), StoreError> {
+        self.put_tag(repository, tag, link, None)
+    }
+
+    /// Sets a tag that moved at `moved`; left out: now, unless it points where it did.
+    pub(super) fn put_tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        link: TagLink,
+        moved: Option<SystemTime>,
+    ) -> Result<(), StoreError> {
+        let before = self.tag(repository, tag)?;
+        let stays = before.is_some_and(|before| before.digest == link.digest);
+        let moved = match moved {
+            None if stays => self.tag_moved(repository, tag)?,
+            moved => moved,
+        };
         let record = Record::new().with_repository(repository).with("name", tag);
         let record = record.with("digest", &link.digest).with_time("seen", link.seen);
+        let record = record.with_time("moved", moved.unwrap_or(link.seen));
         let pinned = self.pins.has_tag(repository, tag);
-        let before = if pinned { self.tag(repository, tag)? } else { None };
         if self.replace(&layout::tag(repository, tag), &record.to_bytes(TAG))? == Replaced::Nothing {
             self.tags.inc();
         }

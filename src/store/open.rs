@@ -9,6 +9,7 @@ use super::error::{OpenError, StoreError};
 use super::files::{Files, read};
 use super::givers::{self, Giving};
 use super::health::Health;
+use super::hold::Holds;
 use super::index::Index;
 use super::inner::Inner;
 use super::layout::{self, ALGORITHMS, Part};
@@ -91,6 +92,7 @@ pub(super) fn open(
         small,
         prober,
         walker,
+        holds: Holds::default(),
         evicting: Mutex::new(()),
         futile: Mutex::default(),
         walked: AtomicBool::new(false),

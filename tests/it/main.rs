@@ -5,6 +5,7 @@ mod harness;
 
 mod access;
 mod attacks;
+mod bundle;
 mod client_config;
 mod commands;
 mod config;

@@ -18,5 +18,6 @@ pub(in crate::server) mod registry;
 pub(in crate::server) mod reply;
 pub(in crate::server) mod request;
 pub(in crate::server) mod sites;
+pub(in crate::server) mod stored;
 pub(in crate::server) mod uploads;
 pub(in crate::server) mod writes;

@@ -3,7 +3,7 @@
 //! [`Drain`](drain::Drain) that never hangs. A [`Body`](body::Body) is what an answer is made of; bytes of a file go from the page
 //! cache to the socket without a copy where the system and the protocol allow it.
 
-pub(in crate::server) mod body;
+pub(crate) mod body;
 pub(in crate::server) mod body_file;
 pub(in crate::server) mod connection;
 pub(in crate::server) mod connection_io;
