@@ -158,6 +158,14 @@ fn read_base(section: &mut Section<'_>, key: &'static str, absent: &'static str,
     }
 }
 
+/// The base of a login host.
+///
+/// # Errors
+/// What is wrong with it and what to write instead.
+pub fn parse_authority(text: &str) -> Result<Uri, String> {
+    parse_base(text, "https://login.microsoftonline.com")
+}
+
 fn parse_base(text: &str, example: &str) -> Result<Uri, String> {
     let advice = format!("write scheme and host, such as {example}");
     let uri: Uri = text.parse().map_err(|_| format!("'{text}' is not a url: {advice}"))?;

@@ -30,6 +30,7 @@ mod users;
 mod values;
 
 pub use certificate::{Certificate, ClientName};
+pub use entra::parse_authority;
 pub use environment::Environment;
 pub use load::{Loaded, Sources, find_socket, find_users_file, load, load_store};
 pub use names::parse_url;

@@ -46,25 +46,27 @@ async fn in_an_outage_of_entra_the_old_token_serves_until_it_expires() {
     let begun = Instant::now();
     world.entra.turn(|k| k.lasting = Some(Mood::Status(503)));
     let asked = world.entra.log().len();
-    // New content, so that upstream has to be asked with a fresh token of the registry's.
-    let mut version = 0;
     while begun.elapsed() < Duration::from_secs(8) {
-        let name = format!("new{version}");
-        world.acr.push_artifact("samples/new", &name, &[("a", "text/plain", Bytes::from(name.clone()))]);
-        let answer = larder.get(&format!("/v2/samples/new/manifests/{name}")).await;
+        let answer = something_new(&world, &larder).await;
         assert_eq!(answer.status, 200, "after {:?}: {}", begun.elapsed(), answer.text());
-        version += 1;
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    until_async("the token has died", async || larder.get(&tag(2)).await.status != 200).await;
-    let answer = larder.get(&tag(3)).await;
+    until_async("the token has died", async || something_new(&world, &larder).await.status != 200).await;
+    let answer = something_new(&world, &larder).await;
     assert!(matches!(answer.status.as_u16(), 502..=504), "{}", answer.status);
     let tries = world.entra.log().len() - asked;
     assert!((1..=6).contains(&tries), "{tries} tries in some ten seconds");
     let stored = larder.get(&tag(1)).await;
     assert_eq!(stored.status, 200);
     world.entra.turn(|k| k.lasting = None);
-    until_async("it works again", async || larder.get(&tag(4)).await.status == 200).await;
+    until_async("it works again", async || something_new(&world, &larder).await.status == 200).await;
+}
+
+/// A pull for which upstream has to be asked.
+async fn something_new(world: &World, larder: &Larder) -> crate::harness::Answer {
+    let name = format!("new{}", world.acr.log().len());
+    world.acr.push_artifact("samples/new", &name, &[("a", "text/plain", Bytes::from(name.clone()))]);
+    larder.get(&format!("/v2/samples/new/manifests/{name}")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,8 @@ const CHASSIS: &str = "/sys/class/dmi/id/chassis_asset_tag";
 
 /// Gives the namespace its metadata address and folders of its own, then runs the test that is named.
 const SETUP: &str = "set -e; ip link set lo up; ip addr add 169.254.169.254/32 dev lo; mount -t tmpfs none /sys/class; \
-                     mkdir -p /sys/class/dmi/id; mount -t tmpfs none /var/opt; mkdir -p /var/opt/azcmagent/tokens; exec \"$0\" \"$@\"";
+                     mkdir -p /sys/class/dmi/id; mount -t tmpfs none /var/opt; mkdir -p /var/opt/azcmagent/tokens; mount -t tmpfs none /mnt; \
+                     echo 127.0.0.1 localhost myacr.azurecr.io > /mnt/hosts; mount --bind /mnt/hosts /etc/hosts; exec \"$0\" \"$@\"";
 
 fn inside(test: &str) {
     let own = std::env::current_exe().unwrap();
@@ -33,6 +34,12 @@ fn inside(test: &str) {
 async fn world() -> World {
     let metadata = SocketAddr::from(([169, 254, 169, 254], 80));
     World::with(Entra::start_at(metadata).await).await
+}
+
+/// The registry under the name of an ACR, which leads to it here.
+fn as_acr(world: &World, credential: CredentialSettings) -> Setup {
+    let url = world.acr.url().replace("127.0.0.1", "myacr.azurecr.io");
+    world.setup(credential).upstream(|upstream| upstream.url = url.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,8 +61,10 @@ async fn auto_asks_the_metadata_service_of_azures_machines_and_of_no_others() {
         return inside("auto_asks_the_metadata_service_of_azures_machines_and_of_no_others");
     }
     let world = world().await;
-    let setup = world.setup(CredentialSettings::Auto);
-    assert_eq!(setup.start().await.get(&tag(1)).await.status, 403);
+    let setup = as_acr(&world, CredentialSettings::Auto);
+    let larder = setup.start().await;
+    assert_eq!(larder.get(&tag(1)).await.status, 403);
+    let setup = larder.stop().await;
     assert_eq!(world.entra.log().len(), 0, "not one of Azure's machines");
     std::fs::write(CHASSIS, "7783-7084-3265-9085-8269-3286-77\n").unwrap();
     pulls(&world, &setup.start().await).await;
@@ -75,7 +84,7 @@ async fn a_server_of_arcs_pulls_by_the_challenges_of_its_agent() {
         setup.variable("IDENTITY_ENDPOINT", endpoint).variable("IMDS_ENDPOINT", world.entra.url())
     };
     for credential in [credential(AssignedIdentity::System), CredentialSettings::Auto] {
-        pulls(&world, &arc(world.setup(credential)).start().await).await;
+        pulls(&world, &arc(as_acr(&world, credential)).start().await).await;
         assert!(Path::new(TOKENS).read_dir().unwrap().next().is_none(), "the challenge is used up");
     }
     assert!(world.entra.log().iter().all(|asked| asked.service == "arc"));

@@ -2,7 +2,7 @@ use super::azure_cli::AzureCli;
 use super::docker::DockerConfig;
 use super::entra::{Keeper, Surroundings, Workload, authority, managed};
 use super::{Credential, Material, Pending, Place, is_acr};
-use crate::config::{AssignedIdentity, Environment};
+use crate::config::{AssignedIdentity, Environment, parse_authority};
 use crate::upstream::error::{Failure, SetupError};
 use http::Uri;
 use parking_lot::Mutex;
@@ -58,18 +58,18 @@ impl Auto {
         let docker = DockerConfig::new(None, place.name.as_str(), place.origin, environment.clone());
         let mut auto =
             Self { named: None, machine: None, azure: None, docker, absent: Vec::new(), state: Mutex::default() };
-        if !is_acr(place.registry()) {
+        // By its address: a name is not where an identity's token would go.
+        if !is_acr(&place.origin.host) {
             auto.absent.push("an identity of Azure (the registry is no ACR)".to_owned());
             return Ok(auto);
         }
         match workload(environment) {
-            Ok((tenant, client, file)) => {
-                let host = environment.get("AZURE_AUTHORITY_HOST").and_then(|host| host.parse().ok());
+            Ok((tenant, client, file, host)) => {
                 let host = host.unwrap_or_else(|| authority(place.registry()));
                 auto.named = Some(Workload::keeper(&place.door()?, tenant, client, Path::new(file), host));
                 return Ok(auto);
             }
-            Err(missing) => auto.absent.push(format!("workload identity ({missing} is not set)")),
+            Err(why) => auto.absent.push(format!("workload identity ({why})")),
         }
         match Surroundings::of(environment) {
             surroundings @ (Surroundings::AppService { .. } | Surroundings::Arc { .. }) => {
@@ -184,11 +184,13 @@ impl Auto {
     }
 }
 
-/// Tenant, client and file, as AKS's webhook sets them; else the first variable that is missing.
-fn workload(environment: &Environment) -> Result<(&str, &str, &str), &'static str> {
-    let get = |name| environment.get(name).ok_or(name);
+/// Tenant, client, file and perhaps login host, as AKS's webhook sets them; else which variable is missing or wrong.
+fn workload(environment: &Environment) -> Result<(&str, &str, &str, Option<Uri>), String> {
+    const HOST: &str = "AZURE_AUTHORITY_HOST";
+    let get = |name| environment.get(name).ok_or_else(|| format!("{name} is not set"));
     let file = get("AZURE_FEDERATED_TOKEN_FILE")?;
-    Ok((get("AZURE_TENANT_ID")?, get("AZURE_CLIENT_ID")?, file))
+    let host = environment.get(HOST).map(parse_authority).transpose();
+    Ok((get("AZURE_TENANT_ID")?, get("AZURE_CLIENT_ID")?, file, host.map_err(|problem| format!("{HOST}: {problem}"))?))
 }
 
 impl Credential for Auto {
@@ -343,6 +345,10 @@ mod tests {
         let auto = auto_at("myacr.azurecr.io", &environment, None);
         assert_eq!(auto.material().await.unwrap().identity, "workload identity app");
         assert!(auto.passed_over().is_empty() && auto.keeps());
+        let auto =
+            auto_at("myacr.azurecr.io", &environment.with("AZURE_AUTHORITY_HOST", "http://login.example.com"), None);
+        auto.material().await.unwrap();
+        assert!(auto.passed_over()[0].contains("loopback addresses only"), "{:?}", auto.passed_over());
         assert_eq!(server.asked()[0].target, "/t1/oauth2/v2.0/token");
     }
 }

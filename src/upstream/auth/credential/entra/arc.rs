@@ -14,8 +14,8 @@ use std::sync::Arc as Shared;
 /// Challenges are short; a larger file is another one.
 const LARGEST: u64 = 4096;
 const VERSION: &str = "2019-11-01";
-const GROUP: &str =
-    "see that the user larder runs as is in the group himds (usermod -aG himds larder), and restart larder";
+const GROUP: &str = "see that larder runs in the group himds (SupplementaryGroups=himds in its unit, or usermod -aG himds USER), and \
+                     restart it";
 
 /// A server that Azure Arc manages. Its agent has the asker read a file that only its own group may read.
 pub(super) struct Arc {

@@ -1,7 +1,7 @@
 use crate::config::Environment;
 use crate::oci::Registry;
 use crate::telemetry::Metrics;
-use crate::upstream::error::{Failure, SetupError};
+use crate::upstream::error::{ErrorKind, Failure, SetupError};
 use crate::upstream::limits::op::Share;
 use crate::upstream::transport::body::Body;
 use crate::upstream::transport::connect::Connector;
@@ -79,7 +79,11 @@ impl Door {
         let (parts, incoming) = head.response.into_parts();
         let received = self.metrics.upstream_received_bytes.with_label_values(&[self.name.as_str()]);
         let body = Body::new(incoming, head.lease, ANSWER, received, origin.to_string());
-        let body = body.collect(MAX_ANSWER).await?;
+        let body = body.collect(MAX_ANSWER).await.map_err(|failure| match failure.kind {
+            // Too large for a token is something else, and says nothing about any content.
+            ErrorKind::TooLarge => Failure::foreign(failure.reason),
+            _ => failure,
+        })?;
         Ok(Reply { status: parts.status, headers: parts.headers, body, host: origin.to_string(), asked })
     }
 }
@@ -103,12 +107,25 @@ impl Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::error::ErrorKind;
-    use crate::upstream::testing::{Server, environment};
+    use crate::upstream::testing::{Server, bare, environment};
+
+    #[tokio::test]
+    async fn an_identity_services_answer_is_bounded() {
+        let server = Server::start(|_| bare(200, &[], vec![b'x'; MAX_ANSWER + 1])).await;
+        let failure = ask(&server).await.err().unwrap();
+        assert_eq!(failure.kind, ErrorKind::Foreign, "{}", failure.reason);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_identity_service_that_says_nothing_has_its_limits() {
         let server = Server::start_async(|_| std::future::pending()).await;
+        let begun = Instant::now();
+        let failure = ask(&server).await.err().unwrap();
+        assert_eq!(failure.kind, ErrorKind::Timeout, "{}", failure.reason);
+        assert!(begun.elapsed() >= CONNECT && begun.elapsed() <= CONNECT + ANSWER, "{:?}", begun.elapsed());
+    }
+
+    async fn ask(server: &Server) -> Result<Reply, Failure> {
         let name = Registry::new("test.registry");
         let metrics = Arc::new(Metrics::new());
         // A proxy that is not there: what is near is not asked by it.
@@ -121,10 +138,7 @@ mod tests {
             headers: HeaderMap::new(),
             body: Bytes::new(),
         };
-        let begun = Instant::now();
-        let failure = door.ask(outgoing).await.err().unwrap();
-        assert_eq!(failure.kind, ErrorKind::Timeout, "{}", failure.reason);
-        assert!(begun.elapsed() >= CONNECT && begun.elapsed() <= CONNECT + ANSWER, "{:?}", begun.elapsed());
+        door.ask(outgoing).await
     }
 
     #[test]
