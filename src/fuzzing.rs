@@ -9,6 +9,7 @@ pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their corpus in `tests/fuzz/corpus/`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("answer", upstream::fuzzing::answer),
     ("certificate", config::fuzzing::certificate),
     ("challenge", upstream::fuzzing::challenge),
     ("config", config::fuzzing::config),
@@ -149,5 +150,5 @@ mod tests {
         };
     }
 
-    targets! { certificate challenge config index link location manifest name range record request session token }
+    targets! { answer certificate challenge config index link location manifest name range record request session token }
 }

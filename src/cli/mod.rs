@@ -14,6 +14,7 @@ mod pin;
 mod purge;
 mod serve;
 mod status;
+mod tls;
 mod user;
 mod verify;
 
@@ -56,6 +57,8 @@ enum Command {
     Import(bundle::import::Arguments),
     /// List what this store holds and was asked for in vain, for the next delta
     Inventory(bundle::inventory::Arguments),
+    /// Make the certificates with which larder speaks TLS
+    Tls(tls::Arguments),
     /// Hash every blob of the store, and say which are damaged
     #[command(after_help = verify::EXIT_CODES)]
     Verify(verify::Arguments),
@@ -81,6 +84,7 @@ pub fn run() -> ExitCode {
         Command::Export(arguments) => bundle::export::run(arguments, sources),
         Command::Import(arguments) => bundle::import::run(arguments, sources),
         Command::Inventory(arguments) => bundle::inventory::run(arguments, sources),
+        Command::Tls(arguments) => tls::run(arguments, sources),
         Command::Verify(arguments) => verify::run(arguments, sources),
         Command::User(command) => user::run(command, sources),
     }

@@ -71,7 +71,21 @@ fn names_nothing(pattern: &str, upstreams: &[UpstreamSettings]) -> Option<String
 /// An upstream at one of larder's own addresses would have larder ask itself for ever.
 fn check_loops(reader: &mut Reader, settings: &Settings) {
     for (index, upstream) in settings.upstreams.iter().enumerate() {
-        let addresses = [("url", &upstream.url)].into_iter().chain(upstream.mirrors.iter().map(|url| ("mirrors", url)));
+        for address in &upstream.connect {
+            let own =
+                settings.server.listen.iter().find(|listen| listen.address().is_some_and(|own| is_own(*address, own)));
+            if let Some(own) = own {
+                let path = format!("upstream.{index}");
+                let message = format!(
+                    "{address} is larder itself, which listens on {}: write the registry's real address",
+                    show(own)
+                );
+                let origin = reader.origin_of(&path, "connect");
+                reader.error(origin, &format!("{path}.connect"), message);
+            }
+        }
+        let own_url = upstream.connect.is_empty().then_some(("url", &upstream.url));
+        let addresses = own_url.into_iter().chain(upstream.mirrors.iter().map(|url| ("mirrors", url)));
         for (key, url) in addresses {
             if let Some(own) = settings.server.listen.iter().find(|listen| leads_to(url, listen)) {
                 let path = format!("upstream.{index}");

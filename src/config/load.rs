@@ -6,7 +6,7 @@ use super::environment::Environment;
 use super::origin::{ConfigError, ConfigErrors, Origin};
 use super::overlay::{Flags, apply_environment, apply_flags};
 use super::reader::{Effective, Reader, Section};
-use super::sections::{check_listeners, read_admin, read_server, read_store};
+use super::sections::{check_listeners, read_admin, read_network, read_server, read_store};
 use super::settings::{Settings, StoreSettings};
 use super::tree::{Table, parse_file};
 use super::upstreams::{Places, read_upstreams};
@@ -101,6 +101,16 @@ fn is_of_rule_users(key: &str) -> bool {
     key.strip_prefix("access.rules.").and_then(|rule| rule.split_once('.')).is_some_and(|(_, key)| key == "users")
 }
 
+/// The names that clients may use for larder: the upstreams' and its own.
+///
+/// # Errors
+/// Everything that is wrong and can be found in one go.
+pub fn configured_names(sources: &Sources) -> Result<Vec<String>, ConfigErrors> {
+    let settings = load_for(sources, false)?.settings;
+    let upstreams = settings.upstreams.iter().map(|upstream| upstream.name.to_string());
+    Ok(upstreams.chain(settings.server.names).collect())
+}
+
 fn load_for(sources: &Sources, needs_upstream: bool) -> Result<Loaded, ConfigErrors> {
     load_but(sources, needs_upstream, |_| false)
 }
@@ -191,6 +201,7 @@ fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources
     }
     top.reader.warnings.extend(open_to_others(&store.path));
     let places = Places { environment: &sources.environment, here };
+    let network = read_network(top.section("network"));
     let access = read_access(top.section("access"), &server, places);
     let tables = top.tables("upstream");
     if needs_upstream && tables.is_empty() && !top.reader.errors.iter().any(concerns_upstreams) {
@@ -202,7 +213,7 @@ fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources
         let warning = "no upstream has default = true: only requests that name their upstream can be answered";
         top.reader.warnings.push(warning.to_owned());
     }
-    let settings = Settings { server, admin, store, access, upstreams };
+    let settings = Settings { server, admin, store, access, network, upstreams };
     check_across(top.reader, &settings);
     top.finish();
     settings

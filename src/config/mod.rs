@@ -21,6 +21,7 @@ mod overlay;
 mod reader;
 mod secret;
 mod sections;
+mod server_names;
 mod settings;
 mod signing;
 mod tls;
@@ -32,16 +33,17 @@ mod values;
 pub use certificate::{Certificate, ClientName};
 pub use entra::parse_authority;
 pub use environment::Environment;
-pub use load::{Loaded, Sources, find_socket, find_users_file, load, load_store};
+pub use load::{Loaded, Sources, configured_names, find_socket, find_users_file, load, load_store};
 pub use names::parse_url;
 pub use origin::{ConfigError, ConfigErrors, Origin};
 pub use overlay::{Flags, IdentityFlags, Login};
 pub use reader::Effective;
 pub use secret::{SecretError, read_private, read_secret, secret_path};
+pub use server_names::ServerNames;
 pub use settings::{
     AccessRule, AccessSettings, AdminSettings, AssignedIdentity, CredentialSettings, FreshnessRule, FreshnessSettings,
-    Limits, Listen, PrincipalProof, Right, ServerSettings, Settings, StoreSettings, Sync, Tier, TlsSettings,
-    UpstreamSettings,
+    Limits, Listen, NetworkSettings, PrincipalProof, Right, ServerSettings, Settings, StoreSettings, Sync, Tier,
+    TlsSettings, UpstreamSettings,
 };
 pub use signing::SigningCertificate;
 pub use tls::{TlsFiles, TlsIdentity, TlsProblem};

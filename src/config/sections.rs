@@ -4,7 +4,7 @@ use super::environment::Environment;
 use super::names::parse_host;
 use super::origin::Origin;
 use super::reader::{Reader, Section};
-use super::settings::{AdminSettings, Limits, Listen, ServerSettings, StoreSettings, Sync};
+use super::settings::{AdminSettings, Limits, Listen, NetworkSettings, ServerSettings, StoreSettings, Sync};
 use super::tls::read_tls;
 use super::values::Size;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 const REGISTRY_PORT: u16 = 5000;
 const ADMIN_PORT: u16 = 5001;
+const DNS_PORT: u16 = 53;
 
 pub(super) fn read_server(mut section: Section<'_>, environment: &Environment, here: &Path) -> ServerSettings {
     let local = |ip: IpAddr| Listen::Tcp(SocketAddr::new(ip, REGISTRY_PORT));
@@ -127,6 +128,26 @@ fn clash(left: &Listen, right: &Listen) -> bool {
         }
         _ => false,
     }
+}
+
+pub(super) fn read_network(mut section: Section<'_>) -> NetworkSettings {
+    let dns =
+        read_addresses(&mut section, "dns", DNS_PORT, r#"write a name server such as "10.0.0.53" or "10.0.0.53:5353""#);
+    section.finish();
+    NetworkSettings { dns }
+}
+
+/// Addresses, with this port where they name none.
+pub(super) fn read_addresses(section: &mut Section<'_>, key: &'static str, port: u16, advice: &str) -> Vec<SocketAddr> {
+    let mut addresses = Vec::new();
+    for text in section.or::<Vec<String>>(key, Vec::new()) {
+        let ip = text.trim_start_matches('[').trim_end_matches(']').parse().map(|ip| SocketAddr::new(ip, port));
+        match text.parse().or(ip) {
+            Ok(address) if !address.ip().is_unspecified() && address.port() != 0 => addresses.push(address),
+            _ => section.error(key, format!("'{text}' is no address that could be asked: {advice}")),
+        }
+    }
+    addresses
 }
 
 pub(super) fn read_store(mut section: Section<'_>, environment: &Environment, here: &Path) -> StoreSettings {

@@ -15,6 +15,8 @@ pub struct Settings {
     pub store: StoreSettings,
     /// Who is let in.
     pub access: AccessSettings,
+    /// What holds for all connections to upstreams.
+    pub network: NetworkSettings,
     /// The upstreams, at least one; one of them may be the default.
     pub upstreams: Vec<UpstreamSettings>,
 }
@@ -228,6 +230,13 @@ impl Right {
     }
 }
 
+/// `[network]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkSettings {
+    /// Servers that resolve upstreams' names. Empty: the system does.
+    pub dns: Vec<SocketAddr>,
+}
+
 /// `[[upstream]]`
 #[derive(Clone, Debug)]
 pub struct UpstreamSettings {
@@ -241,6 +250,8 @@ pub struct UpstreamSettings {
     pub url: http::Uri,
     /// Further addresses of the same content, asked in this order when `url` does not answer; never written to.
     pub mirrors: Vec<http::Uri>,
+    /// Addresses that are dialled for the host of `url`, in this order. Empty: those that its name resolves to.
+    pub connect: Vec<SocketAddr>,
     /// PEM file of roots besides the system's.
     pub ca_file: Option<PathBuf>,
     /// Hosts (`host` or `host:port`) besides the upstream's own that may be sent the credential.
@@ -279,6 +290,7 @@ impl UpstreamSettings {
             default: false,
             url,
             mirrors: Vec::new(),
+            connect: Vec::new(),
             ca_file: None,
             token_realms: Vec::new(),
             data_hosts: Vec::new(),

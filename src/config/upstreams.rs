@@ -7,12 +7,13 @@ use super::names::{parse_alias, parse_host, parse_url, show_url};
 use super::origin::Origin;
 use super::reader::{Reader, Section, nearest};
 use super::secret::{read_secret, secret_path};
-use super::sections::{base_of, positive};
+use super::sections::{base_of, positive, read_addresses};
 use super::settings::{CredentialSettings, Tier, UpstreamSettings};
 use super::tree::Table;
 use super::values::Rate;
 use crate::oci::{DOCKER_HUB, Registry};
 use http::Uri;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,6 +94,7 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
     let name = read_name(&mut section);
     let url = read_url(&mut section, name.as_deref());
     let mirrors = read_mirrors(&mut section);
+    let connect = read_connect(&mut section, url.as_ref());
     let aliases = each(&mut section, "aliases", parse_alias);
     let default = section.or("default", only);
     let ca_file = read_file(&mut section, "ca_file", "the system's certificate authorities alone", places);
@@ -121,6 +123,7 @@ fn read_upstream(mut section: Section<'_>, only: bool, places: Places<'_>) -> Op
         default,
         url: url?,
         mirrors,
+        connect,
         ca_file,
         token_realms,
         data_hosts,
@@ -195,6 +198,18 @@ fn is_hub(url: &Uri) -> bool {
 fn read_mirrors(section: &mut Section<'_>) -> Vec<Uri> {
     let texts = each(section, "mirrors", |text| parse_url(text).map(|url| show_url(&url)));
     texts.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+/// What is dialled instead of what the name of `url` resolves to.
+fn read_connect(section: &mut Section<'_>, url: Option<&Uri>) -> Vec<SocketAddr> {
+    let port = url.and_then(|url| url.port_u16().or((url.scheme_str() == Some("http")).then_some(80))).unwrap_or(443);
+    let addresses =
+        read_addresses(section, "connect", port, r#"write an IP address and a port, such as "20.1.2.3:443""#);
+    let host = url.and_then(Uri::host).unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    if !addresses.is_empty() && host.parse::<std::net::IpAddr>().is_ok() {
+        section.error("connect", "url names an address already: write the registry's name into url, or remove connect");
+    }
+    addresses
 }
 
 pub(super) fn is_loopback(host: &str) -> bool {

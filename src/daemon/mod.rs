@@ -11,11 +11,12 @@ pub use asking::asking;
 use crate::access::Access;
 use crate::admin::Admin;
 use crate::cache::Cache;
+use crate::config::Environment;
 use crate::config::{Listen, Settings};
 use crate::server::{Drain, DrainTrigger, Registry, Routes, Server, Tls};
 use crate::store::{RealDisk, Store};
 use crate::telemetry::{Log, Metrics};
-use crate::upstream::Upstream;
+use crate::upstream::{Network, Upstream};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -69,9 +70,14 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
     let admin_server = Server::bind(&admin_listen, &settings.server.limits).await?;
     let mut routes = Routes::default();
     let mut upstreams = Vec::new();
+    let own = server.addresses();
+    let network = Network::new(&settings.network.dns, own.iter().filter_map(Listen::address));
+    let environment = Environment::of_process();
     for upstream in &settings.upstreams {
         routes.add(&upstream.name, upstream.aliases.iter().map(String::as_str), upstream.default);
-        let connection = Upstream::new(upstream, &settings.server.limits, Arc::clone(&metrics))?;
+        network.check(upstream).await?;
+        let connection =
+            Upstream::in_network(upstream, &settings.server.limits, Arc::clone(&metrics), &environment, &network)?;
         upstreams.push((upstream.clone(), connection));
     }
     let _logins = announce::start(&settings, &server.addresses(), &admin_server.addresses(), &store, &upstreams);

@@ -18,4 +18,4 @@ pub use http::connection::{Handler, Peer, Server};
 pub use http::drain::{Drain, DrainTrigger};
 pub use http::listen::BindError;
 pub use http::sendfile::SendfileStats;
-pub use tls::{Tls, TlsState};
+pub use tls::{Authority, AuthorityError, Tls, TlsState, server_key};

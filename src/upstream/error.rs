@@ -253,6 +253,19 @@ pub enum SetupError {
         /// What the library says.
         problem: String,
     },
+    /// Its address is larder's own.
+    #[error(
+        "upstream {upstream}: {origin} leads to {address}, which is larder itself: write the registry's real address into its connect, \
+         or a name server that knows it into [network] dns"
+    )]
+    Itself {
+        /// The upstream's name.
+        upstream: String,
+        /// The host.
+        origin: String,
+        /// Where it leads.
+        address: std::net::SocketAddr,
+    },
     /// A proxy that cannot be spoken to.
     #[error("upstream {upstream}: proxy {proxy} is not supported: write http://HOST:PORT or https://HOST:PORT")]
     Proxy {

@@ -6,6 +6,7 @@ use crate::upstream::auth::challenge::{Challenge, challenges};
 use crate::upstream::auth::jwt;
 use crate::upstream::protocol::link::{self, Next};
 use crate::upstream::protocol::upload;
+use crate::upstream::transport::dns::{Question, Said};
 use crate::upstream::transport::origin::Origin;
 use http::header::{LINK, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -76,5 +77,16 @@ pub fn token(input: &[u8]) {
     if let Some(claims) = claims {
         assert_eq!(claims.expires(), expires);
         assert!(claims.subject().is_none_or(|subject| subject.len() <= input.len()));
+    }
+}
+
+/// A name server's answer.
+pub fn answer(input: &[u8]) {
+    for kind in [1, 28] {
+        let Ok(question) = Question::with_id([0x12, 0x34], "myacr.azurecr.io", kind) else { panic!("no question") };
+        if let Some(Said::Addresses(addresses)) = question.read(input) {
+            assert!(addresses.len() <= 64 && addresses.iter().all(|address| address.is_ipv4() == (kind == 1)));
+            assert!(input.starts_with(&[0x12, 0x34]), "an answer to another question");
+        }
     }
 }

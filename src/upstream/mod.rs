@@ -47,4 +47,5 @@ pub use protocol::write::{AcrAnswer, AcrMethod, AcrRequest, PutManifest};
 pub use registry::Upstream;
 pub use relay::{GivenToken, TokenAnswer, TokenRequest};
 pub use transport::body::UpstreamBody;
+pub use transport::network::Network;
 pub use verdicts::Denied;

@@ -21,9 +21,9 @@ use crate::upstream::protocol::{document, list};
 use crate::upstream::transport::body::UpstreamBody;
 use crate::upstream::transport::connect::Connector;
 use crate::upstream::transport::inside::Border;
+use crate::upstream::transport::network::Network;
 use crate::upstream::transport::origin::Origin;
 use crate::upstream::transport::pool::Pool;
-use crate::upstream::transport::resolve::Resolver;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use parking_lot::Mutex;
@@ -64,7 +64,7 @@ struct Parts<'a> {
     limits: &'a Limits,
     metrics: Arc<Metrics>,
     environment: &'a Environment,
-    resolver: &'a Resolver,
+    network: &'a Network,
     rate: Option<Arc<Rate>>,
 }
 
@@ -81,19 +81,19 @@ impl Upstream {
         metrics: Arc<Metrics>,
         environment: &Environment,
     ) -> Result<Self, SetupError> {
-        Self::resolving(settings, limits, metrics, environment, &Resolver::of_system())
+        Self::in_network(settings, limits, metrics, environment, &Network::new(&[], []))
     }
 
-    /// The same, with names looked up in a way of its own.
-    pub(super) fn resolving(
+    /// The same, with a network of its own.
+    pub fn in_network(
         settings: &UpstreamSettings,
         limits: &Limits,
         metrics: Arc<Metrics>,
         environment: &Environment,
-        resolver: &Resolver,
+        network: &Network,
     ) -> Result<Self, SetupError> {
         let rate = settings.max_rate.map(|rate| Arc::new(Rate::new(rate)));
-        let parts = Parts { settings, limits, metrics, environment, resolver, rate };
+        let parts = Parts { settings, limits, metrics, environment, network, rate };
         let mirrors = settings.mirrors.iter().map(|url| Self::endpoint(&parts, Some(url), Vec::new()));
         let mirrors = mirrors.collect::<Result<Vec<_>, _>>()?;
         Self::endpoint(&parts, None, mirrors)
@@ -102,7 +102,7 @@ impl Upstream {
     /// One address of an upstream: its own, or a mirror's.
     fn endpoint(parts: &Parts<'_>, mirror: Option<&Uri>, mirrors: Vec<Self>) -> Result<Self, SetupError> {
         let Parts { settings, limits, environment, .. } = *parts;
-        let (metrics, resolver) = (Arc::clone(&parts.metrics), parts.resolver.clone());
+        let (metrics, resolver) = (Arc::clone(&parts.metrics), parts.network.resolver.clone());
         let name = settings.name.clone();
         let url = mirror.unwrap_or(&settings.url);
         let Some(origin) = Origin::of(url) else {
@@ -118,6 +118,8 @@ impl Upstream {
         let border = Border::new(name.as_str(), &origin, &settings.token_realms, &settings.data_hosts);
         let to_host = resolver.clone();
         let connector = Connector::new(name.as_str(), ca_file, environment, to_host, border, settings.connect_timeout)?;
+        let told = if mirror.is_none() { settings.connect.clone() } else { Vec::new() };
+        let connector = connector.within(parts.network).dialling(&origin, told);
         let ask_again = settings.freshness.revalidate_wait;
         let pool = Pool::new(connector, limits.upstream_connections, settings.first_byte_timeout, ask_again);
         let (stall, sealed) = (settings.stall_timeout, settings.sealed);

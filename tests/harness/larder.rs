@@ -7,7 +7,7 @@ use larder::daemon::asking;
 use larder::server::{Drain, DrainTrigger, Registry, Routes, Server, Tls};
 use larder::store::{Disk, RealDisk, Store};
 use larder::telemetry::{Log, LogGuard, Metrics};
-use larder::upstream::Upstream;
+use larder::upstream::{Network, Upstream};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,10 +47,11 @@ impl Larder {
         let store = Store::open(&settings.store, disk, Arc::clone(&metrics)).await.unwrap();
         let mut routes = Routes::default();
         let mut upstreams = Vec::new();
+        let network = Network::new(&settings.network.dns, server.addresses().iter().filter_map(Listen::address));
         for upstream in &settings.upstreams {
             routes.add(&upstream.name, upstream.aliases.iter().map(String::as_str), upstream.default);
             let connection =
-                Upstream::with_environment(upstream, limits, Arc::clone(&metrics), &setup.environment).unwrap();
+                Upstream::in_network(upstream, limits, Arc::clone(&metrics), &setup.environment, &network).unwrap();
             upstreams.push((upstream.clone(), connection));
         }
         let names = settings.upstreams.iter().map(|upstream| upstream.name.to_string());

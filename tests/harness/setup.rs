@@ -1,7 +1,7 @@
 use super::{Acr, Larder};
 use larder::config::{
-    AccessSettings, AdminSettings, CredentialSettings, Environment, Limits, Listen, ServerSettings, Settings,
-    StoreSettings, Sync, UpstreamSettings,
+    AccessSettings, AdminSettings, CredentialSettings, Environment, Limits, Listen, NetworkSettings, ServerSettings,
+    Settings, StoreSettings, Sync, UpstreamSettings,
 };
 use larder::oci::Registry;
 use std::net::SocketAddr;
@@ -58,6 +58,7 @@ impl Setup {
                 open_to: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
                 ..AccessSettings::default()
             },
+            network: NetworkSettings::default(),
             upstreams: vec![upstream(UPSTREAM, ALIAS, url, true)],
         };
         Self { settings, environment: Environment::default(), folder }

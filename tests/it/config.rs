@@ -684,8 +684,20 @@ fn help_names_only_what_exists() {
         .skip(1)
         .map_while(|line| line.split_whitespace().next())
         .collect();
-    let all =
-        vec!["serve", "check", "client-config", "status", "list", "pin", "unpin", "purge", "verify", "user", "help"];
+    let all = vec![
+        "serve",
+        "check",
+        "client-config",
+        "status",
+        "list",
+        "pin",
+        "unpin",
+        "purge",
+        "tls",
+        "verify",
+        "user",
+        "help",
+    ];
     assert_eq!((code, commands), (Some(0), all));
     let (_, out, _) = larder(folder.path(), &["serve", "--help"]);
     assert!(out.contains("--open-to") && out.contains("--sealed") && out.contains("--allow"), "{out}");

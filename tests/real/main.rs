@@ -26,6 +26,7 @@ mod journey;
 mod larder;
 mod matrix;
 mod oras;
+mod own_name;
 mod page;
 mod process;
 mod pushes;

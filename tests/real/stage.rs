@@ -88,7 +88,7 @@ impl Image {
         digest_of(&self.config)
     }
 
-    fn seed(&self, simulator: &Simulator) {
+    pub(crate) fn seed(&self, simulator: &Simulator) {
         simulator.push_blob(&self.repository, self.config.clone());
         simulator.push_blob(&self.repository, self.layer.clone());
         simulator.push_manifest(&self.repository, Some("v1"), OCI_MANIFEST, self.manifest.clone());

@@ -167,7 +167,7 @@ pub(super) fn percentile(times: &mut [Duration], percent: usize) -> f64 {
     times.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
 }
 
-fn pin() {
+pub(super) fn pin() {
     let mut core = CpuSet::new();
     core.set(CORE);
     // On a machine with one core there is nothing to choose.

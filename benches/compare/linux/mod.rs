@@ -12,6 +12,7 @@ mod peers;
 mod process;
 mod push;
 mod report;
+mod tls;
 mod writes;
 
 use std::error::Error;
@@ -22,7 +23,8 @@ use report::{Figure, Report};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-const USAGE: &str = "usage: benches/run [--gate] [--rounds N] [--only hits|writes|fanout|cold|push|evict|integrity]...
+const USAGE: &str =
+    "usage: benches/run [--gate] [--rounds N] [--only hits|tls|writes|fanout|cold|push|evict|integrity]...
   --gate       exit with an error if a bar is missed; a measurement that misses one is repeated once before it counts
   --rounds N   interleaved rounds per measurement (5)
   --only WHAT  one kind of measurement";
@@ -57,8 +59,9 @@ impl Options {
 }
 
 type Measurement = fn(usize) -> Result<Vec<Figure>>;
-const MEASUREMENTS: [(&str, Measurement); 7] = [
+const MEASUREMENTS: [(&str, Measurement); 8] = [
     ("hits", hits::measure),
+    ("tls", tls::measure),
     ("writes", writes::measure),
     ("fanout", fanout::measure),
     ("cold", cold::measure),

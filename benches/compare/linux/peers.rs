@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Result;
 use super::content::{Artifact, TAG};
 use super::process::{Server, free_port, pinned};
+use super::tls::Certificate;
 
 pub(super) const LARDER: &str = "larder";
 pub(super) const NGINX: &str = "nginx";
@@ -48,6 +49,17 @@ pub(super) fn larder_with(folder: &Path, origin: u16, (name, value): (&str, &str
     })
 }
 
+/// The same on the first core with another listener, which speaks TLS: its port.
+pub(super) fn larder_over_tls(folder: &Path, origin: u16, certificate: &Certificate) -> Result<(Server, u16)> {
+    let port = free_port()?;
+    let server = start_larder(folder, origin, Cores::First, |command| {
+        command.args(["--listen", &format!("tls://127.0.0.1:{port}")]);
+        command.env("LARDER_SERVER__TLS__CERTIFICATE_FILE", &certificate.file);
+        command.env("LARDER_SERVER__TLS__KEY_FILE", &certificate.key);
+    })?;
+    Ok((server, port))
+}
+
 /// Where larder has its store.
 pub(super) fn store_of(folder: &Path) -> PathBuf {
     folder.join(LARDER)
@@ -80,6 +92,21 @@ fn start_larder(folder: &Path, origin: u16, cores: Cores, further: impl FnOnce(&
 
 /// One worker that sends files; `tcp_nopush off` is its cheaper setting here, and its log is buffered as larder's is.
 pub(super) fn nginx(folder: &Path, artifact: &Artifact) -> Result<Server> {
+    start_nginx(folder, artifact, "")
+}
+
+/// The same with a port that speaks TLS, by the OpenSSL that it is linked with.
+pub(super) fn nginx_over_tls(folder: &Path, artifact: &Artifact, certificate: &Certificate) -> Result<(Server, u16)> {
+    let port = free_port()?;
+    let (file, key) = (certificate.file.display(), certificate.key.display());
+    let further = format!(
+        "listen 127.0.0.1:{port} ssl; ssl_certificate {file}; ssl_certificate_key {key}; ssl_protocols TLSv1.3;
+    ssl_buffer_size 16k; ssl_session_tickets off;"
+    );
+    Ok((start_nginx(folder, artifact, &further)?, port))
+}
+
+fn start_nginx(folder: &Path, artifact: &Artifact, further: &str) -> Result<Server> {
     let (port, place) = (free_port()?, folder.join("nginx"));
     let root = place.join("root");
     write_file(&root.join(&artifact.manifest_path()[1..]), &artifact.manifest.bytes)?;
@@ -96,7 +123,7 @@ http {{
   sendfile on; tcp_nopush off; keepalive_requests 1000000000; open_file_cache max=1000;
   access_log {p}/access.log combined buffer=64k flush=1s; default_type application/octet-stream;
   client_body_temp_path {p}/t1; proxy_temp_path {p}/t2; fastcgi_temp_path {p}/t3; uwsgi_temp_path {p}/t4; scgi_temp_path {p}/t5;
-  server {{ listen 127.0.0.1:{port}; root {p}/root; }}
+  server {{ listen 127.0.0.1:{port}; root {p}/root; {further} }}
 }}
 "
     );

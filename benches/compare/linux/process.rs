@@ -68,6 +68,19 @@ impl Server {
         self.io("rchar: ")
     }
 
+    /// Bytes of memory that the process and its children hold now.
+    pub(super) fn resident(&self) -> Result<u64> {
+        let pid = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let pids = std::iter::once(pid.to_string()).chain(children.split_whitespace().map(str::to_owned));
+        let of = |pid: String| -> Result<u64> {
+            let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS in /proc")?;
+            Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+        };
+        pids.map(of).sum()
+    }
+
     fn io(&self, what: &str) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;
         let line = text.lines().find_map(|line| line.strip_prefix(what)).ok_or(format!("no {what}in /proc"))?;

@@ -112,6 +112,13 @@ impl<'a> Certificate<'a> {
         self.not_after
     }
 
+    /// The subject's common name, if it has one.
+    #[must_use]
+    pub fn common_name(&self) -> Option<String> {
+        let (tag, content) = self.subject_values(COMMON_NAME).next()?;
+        der::text(tag, content)
+    }
+
     /// Who issued it, as `CN=…, O=…`, for people. `None` if neither is there.
     #[must_use]
     pub fn issuer(&self) -> Option<String> {

@@ -6,7 +6,11 @@
 //! something is not decided here.
 
 mod accept;
+mod authority;
 mod plain;
+mod renew;
+
+pub use authority::{Authority, AuthorityError, server_key};
 
 use crate::config::{TlsFiles, TlsIdentity, TlsProblem, TlsSettings};
 use crate::telemetry::Metrics;
@@ -65,6 +69,8 @@ struct Seen {
     /// Whether that has been said.
     said: bool,
     reminded: Option<Instant>,
+    /// Why it could not be made anew, as far as that has been said.
+    failed: Option<String>,
 }
 
 impl Tls {
@@ -84,6 +90,7 @@ impl Tls {
     pub async fn follow(self) {
         let mut seen = Seen::default();
         loop {
+            self.renew(&mut seen).await;
             self.remind(&mut seen);
             sleep(LOOK).await;
             self.look(&mut seen).await;
@@ -119,7 +126,7 @@ impl Tls {
         let content = read.as_ref().map(TlsFiles::fingerprint).map_err(ToString::to_string);
         let is_current = content.as_ref().is_ok_and(|content| *content == self.0.current.read().identity.fingerprint);
         if is_current {
-            *seen = Seen { reminded: seen.reminded, ..Seen::default() };
+            (seen.unusable, seen.said) = (None, false);
             *self.0.problem.lock() = None;
             return;
         }
@@ -140,12 +147,29 @@ impl Tls {
             }
             // Somebody may be in the middle of replacing the two files: said only when the next look shows the same.
             Err(_) if seen.unusable.as_ref() != Some(&content) => {
-                *seen = Seen { unusable: Some(content), reminded: seen.reminded, said: false };
+                (seen.unusable, seen.said) = (Some(content), false);
             }
             Err(problem) => {
                 tracing::error!("the certificate before stays in use, since the new one cannot be used: {problem}");
                 *self.0.problem.lock() = Some(problem.to_string());
                 seen.said = true;
+            }
+        }
+    }
+
+    /// Has a certificate of larder's own authority made anew in time.
+    async fn renew(&self, seen: &mut Seen) {
+        let (settings, not_after) = (self.0.settings.clone(), self.0.current.read().identity.not_after);
+        let renewed = tokio::task::spawn_blocking(move || renew::renew(&settings, not_after, SystemTime::now())).await;
+        match renewed.unwrap_or(Ok(false)) {
+            Ok(true) => {
+                tracing::info!("the certificate in {} was made anew", self.0.settings.certificate_file.display());
+            }
+            Ok(false) => seen.failed = None,
+            Err(problem) if seen.failed.as_ref() == Some(&problem) => {}
+            Err(problem) => {
+                tracing::error!("the certificate could not be made anew, and is not before that is mended: {problem}");
+                seen.failed = Some(problem);
             }
         }
     }

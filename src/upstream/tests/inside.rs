@@ -5,6 +5,7 @@ use super::*;
 use crate::config::{CredentialSettings, Limits, UpstreamSettings};
 use crate::telemetry::Metrics;
 use crate::upstream::testing::{Reply, Server, bare, environment, errors, reply, settings};
+use crate::upstream::transport::network::Network;
 use crate::upstream::transport::resolve::Resolver;
 use http::Method;
 use std::collections::HashMap;
@@ -61,7 +62,8 @@ fn upstream(settings: &UpstreamSettings, names: &[(&str, &[&str])]) -> Upstream 
     let metrics = Arc::new(Metrics::new());
     let mut settings = settings.clone();
     settings.connect_timeout = Duration::from_secs(2);
-    Upstream::resolving(&settings, &Limits::default(), metrics, &environment(), &resolver).unwrap()
+    Upstream::in_network(&settings, &Limits::default(), metrics, &environment(), &Network::of(resolver.clone()))
+        .unwrap()
 }
 
 fn anonymous(url: &str) -> UpstreamSettings {
@@ -145,7 +147,8 @@ async fn away(
     let environment = environment().with("HTTP_PROXY", proxy.url()).with("NO_PROXY", "127.0.0.1,storage.example");
     let resolver = Resolver::with(|_| Ok(vec![([127, 0, 0, 1], 0).into()]));
     let metrics = Arc::new(Metrics::new());
-    let made = Upstream::resolving(&settings, &Limits::default(), metrics, &environment, &resolver);
+    let made =
+        Upstream::in_network(&settings, &Limits::default(), metrics, &environment, &Network::of(resolver.clone()));
     (proxy, made.unwrap())
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::config::{CredentialSettings, Limits};
 use crate::telemetry::Metrics;
 use crate::upstream::testing::{Server, environment, reply, settings};
+use crate::upstream::transport::network::Network;
 use crate::upstream::transport::resolve::Resolver;
 use parking_lot::Mutex;
 use std::io;
@@ -34,7 +35,7 @@ async fn named() -> (Server, Upstream, Arc<AtomicU8>, mpsc::Sender<()>) {
         settings(&format!("http://registry.invalid:{}", server.address.port()), CredentialSettings::Anonymous);
     settings.connect_timeout = Duration::from_millis(300);
     let metrics = Arc::new(Metrics::new());
-    let made = Upstream::resolving(&settings, &Limits::default(), metrics, &environment(), &resolver);
+    let made = Upstream::in_network(&settings, &Limits::default(), metrics, &environment(), &Network::of(resolver));
     (server, made.unwrap(), state, release)
 }
 

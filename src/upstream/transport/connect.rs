@@ -1,6 +1,7 @@
 //! Opens connections: straight, through a forward proxy, or through its tunnel; with TLS where the address says so.
 
 use super::inside::{Border, Leave};
+use super::network::Network;
 use super::origin::Origin;
 use super::resolve::Resolver;
 use super::tls;
@@ -58,6 +59,9 @@ pub(in crate::upstream) struct Connector {
     tcp: HttpConnector<Resolver>,
     resolver: Resolver,
     border: Border,
+    network: Network,
+    /// A host, and what is dialled for it.
+    told: Option<(Origin, Vec<SocketAddr>)>,
     limit: Duration,
 }
 
@@ -72,7 +76,18 @@ impl Connector {
     ) -> Result<Self, SetupError> {
         let tcp = connector(resolver.clone());
         let proxies = proxies(upstream, environment)?;
-        Ok(Self { tls: tls::config(upstream, ca_file, environment)?, proxies, tcp, resolver, border, limit })
+        let (tls, network) = (tls::config(upstream, ca_file, environment)?, Network::new(&[], []));
+        Ok(Self { tls, proxies, tcp, resolver, border, network, told: None, limit })
+    }
+
+    /// The same, which knows larder's own addresses.
+    pub(in crate::upstream) fn within(self, network: &Network) -> Self {
+        Self { network: network.clone(), ..self }
+    }
+
+    /// The same, which dials these addresses for a host instead of asking for its name.
+    pub(in crate::upstream) fn dialling(self, origin: &Origin, addresses: Vec<SocketAddr>) -> Self {
+        Self { told: (!addresses.is_empty()).then(|| (origin.clone(), addresses)), ..self }
     }
 
     pub(in crate::upstream) fn border(&self) -> &Border {
@@ -93,14 +108,22 @@ impl Connector {
         let unreachable = |reason: String| Failure::new(ErrorKind::Unreachable, reason);
         let url: Uri = format!("{origin:?}/").parse().map_err(|_| unreachable(format!("'{origin}' is no address")))?;
         let Some(proxy) = self.proxies.intercept(&url) else {
-            let tcp = match leave {
-                Leave::Anywhere => dial(&self.tcp, url, origin).await?,
-                Leave::Outside(setting) => {
+            let tcp = match (&self.told, leave) {
+                // The operator has said where the host is.
+                (Some((host, addresses)), _) if host == origin => self.dial_told(origin, addresses).await?,
+                (_, Leave::Anywhere) => dial(&self.tcp, url, origin).await?,
+                (_, Leave::Outside(setting)) => {
                     let addresses = self.judged(origin, setting).await?;
                     dial(&connector(Known(addresses)), url, origin).await?
                 }
             };
-            let peer = tcp.peer_addr().ok().map(|peer| peer.ip());
+            let peer = tcp.peer_addr().ok();
+            if let Some(address) = peer.filter(|address| self.network.is_own(*address)) {
+                let remedy = "give its real address in connect, or a name server that knows it in [network] dns";
+                let reason = format!("{origin} leads to {address}, which is larder itself: {remedy}");
+                return Err(Failure::foreign(reason));
+            }
+            let peer = peer.map(|peer| peer.ip());
             return Ok(Opened { io: self.secured(Box::new(tcp), origin).await?, route: Route::Direct, peer });
         };
         if let Leave::Outside(setting) = leave {
@@ -127,6 +150,26 @@ impl Connector {
             .await
             .map_err(|failure| Failure { reason: format!("{} (through proxy {name})", failure.reason), ..failure })?;
         Ok(Opened { io, route: Route::Direct, peer: None })
+    }
+
+    /// The first of the addresses that takes a connection; each has its part of the time.
+    async fn dial_told(&self, origin: &Origin, addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
+        let part = self.limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+        let mut problems = Vec::new();
+        for address in addresses {
+            match tokio::time::timeout(part, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    // As for connections by name; a socket that refuses is already broken.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Ok(Err(error)) => problems.push(format!("{address}: {error}")),
+                Err(_) => problems.push(format!("{address}: no answer within {} s", part.as_secs_f32())),
+            }
+        }
+        let reason =
+            format!("no connection to {origin}: none of its connect addresses answers ({})", problems.join("; "));
+        Err(Failure::new(ErrorKind::Unreachable, reason))
     }
 
     /// The addresses of a host that somebody else has named, each of them judged: these and no others are dialled.

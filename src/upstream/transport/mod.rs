@@ -3,9 +3,11 @@
 pub(in crate::upstream) mod body;
 mod complaint;
 pub(in crate::upstream) mod connect;
+pub(in crate::upstream) mod dns;
 pub(in crate::upstream) mod inside;
 pub(in crate::upstream) mod listening;
 pub(in crate::upstream) mod location;
+pub(in crate::upstream) mod network;
 pub(in crate::upstream) mod origin;
 mod pace;
 pub(in crate::upstream) mod payload;

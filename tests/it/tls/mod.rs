@@ -6,7 +6,9 @@ use crate::harness;
 
 mod clients;
 mod files;
+mod init;
 mod listeners;
+mod own_address;
 mod settings;
 mod slow;
 
