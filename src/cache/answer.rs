@@ -1,7 +1,7 @@
 use crate::oci::{ByteRange, Digest, MediaType};
 use crate::store::BlobFile;
 use crate::telemetry::CacheStatus;
-use crate::upstream::AcrAnswer;
+use crate::upstream::{AcrAnswer, Relayed};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ pub struct Provenance {
     pub ttl: Option<i64>,
     /// What kept upstream from answering, for a stale answer.
     pub outage: Option<Arc<str>>,
+    /// What the caches behind this one say of it (their `Cache-Status`), for an answer that came through them.
+    pub behind: Option<Arc<str>>,
     /// Whether bytes go out that nobody has verified yet: a range of a blob that is still on its way.
     pub unverified: bool,
 }
@@ -30,7 +32,7 @@ impl Provenance {
     #[must_use]
     pub fn new(status: CacheStatus) -> Self {
         let stored = matches!(status, CacheStatus::Miss | CacheStatus::Coalesced);
-        Self { status, stored, ttl: None, outage: None, unverified: false }
+        Self { status, stored, ttl: None, outage: None, behind: None, unverified: false }
     }
 
     pub(super) fn with_ttl(mut self, ttl: impl Into<Option<i64>>) -> Self {
@@ -40,6 +42,16 @@ impl Provenance {
 
     pub(super) fn with_outage(mut self, why: Arc<str>) -> Self {
         self.outage = Some(why);
+        self
+    }
+
+    /// An answer that has come through other caches: as they say, one that nobody could confirm is not as good as `self` says.
+    pub(super) fn relayed(mut self, relayed: &Relayed) -> Self {
+        if let Some(unconfirmed) = &relayed.stale {
+            self.status = CacheStatus::Stale;
+            self.outage = Some(Arc::clone(&unconfirmed.why));
+        }
+        self.behind.clone_from(&relayed.status);
         self
     }
 

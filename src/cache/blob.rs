@@ -16,7 +16,7 @@ use super::{Cache, Inner, heard};
 use crate::oci::{ByteRange, Code, Digest, Reference, Repository};
 use crate::store::Member;
 use crate::telemetry::CacheStatus;
-use crate::upstream::{BlobHead, UpstreamError, current_caller};
+use crate::upstream::{BlobHead, Relayed, UpstreamError, current_caller};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -186,7 +186,7 @@ impl Cache {
             fill.sources.add(source());
         }
         let status = if first { CacheStatus::Miss } else { CacheStatus::Coalesced };
-        let provenance = Provenance::new(status);
+        let provenance = Provenance::new(status).relayed(fill.relayed.get().unwrap_or(&Relayed::default()));
         match (opened, end) {
             (opened, Some(end)) => self.ended(asked, &fill, opened, end, provenance).await,
             (Some(opened), None) => self.follow(asked, &fill, opened, provenance).await,
@@ -255,8 +255,9 @@ impl Cache {
             if !reached && let Ok(permit) = Arc::clone(&fill.beside).try_acquire_owned() {
                 let mut download = Download::of_range(*asked.digest, Arc::clone(&fill.sources), wanted);
                 download.open().await?;
+                let relayed = download.relayed().clone();
                 let transfer = Transfer::of_range(download, wanted).holding(permit);
-                let provenance = Provenance::new(CacheStatus::Bypass).unverified();
+                let provenance = Provenance::new(CacheStatus::Bypass).relayed(&relayed).unverified();
                 return Ok(BlobAnswer { length, range, content: Content::Transfer(Box::new(transfer)), provenance });
             }
             if wanted.end <= length - HELD_BACK {
@@ -312,7 +313,7 @@ impl Cache {
                 return Err(if differs { download.mismatch("another length to GET than to HEAD") } else { refused });
             }
         };
-        let provenance = Provenance::new(CacheStatus::Bypass);
+        let provenance = Provenance::new(CacheStatus::Bypass).relayed(download.relayed());
         match wanted {
             Wanted::Range(range) => {
                 let mut part = Download::of_range(*asked.digest, Arc::clone(sources), range);

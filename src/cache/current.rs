@@ -7,7 +7,7 @@ use super::flight::Seat;
 use super::freshness::Age;
 use super::outlook::Outlook;
 use crate::telemetry::CacheStatus;
-use crate::upstream::ErrorKind;
+use crate::upstream::{ErrorKind, Relayed};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -16,6 +16,8 @@ use tokio::time::timeout;
 pub(super) trait Aged: Clone {
     /// When that was.
     fn age(&self) -> Age;
+    /// What caches on the way said of it then.
+    fn relayed(&self) -> &Relayed;
 }
 
 /// A question that is on its way to upstream.
@@ -33,6 +35,8 @@ impl Outlook {
     ) -> Result<(S, Provenance), CacheError> {
         let said = |state: S, status: CacheStatus| {
             let provenance = Provenance::new(status).with_ttl(state.age().ttl(ttl));
+            let comes_now = matches!(status, CacheStatus::Miss | CacheStatus::Coalesced);
+            let provenance = if comes_now { provenance.relayed(state.relayed()) } else { provenance };
             (state, provenance)
         };
         let Some(state) = known else {

@@ -5,7 +5,7 @@ use super::fill::Watermark;
 use super::patience::Patience;
 use super::sources::{Source, Sources};
 use crate::oci::{ByteRange, Digest};
-use crate::upstream::{ErrorKind, FetchedBlob, UpstreamBody, UpstreamError, in_background};
+use crate::upstream::{ErrorKind, FetchedBlob, Relayed, UpstreamBody, UpstreamError, in_background};
 use bytes::{Buf, Bytes};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub(super) struct Download {
     slow: u32,
     /// The number of the address that is asked first: those before it have had their chance.
     first: usize,
+    /// What caches on the way said of the first answer.
+    relayed: Relayed,
     /// Where its readers follow it, if it is a fill's.
     readers: Option<Watermark>,
 }
@@ -77,6 +79,7 @@ impl Download {
             barren: 0,
             slow: 0,
             first: 0,
+            relayed: Relayed::default(),
             readers: None,
         }
     }
@@ -106,6 +109,11 @@ impl Download {
     /// Length of the whole content, once upstream has answered and if it said so.
     pub(super) fn length(&self) -> Option<u64> {
         self.length
+    }
+
+    /// What caches on the way said of the first answer.
+    pub(super) fn relayed(&self) -> &Relayed {
+        &self.relayed
     }
 
     /// Where the bytes come from, for blame.
@@ -295,10 +303,13 @@ impl Download {
         }
         let upstream = &source.outlook.upstream;
         let request = upstream.get_blob_from(self.first, &source.repository.name, &self.digest, range);
-        let FetchedBlob { start, length, body, address, page } =
+        let FetchedBlob { start, length, body, address, page, relayed } =
             source.ask(source.outlook.ask_for_bytes(&source.repository, request)).await?;
         if address != self.address {
             (self.address, self.barren) = (address, 0);
+        }
+        if self.from.is_none() {
+            self.relayed = relayed;
         }
         self.sources.prove(source);
         self.skip = self.offset.saturating_sub(start);

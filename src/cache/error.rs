@@ -67,6 +67,14 @@ pub enum CacheError {
         /// What keeps upstream from answering.
         outage: Arc<str>,
     },
+    /// The request has been here before.
+    #[error(
+        "the request goes in a circle: larder asks {registry} for it, which asks this larder again; correct the url of one of them"
+    )]
+    Circle {
+        /// The upstream that it would be asked of once more.
+        registry: Registry,
+    },
     /// The range lies outside the blob.
     #[error("the range lies outside the blob's {length} bytes")]
     Unsatisfiable {

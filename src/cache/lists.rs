@@ -5,17 +5,17 @@ use super::current::{Aged, is_final};
 use super::error::CacheError;
 use super::freshness::Age;
 use super::generations::Generation;
+use super::manifest::last_confirmed;
 use super::negative::Object;
 use super::outlook::Outlook;
 use super::{Cache, Inner, heard};
 use crate::oci::{self, Code, Name, Tag};
 use crate::store::{ListKey, StoredList};
 use crate::telemetry::CacheStatus;
-use crate::upstream::{ErrorKind, FetchedList, ListRequest, Page, UpstreamError};
+use crate::upstream::{ErrorKind, FetchedList, ListRequest, Page, Relayed};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -28,7 +28,7 @@ const LONGEST: u64 = 16 << 20;
 /// Entries of one page: a hundred times what registries give.
 const MOST_OF_A_PAGE: usize = 100_000;
 /// Bytes of pages that are read for one list, and the time that they may take.
-const LONGEST_FETCH: usize = 64 << 20;
+pub(super) const LONGEST_FETCH: usize = 64 << 20;
 const WHOLE: Duration = Duration::from_secs(120);
 
 /// A list as it is answered.
@@ -74,11 +74,16 @@ pub(super) struct ListState {
     /// `None`: longer than is kept, or not to be had whole.
     pub(super) entries: Option<Arc<Entries>>,
     pub(super) age: Age,
+    pub(super) relayed: Relayed,
 }
 
 impl Aged for ListState {
     fn age(&self) -> Age {
         self.age
+    }
+
+    fn relayed(&self) -> &Relayed {
+        &self.relayed
     }
 }
 
@@ -133,51 +138,58 @@ impl Cache {
             }
         }
         let lost = fetched.lost && fetched.next.is_none();
+        let relayed = fetched.relayed.clone();
         let next = fetched.next.and_then(|next| Some(next.split_once('?')?.1.to_owned()));
         let next = if lost { entries.query_behind(query) } else { next };
         let filtered = fetched.filters_applied.as_deref() == Some("artifactType");
-        let list = List::Page(Arc::new(ListPage { entries, next, filtered }));
-        Ok(ListAnswer { list, provenance: Provenance::new(CacheStatus::Bypass) })
+        let page = Arc::new(ListPage { entries, next, filtered });
+        let provenance = Provenance::new(CacheStatus::Bypass).relayed(&relayed);
+        Ok(ListAnswer { list: List::Page(page), provenance })
     }
 }
 
 impl Inner {
-    async fn list_state(&self, key: &ListKey) -> Option<ListState> {
+    pub(super) async fn list_state(&self, key: &ListKey) -> Option<ListState> {
         if let Some(state) = self.lists.get(key) {
             return Some(state);
         }
         let _looking = self.generations.look_of(key.registry(), repository(key)).await?;
         let stored = heard("read the list of", key.registry(), self.store.list(key).await)??;
         let entries = serde_json::from_slice(&stored.content).ok()?;
-        let state = ListState { entries: Some(Arc::new(entries)), age: Age::since(stored.fetched) };
+        let (age, relayed) = (Age::since(stored.fetched), Relayed::default());
+        let state = ListState { entries: Some(Arc::new(entries)), age, relayed };
         self.lists.insert(key.clone(), state.clone());
         Some(state)
     }
 
     /// Fetches all pages and keeps the list, unless there was a write since `begun`.
     async fn fetch_list(&self, key: &ListKey, begun: Generation) -> Result<ListState, CacheError> {
-        let entries = match self.fetch_pages(key).await {
-            Ok(entries) => entries,
+        let (entries, relayed) = match self.fetch_pages(key).await {
+            Ok(fetched) => fetched,
             Err(error) => {
                 let Some(absent) = lacks_referrers(key, &error) else {
                     self.note_list_failure(key, &error, begun).await;
                     return Err(error);
                 };
-                Some(absent)
+                (Some(absent), Relayed::default())
             }
         };
         let lasting = match &entries {
             Some(entries) => self.is_lasting(key, entries).await,
             None => false,
         };
-        let state = ListState { entries: entries.map(Arc::new), age: Age::new() };
+        let seen = match (&relayed.stale, self.outlook_of(key.registry())) {
+            (Some(stale), Ok(outlook)) => last_confirmed(stale, ttl(key, &outlook.freshness)),
+            _ => SystemTime::now(),
+        };
+        let state = ListState { entries: entries.map(Arc::new), age: Age::since(seen), relayed };
         let Some(_keeping) = self.generations.keep_of(key.registry(), repository(key), begun).await else {
             return Ok(state);
         };
         self.lists.insert(key.clone(), state.clone());
         let written = state.entries.as_ref().filter(|_| lasting);
         if let Some(content) = written.and_then(|entries| serde_json::to_vec(&**entries).ok()) {
-            let list = StoredList { fetched: SystemTime::now(), content: content.into() };
+            let list = StoredList { fetched: seen, content: content.into() };
             heard("keep the list of", key.registry(), self.store.set_list(key, &list).await);
         }
         Ok(state)
@@ -209,57 +221,6 @@ impl Inner {
             self.lists.insert(key.clone(), ListState { age: state.age.postponed(), ..state });
         }
     }
-
-    /// `None`: there are more entries, bytes or pages than are kept. A list that ends early is not kept as a whole one.
-    async fn fetch_pages(&self, key: &ListKey) -> Result<Option<Entries>, CacheError> {
-        in_time(key, self.fetch_all_pages(key)).await
-    }
-
-    async fn fetch_all_pages(&self, key: &ListKey) -> Result<Option<Entries>, CacheError> {
-        let outlook = self.outlook_of(key.registry())?;
-        let (mut all, mut fetched_bytes) = (Entries::of(key), 0);
-        let mut followed = HashSet::new();
-        let mut fetched = outlook.ask(repository(key), outlook.upstream.get_list(request(key, Page::First))).await?;
-        loop {
-            fetched_bytes += fetched.content.len();
-            let Added::Some(added) = all.add(key, &fetched, self.limits.list_entries)? else { return Ok(None) };
-            if fetched_bytes > LONGEST_FETCH {
-                return Ok(None);
-            }
-            if !fetched.lost && fetched.next.is_none() {
-                return Ok(Some(all));
-            }
-            let next = fetched.next.take().filter(|_| all.len() <= self.limits.list_entries);
-            // A page that brings nothing and names another one would go on for ever, as would a circle of them.
-            let next = next.filter(|next| added > 0 && followed.insert(next.clone()));
-            let Some(next) = next else { return Ok(None) };
-            fetched = match self.next_page(key, outlook, next, fetched.own_next).await {
-                Ok(fetched) => fetched,
-                Err(error) if error.is_outage() && self.list_state(key).await.is_some() => return Err(error.into()),
-                Err(error) => {
-                    tracing::debug!(list = in_words(key), %error, "a list has no next page: it is passed on page by page");
-                    return Ok(None);
-                }
-            };
-        }
-    }
-
-    /// The page where the registry says that it is, or at the list's own path where the registry is wrong about that.
-    async fn next_page(
-        &self,
-        key: &ListKey,
-        outlook: &Outlook,
-        next: String,
-        own: Option<String>,
-    ) -> Result<FetchedList, UpstreamError> {
-        let get = |next: String| outlook.upstream.get_list(request(key, Page::Next(next)));
-        // That a page is not to be had says nothing about the repository, which has given one.
-        let fetched = outlook.ask(None, get(next)).await;
-        match own {
-            Some(own) if fetched.is_err() => outlook.ask(None, get(own)).await,
-            _ => fetched,
-        }
-    }
 }
 
 impl Entries {
@@ -274,7 +235,7 @@ impl Entries {
     }
 
     /// None yet, of the kind that the list has.
-    fn of(key: &ListKey) -> Self {
+    pub(super) fn of(key: &ListKey) -> Self {
         match key {
             ListKey::Referrers(..) => Self::Descriptors(Vec::new()),
             ListKey::Tags(_) | ListKey::Catalogue(_) => Self::Names(Vec::new()),
@@ -299,7 +260,7 @@ impl Entries {
 
     /// Adds a page, one entry at a time, until there are more than `most` or more bytes than are kept. What is no name of the grammar
     /// is left out: nobody can ask for it.
-    fn add(&mut self, key: &ListKey, page: &FetchedList, most: usize) -> Result<Added, CacheError> {
+    pub(super) fn add(&mut self, key: &ListKey, page: &FetchedList, most: usize) -> Result<Added, CacheError> {
         let (mut count, mut bytes, mut full, mut odd) = (self.len(), self.bytes(), false, 0_usize);
         let before = count;
         let read = oci::each_entry(&page.content, field(key), |raw| {
@@ -344,14 +305,17 @@ impl Entries {
 }
 
 /// What became of a page.
-enum Added {
+pub(super) enum Added {
     /// So many entries were added, or left out.
     Some(usize),
     /// There are more than are kept.
     TooMuch,
 }
 
-async fn in_time<T>(key: &ListKey, work: impl Future<Output = Result<T, CacheError>>) -> Result<T, CacheError> {
+pub(super) async fn in_time<T>(
+    key: &ListKey,
+    work: impl Future<Output = Result<T, CacheError>>,
+) -> Result<T, CacheError> {
     let done = tokio::time::timeout(WHOLE, work).await;
     done.unwrap_or_else(|_| Err(unreadable(key, format!("its pages take longer than {} s", WHOLE.as_secs()))))
 }
@@ -369,7 +333,7 @@ fn field(key: &ListKey) -> &'static str {
     }
 }
 
-fn in_words(key: &ListKey) -> String {
+pub(super) fn in_words(key: &ListKey) -> String {
     match key {
         ListKey::Catalogue(registry) => format!("the list of the repositories of {registry}"),
         ListKey::Tags(repository) => format!("the list of the tags of {repository}"),
@@ -405,7 +369,7 @@ fn absent(key: &ListKey, generation: Generation) -> Option<(&crate::oci::Reposit
     Some((repository(key)?, Object::List(digest, generation)))
 }
 
-fn repository(key: &ListKey) -> Option<&crate::oci::Repository> {
+pub(super) fn repository(key: &ListKey) -> Option<&crate::oci::Repository> {
     match key {
         ListKey::Catalogue(_) => None,
         ListKey::Tags(repository) | ListKey::Referrers(repository, _) => Some(repository),
@@ -420,7 +384,7 @@ fn ttl(key: &ListKey, freshness: &super::freshness::FreshnessRules) -> Duration 
     }
 }
 
-fn request(key: &ListKey, page: Page) -> ListRequest {
+pub(super) fn request(key: &ListKey, page: Page) -> ListRequest {
     let name = |repository: &crate::oci::Repository| -> Name { repository.name.clone() };
     match key {
         ListKey::Catalogue(_) => ListRequest::Catalogue { page },
@@ -440,7 +404,15 @@ mod tests {
     fn page(content: String) -> FetchedList {
         let (next, own_next) = (None, None);
         let content = Bytes::from(content);
-        FetchedList { content, media_type: None, next, own_next, lost: false, filters_applied: None }
+        FetchedList {
+            content,
+            media_type: None,
+            next,
+            own_next,
+            lost: false,
+            filters_applied: None,
+            relayed: Relayed::default(),
+        }
     }
 
     fn tags() -> ListKey {

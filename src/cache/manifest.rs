@@ -2,7 +2,7 @@
 
 use super::answer::{ManifestAnswer, Provenance, StoredManifest};
 use super::error::CacheError;
-use super::freshness::{Age, TagState};
+use super::freshness::{Age, Freshness, TagState};
 use super::generations::Generation;
 use super::negative::Object;
 use super::outlook::Outlook;
@@ -11,7 +11,7 @@ use super::{Cache, Inner, heard};
 use crate::oci::{self, Accept, Algorithm, Code, Digest, Reference, Registry, Repository, Tag};
 use crate::store::TagLink;
 use crate::telemetry::CacheStatus;
-use crate::upstream::{ErrorKind, FetchedManifest, ManifestHead, UpstreamError, parse};
+use crate::upstream::{ErrorKind, FetchedManifest, ManifestHead, Relayed, Unconfirmed, UpstreamError, parse};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
@@ -40,6 +40,7 @@ pub(super) struct Fetched {
     /// Whether upstream sent the document, rather than saying that the stored one holds.
     sent: bool,
     kept: bool,
+    relayed: Relayed,
 }
 
 impl Cache {
@@ -141,9 +142,11 @@ impl Cache {
         let first = seat.first;
         let patience = if too_old.is_some() { Duration::MAX } else { outlook.patience() };
         match timeout(patience, seat.result()).await {
+            Ok(Some(Ok(Fetched { relayed: Relayed { stale: Some(unconfirmed), .. }, .. }))) if too_old.is_some() => {
+                stand_in(unconfirmed.why)
+            }
             Ok(Some(Ok(fetched))) => {
-                let ttl = freshness.left(tag, &Age::new());
-                let provenance = Provenance::new(fetched.status(first)).with_ttl(ttl);
+                let provenance = fetched.provenance(first, freshness, tag);
                 Ok(ManifestAnswer { manifest: fetched.manifest, provenance })
             }
             Ok(Some(Err(CacheError::Upstream(error)))) => match error.kind() {
@@ -182,16 +185,23 @@ impl Cache {
             self.0.manifest_flights.board(key, &self.0.tasks, || async move { inner.fetch(&of, &what, begun).await });
         let first = seat.first;
         let fetched = seat.result().await.ok_or(CacheError::Aborted)??;
-        let mut provenance = Provenance::new(fetched.status(first));
+        let mut provenance = match reference {
+            Reference::Tag(tag) => fetched.provenance(first, outlook.freshness.of(repository), tag),
+            Reference::Digest(_) => Provenance::new(fetched.status(first)).relayed(&fetched.relayed),
+        };
         provenance.stored = fetched.kept;
-        if let Reference::Tag(tag) = reference {
-            provenance = provenance.with_ttl(outlook.freshness.of(repository).left(tag, &Age::new()));
-        }
         Ok(ManifestAnswer { manifest: fetched.manifest, provenance })
     }
 }
 
 impl Fetched {
+    /// Where what `tag` names came from, and for how long it is good.
+    fn provenance(&self, first: bool, freshness: &Freshness, tag: &Tag) -> Provenance {
+        let unconfirmed = self.relayed.stale.as_ref();
+        let age = unconfirmed.map_or_else(Age::new, |stale| Age::since(last_confirmed(stale, freshness.ttl_of(tag))));
+        Provenance::new(self.status(first)).with_ttl(freshness.left(tag, &age)).relayed(&self.relayed)
+    }
+
     fn status(&self, first: bool) -> CacheStatus {
         match (self.sent, first, self.kept) {
             (false, ..) => CacheStatus::Revalidated,
@@ -204,7 +214,7 @@ impl Fetched {
 
 impl From<Fetched> for ManifestPresence {
     fn from(fetched: Fetched) -> Self {
-        let mut provenance = Provenance::new(fetched.status(true));
+        let mut provenance = Provenance::new(fetched.status(true)).relayed(&fetched.relayed);
         provenance.stored = fetched.kept;
         ManifestAnswer { manifest: fetched.manifest, provenance }.into()
     }
@@ -256,10 +266,10 @@ impl Inner {
         match head {
             Ok(head) if head.digest == Some(state.digest) => {
                 let keeping = self.generations.keep(repository, begun).await;
-                if keeping.is_some() {
+                if keeping.is_some() && head.relayed.stale.is_none() {
                     self.keep_tag(repository, tag, state.digest, SystemTime::now()).await;
                 }
-                Ok(Fetched { manifest: current, sent: false, kept: keeping.is_some() })
+                Ok(Fetched { manifest: current, sent: false, kept: keeping.is_some(), relayed: head.relayed })
             }
             Ok(ManifestHead { document: Some(document), .. }) => {
                 self.take_in(repository, &reference, document, begun).await
@@ -318,6 +328,7 @@ impl Inner {
         fetched: FetchedManifest,
         begun: Generation,
     ) -> Result<Fetched, CacheError> {
+        let relayed = fetched.relayed.clone();
         let (manifest, signed) = match verified(&repository.registry, reference, fetched) {
             Ok(Verified { manifest, signed }) => (Arc::new(manifest), signed),
             Err(error) => {
@@ -326,19 +337,27 @@ impl Inner {
             }
         };
         let Some(_keeping) = self.generations.keep(repository, begun).await else {
-            return Ok(Fetched { manifest, sent: true, kept: false });
+            return Ok(Fetched { manifest, sent: true, kept: false, relayed });
         };
         self.negatives.forget(repository, Object::Manifest(reference.clone()));
         // A file is named by the digest of all its bytes.
         let kept = !signed && self.keep_manifest(repository, &manifest).await;
         let named = match reference {
-            Reference::Tag(tag) => Some((tag.clone(), SystemTime::now())),
+            Reference::Tag(tag) => Some((tag.clone(), self.seen(repository, tag, &relayed))),
             Reference::Digest(digest) => self.named.take(repository, *digest, begun),
         };
         if let (Some((tag, seen)), true) = (named, kept) {
             self.keep_tag(repository, &tag, manifest.digest, seen).await;
         }
-        Ok(Fetched { manifest, sent: true, kept })
+        Ok(Fetched { manifest, sent: true, kept, relayed })
+    }
+
+    /// When upstream has confirmed what it says of `tag` now.
+    pub(super) fn seen(&self, repository: &Repository, tag: &Tag, relayed: &Relayed) -> SystemTime {
+        match (&relayed.stale, self.outlook(repository)) {
+            (Some(stale), Ok(outlook)) => last_confirmed(stale, outlook.freshness.of(repository).ttl_of(tag)),
+            _ => SystemTime::now(),
+        }
     }
 
     /// Bytes first, then the link that vouches for them. A store that fails makes the answer one that is not kept. Only under leave to
@@ -365,6 +384,11 @@ impl Inner {
     }
 }
 
+/// When another larder could last confirm what it calls stale, if content is good there for as long as here.
+pub(super) fn last_confirmed(stale: &Unconfirmed, ttl: Duration) -> SystemTime {
+    SystemTime::now().checked_sub(ttl.saturating_add(stale.late)).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
 /// A document that is what was asked for.
 struct Verified {
     manifest: StoredManifest,
@@ -374,7 +398,7 @@ struct Verified {
 
 /// The document, if it is what was asked for.
 fn verified(registry: &Registry, reference: &Reference, fetched: FetchedManifest) -> Result<Verified, CacheError> {
-    let FetchedManifest { content, media_type, digest: announced } = fetched;
+    let FetchedManifest { content, media_type, digest: announced, .. } = fetched;
     let asked = match reference {
         Reference::Digest(digest) => Some(*digest),
         Reference::Tag(_) => announced,

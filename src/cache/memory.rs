@@ -110,7 +110,11 @@ mod tests {
 
     fn list(names: usize) -> ListState {
         let names = (0..names).map(|number| format!("version-{number:06}")).collect();
-        ListState { entries: Some(Arc::new(Entries::Names(names))), age: Age::new() }
+        ListState {
+            entries: Some(Arc::new(Entries::Names(names))),
+            age: Age::new(),
+            relayed: crate::upstream::Relayed::default(),
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::generations::Generation;
 use super::memory::{OVERHEAD, items};
 use super::{Cache, Inner};
 use crate::oci::{Code, Registry, Repository};
-use crate::upstream::{AcrAnswer, AcrRequest};
+use crate::upstream::{AcrAnswer, AcrRequest, Relayed};
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync};
 use std::collections::HashSet;
@@ -38,6 +38,10 @@ struct Said {
 impl Aged for Said {
     fn age(&self) -> Age {
         self.age
+    }
+
+    fn relayed(&self) -> &Relayed {
+        &self.answer.relayed
     }
 }
 
@@ -125,7 +129,9 @@ impl Inner {
         let kept = &self.metadata.said;
         match answer {
             Ok(answer) => {
-                let said = Said { answer: Arc::new(answer), age: Age::new(), begun };
+                // Seconds are too short a time to count backwards in.
+                let age = if answer.relayed.stale.is_some() { Age::unknown() } else { Age::new() };
+                let said = Said { answer: Arc::new(answer), age, begun };
                 if keeping.is_some() {
                     kept.insert(question, said.clone());
                 }

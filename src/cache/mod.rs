@@ -30,6 +30,7 @@ mod metadata;
 mod missing;
 mod negative;
 mod outlook;
+mod pages;
 mod parts;
 mod patience;
 mod presence;
@@ -70,6 +71,7 @@ use crate::upstream::{BlobHead, Upstream, UpstreamError};
 use flight::Flights;
 use freshness::TagState;
 use generations::{Generation, Generations};
+use http::HeaderMap;
 use outlook::Outlook;
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -160,6 +162,17 @@ impl Cache {
     #[must_use]
     pub fn missing(&self) -> Vec<Missing> {
         self.0.missing.list()
+    }
+
+    /// Notes the larders that a request for something of `registry` has passed (`Via`).
+    ///
+    /// # Errors
+    /// If it has passed this one before.
+    pub fn note_passers(&self, registry: &Registry, headers: &HeaderMap) -> Result<(), CacheError> {
+        if self.0.outlook_of(registry)?.upstream.note_passers(headers) {
+            return Ok(());
+        }
+        Err(CacheError::Circle { registry: registry.clone() })
     }
 }
 

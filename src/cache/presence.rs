@@ -61,10 +61,18 @@ impl Named {
         Self { tags: sync::Cache::new(entries), by_digest: sync::Cache::new(entries) }
     }
 
-    fn note(&self, repository: &Repository, tag: &Tag, presence: &ManifestPresence, begun: Generation) {
-        let said = Said { presence: presence.clone(), age: Age::new(), begun };
+    /// What a tag named when it was `seen`.
+    fn note(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        presence: &ManifestPresence,
+        seen: SystemTime,
+        begun: Generation,
+    ) {
+        let said = Said { presence: presence.clone(), age: Age::since(seen), begun };
         self.tags.insert((repository.clone(), tag.clone()), said);
-        self.by_digest.insert((repository.clone(), presence.digest), (tag.clone(), SystemTime::now(), begun));
+        self.by_digest.insert((repository.clone(), presence.digest), (tag.clone(), seen, begun));
     }
 
     /// What a tag names, if upstream has said so lately and there was no write since.
@@ -127,7 +135,7 @@ impl Cache {
         if presence.media_type.is_specific() && !accept.allows(&presence.media_type) {
             return Ok(self.manifest(request).await?.into());
         }
-        if !first {
+        if !first && presence.provenance.status == CacheStatus::Miss {
             presence.provenance.status = CacheStatus::Coalesced;
         }
         Ok(presence)
@@ -166,13 +174,13 @@ impl Inner {
             ManifestHead { document: Some(document), .. } => {
                 self.take_in(repository, reference, document, begun).await?
             }
-            ManifestHead { digest: Some(digest), media_type, length: Some(length), .. }
+            ManifestHead { digest: Some(digest), media_type, length: Some(length), relayed, .. }
                 if is_of(reference, &digest) =>
             {
                 let Some(media_type) = media_type.or_else(|| OCTETS.parse().ok()) else {
                     return Err(CacheError::Aborted);
                 };
-                let said = ManifestPresence { digest, media_type, length, provenance: of_head() };
+                let said = ManifestPresence { digest, media_type, length, provenance: of_head().relayed(&relayed) };
                 // A type of no use is the document's business; that may not be had, and then the registry's word stands.
                 let fetched = if said.media_type.is_specific() {
                     None
@@ -184,7 +192,8 @@ impl Inner {
                     Some(Err(_)) => return Ok(said),
                     None => {
                         if let Reference::Tag(tag) = reference {
-                            self.note_named(repository, tag, &said, begun).await;
+                            let seen = self.seen(repository, tag, &relayed);
+                            self.note_named((repository, tag), &said, seen, begun).await;
                         }
                         return Ok(said);
                     }
@@ -196,13 +205,19 @@ impl Inner {
     }
 
     /// A tag names a manifest: that is kept with the manifest, which may be here already.
-    async fn note_named(&self, repository: &Repository, tag: &Tag, said: &ManifestPresence, begun: Generation) {
+    async fn note_named(
+        &self,
+        (repository, tag): (&Repository, &Tag),
+        said: &ManifestPresence,
+        seen: SystemTime,
+        begun: Generation,
+    ) {
         let Some(_keeping) = self.generations.keep(repository, begun).await else { return };
         self.negatives.forget(repository, Object::Manifest(Reference::Tag(tag.clone())));
         if self.memory.get(repository, &said.digest).is_some() || self.is_linked(repository, &said.digest).await {
-            self.keep_tag(repository, tag, said.digest, SystemTime::now()).await;
+            self.keep_tag(repository, tag, said.digest, seen).await;
         } else {
-            self.named.note(repository, tag, said, begun);
+            self.named.note(repository, tag, said, seen, begun);
         }
     }
 

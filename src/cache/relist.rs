@@ -6,6 +6,7 @@ use super::lists::{Entries, ListState};
 use super::{Inner, heard};
 use crate::oci::{Repository, Tag};
 use crate::store::{ListKey, StoredList};
+use crate::upstream::Relayed;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -53,7 +54,8 @@ impl Inner {
             let list = StoredList { fetched: SystemTime::UNIX_EPOCH, content: content.into() };
             heard("keep a list of", key.registry(), self.store.set_list(key, &list).await);
         }
-        self.lists.insert(key.clone(), ListState { entries: Some(Arc::new(entries)), age: Age::unknown() });
+        let (age, relayed) = (Age::unknown(), Relayed::default());
+        self.lists.insert(key.clone(), ListState { entries: Some(Arc::new(entries)), age, relayed });
     }
 
     async fn names(&self, key: &ListKey) -> Option<Vec<String>> {

@@ -2,6 +2,7 @@
 
 use super::error::UpstreamError;
 use crate::oci::{Digest, MediaType};
+use crate::upstream::protocol::relayed::Relayed;
 use crate::upstream::transport::body::UpstreamBody;
 use bytes::Bytes;
 
@@ -16,6 +17,8 @@ pub struct ManifestHead {
     pub length: Option<u64>,
     /// The manifest itself, where only that could tell.
     pub document: Option<FetchedManifest>,
+    /// What caches on the way say of it.
+    pub relayed: Relayed,
 }
 
 /// A manifest as it came, unverified.
@@ -27,6 +30,8 @@ pub struct FetchedManifest {
     pub media_type: MediaType,
     /// The digest that the registry claims, if it can be verified.
     pub digest: Option<Digest>,
+    /// What caches on the way say of it.
+    pub relayed: Relayed,
 }
 
 /// What an upstream says of a blob that it has.
@@ -59,4 +64,6 @@ pub struct FetchedBlob {
     pub address: usize,
     /// The failure that it is if the bytes are not the blob's: they are said to be a page for people, by nobody who speaks the protocol.
     pub page: Option<UpstreamError>,
+    /// What caches on the way say of it.
+    pub relayed: Relayed,
 }

@@ -42,6 +42,7 @@ pub use limits::budget::in_background;
 pub use limits::shares::{Client, Interest, Place, Shares, while_wanted};
 pub use parse::parse;
 pub use protocol::list::{FetchedList, ListRequest, Page};
+pub use protocol::relayed::{Relayed, Unconfirmed};
 pub use protocol::upload::{BodyHeaders, Source, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};
 pub use protocol::write::{AcrAnswer, AcrMethod, AcrRequest, PutManifest};
 pub use registry::Upstream;

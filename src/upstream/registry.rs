@@ -16,6 +16,7 @@ use crate::upstream::limits::op::Op;
 use crate::upstream::limits::rate::Rate;
 use crate::upstream::limits::throttle::Throttle;
 use crate::upstream::protocol::fetch::Ask;
+use crate::upstream::protocol::relayed::{Passers, Relayed};
 use crate::upstream::protocol::wire::{Answer, Wire};
 use crate::upstream::protocol::{document, list};
 use crate::upstream::transport::body::UpstreamBody;
@@ -66,6 +67,7 @@ struct Parts<'a> {
     environment: &'a Environment,
     network: &'a Network,
     rate: Option<Arc<Rate>>,
+    passers: Arc<Passers>,
 }
 
 impl Upstream {
@@ -93,7 +95,8 @@ impl Upstream {
         network: &Network,
     ) -> Result<Self, SetupError> {
         let rate = settings.max_rate.map(|rate| Arc::new(Rate::new(rate)));
-        let parts = Parts { settings, limits, metrics, environment, network, rate };
+        let passers = Arc::default();
+        let parts = Parts { settings, limits, metrics, environment, network, rate, passers };
         let mirrors = settings.mirrors.iter().map(|url| Self::endpoint(&parts, Some(url), Vec::new()));
         let mirrors = mirrors.collect::<Result<Vec<_>, _>>()?;
         Self::endpoint(&parts, None, mirrors)
@@ -124,7 +127,8 @@ impl Upstream {
         let pool = Pool::new(connector, limits.upstream_connections, settings.first_byte_timeout, ask_again);
         let (stall, sealed) = (settings.stall_timeout, settings.sealed);
         let throttle = Throttle::new(settings.tier);
-        let wire = Arc::new(Wire::new(name.clone(), pool, Arc::clone(&metrics), stall, throttle, sealed));
+        let passers = Arc::clone(&parts.passers);
+        let wire = Arc::new(Wire::new(name.clone(), pool, Arc::clone(&metrics), stall, throttle, passers, sealed));
         // A mirror may be anybody's: it gets the login if the operator has named it for that, and not over a weaker scheme.
         let trusted = mirror.is_none()
             || Origin::of(&settings.url).is_some_and(|own| own.trusts(&origin, &settings.token_realms));
@@ -234,13 +238,15 @@ impl Upstream {
                     media_type: media_type_of(&answer),
                     length,
                     document: None,
+                    relayed: Relayed::of(&answer.headers),
                 });
             }
             let ask = self.manifest(Op::ManifestGet, Method::GET, repository, reference, MANIFESTS)?;
             let document = self.session().fetch_whole(&ask, |answer| document::manifest(answer, reference)).await?;
             let media_type = Some(document.media_type.clone());
             let (digest, length) = (document.digest, Some(document.content.len() as u64));
-            Ok(ManifestHead { digest, media_type, length, document: Some(document) })
+            let relayed = document.relayed.clone();
+            Ok(ManifestHead { digest, media_type, length, document: Some(document), relayed })
         };
         self.done(head.await, || format!("ask for manifest {reference} of {repository}"))
     }
@@ -295,6 +301,7 @@ impl Upstream {
             let (start, length) = extent(&answer, range.map(|(first, _)| first))?;
             let page = document::doubtful_page(&answer, range.is_some(), !self.0.mirrors.is_empty())?;
             Ok(FetchedBlob {
+                relayed: Relayed::of(&answer.headers),
                 start,
                 length,
                 page: page.map(|failure| failure.during(attempt.clone())),

@@ -23,5 +23,6 @@ mod outage;
 mod pull;
 mod simulator_evidence;
 mod store;
+mod tiers;
 mod tls;
 mod writes;

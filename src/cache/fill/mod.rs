@@ -26,11 +26,11 @@ use super::error::CacheError;
 use super::sources::{Source, Sources};
 use crate::oci::{Digest, Registry};
 use crate::store::BlobFile;
-use crate::upstream::Shares;
+use crate::upstream::{Relayed, Shares};
 use pace::Pace;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -78,6 +78,8 @@ pub(super) struct Fill {
     pub(super) digest: Digest,
     pub(super) sources: Arc<Sources>,
     pub(super) progress: Watermark,
+    /// What caches on the way said of it; set when it is opened.
+    pub(super) relayed: OnceLock<Relayed>,
     /// How fast it has been so far.
     pace: Pace,
     /// Bounds the ranged requests beside the fill.
@@ -153,6 +155,7 @@ impl Fills {
             digest: *digest,
             sources: Arc::new(Sources::of(source)),
             progress,
+            relayed: OnceLock::new(),
             pace: Pace::default(),
             beside: Arc::new(Semaphore::new(RANGES_BESIDE)),
         });

@@ -123,6 +123,8 @@ async fn open(inner: &Inner, fill: &Fill, writer: &Writer) -> Result<(Download, 
         }
         result => result?,
     }
+    // Before anybody hears that it is open. A fill is opened once.
+    let _ = fill.relayed.set(download.relayed().clone());
     download.learn_length().await;
     let Some(length) = download.length() else { return Ok((download, ingest)) };
     let Some(mut open) = ingest else { return Ok((download, None)) };

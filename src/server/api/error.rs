@@ -135,6 +135,7 @@ impl From<CacheError> for Problem {
             CacheError::Unsatisfiable { .. }
             | CacheError::Upload { .. }
             | CacheError::NoSession
+            | CacheError::Circle { .. }
             | CacheError::BodyLost(_) => None,
             _ => Some(CacheStatus::Miss),
         };
@@ -159,6 +160,7 @@ impl Problem {
             }
             CacheError::Sealed { code, .. } => Self::new(StatusCode::NOT_FOUND, code, &error),
             CacheError::ReadOnly { .. } => Self::new(StatusCode::FORBIDDEN, Code::Denied, &error),
+            CacheError::Circle { .. } => Self::new(StatusCode::LOOP_DETECTED, Code::Denied, &error),
             CacheError::TooOld { .. } | CacheError::Slow { .. } => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, Code::Unknown, &error)
             }

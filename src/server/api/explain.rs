@@ -10,6 +10,7 @@ const WARNING: usize = 1024;
 /// The value of `Cache-Status`. The word is `hit`, or the value of `fwd`, or `detail`.
 pub(in crate::server) fn cache_status(provenance: &Provenance) -> HeaderValue {
     let fixed = match provenance.status {
+        _ if provenance.behind.is_some() => None,
         CacheStatus::Hit if provenance.ttl.is_none() => Some("larder; hit"),
         CacheStatus::Miss if provenance.stored && provenance.ttl.is_none() && !provenance.unverified => {
             Some("larder; fwd=miss; stored")
@@ -46,6 +47,10 @@ fn composed(provenance: &Provenance) -> HeaderValue {
         text.push_str("; detail=");
         text.push_str(detail);
     }
+    if let Some(behind) = &provenance.behind {
+        // The cache that is nearest to the client comes last (RFC 9211, 2).
+        text = format!("{behind}, {text}");
+    }
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("larder"))
 }
 
@@ -71,7 +76,7 @@ mod tests {
     use super::*;
 
     fn provenance(status: CacheStatus) -> Provenance {
-        Provenance { status, stored: false, ttl: None, outage: None, unverified: false }
+        Provenance { status, stored: false, ttl: None, outage: None, behind: None, unverified: false }
     }
 
     #[test]
@@ -86,6 +91,9 @@ mod tests {
         assert_eq!(text(&stale), "larder; fwd=stale; ttl=-30; detail=stale");
         let range = Provenance { unverified: true, ..provenance(CacheStatus::Bypass) };
         assert_eq!(text(&range), "larder; fwd=bypass; detail=unverified");
+        let behind = Some("larder; hit; ttl=7".into());
+        let through = Provenance { behind, ..stored(CacheStatus::Miss) };
+        assert_eq!(text(&through), "larder; hit; ttl=7, larder; fwd=miss; stored");
         for status in CacheStatus::ALL {
             assert!(text(&stored(status)).contains(status.as_str()), "{status}");
         }

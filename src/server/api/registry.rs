@@ -125,6 +125,9 @@ impl Inner {
             let (right, deed) = (target.right(asked.method), target.deed(asked.method));
             self.permit(asked, right, registry, target.repository(), &deed).await?;
         }
+        if asked.headers.contains_key(header::VIA) {
+            self.note_passers(target, asked.headers)?;
+        }
         match (target, asked.method) {
             (Target::Ping, _) => Ok(ping(asked.is_head())),
             (Target::Manifest(repository, reference), &Method::PUT) => {
@@ -166,6 +169,20 @@ impl Inner {
         deed: &Deed,
     ) -> Result<(), Refusal> {
         self.access.permit(asked.guest, &Act { right, registry, repository, deed }).await
+    }
+
+    /// Hears which larders have passed the request on. One that goes in a circle would wait for itself.
+    fn note_passers(&self, target: &Target, headers: &HeaderMap) -> Result<(), Problem> {
+        match target {
+            Target::Ping => {}
+            Target::Catalogues => {
+                for registry in self.routes.registries() {
+                    self.cache.note_passers(registry, headers)?;
+                }
+            }
+            _ => target.registry().map_or(Ok(()), |registry| self.cache.note_passers(registry, headers))?,
+        }
+        Ok(())
     }
 }
 

@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// Nothing is asked again earlier than this, however short `revalidate_wait` is. A host that says nothing for so long is silent.
 pub(in crate::upstream) const SOONEST: Duration = Duration::from_secs(1);
+/// An attempt has this time in any case before news lead to the next one.
+const STEADY: Duration = Duration::from_millis(250);
 /// The time between two attempts doubles up to this.
 pub(in crate::upstream) const LATEST: Duration = Duration::from_secs(10);
 /// Questions of one host that may have a second connection at the same time.
@@ -35,8 +37,13 @@ impl Answers {
     pub(in crate::upstream) fn heard(&self) {
         let before = std::mem::replace(&mut *self.last.lock(), Instant::now());
         if before.elapsed() >= SOONEST {
-            self.returns.send_replace(());
+            self.ask_again();
         }
+    }
+
+    /// There is a reason to ask again at once what waits.
+    pub(in crate::upstream) fn ask_again(&self) {
+        self.returns.send_replace(());
     }
 }
 
@@ -78,13 +85,13 @@ where
     }
 }
 
-/// Ends after `pause`, or earlier if the host answers meanwhile. The last attempt has [`SOONEST`] in any case.
+/// Ends after `pause`, or earlier if the host answers meanwhile.
 async fn due(returns: &mut watch::Receiver<()>, pause: Duration) {
     let begun = Instant::now();
     tokio::select! {
         () = sleep_until(begun + pause) => {}
         // The sender is the host's own: it cannot be gone.
-        _ = returns.changed() => sleep_until(begun + SOONEST).await,
+        _ = returns.changed() => sleep_until(begun + STEADY.min(pause)).await,
     }
 }
 

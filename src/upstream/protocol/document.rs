@@ -3,6 +3,7 @@
 //! A document is a manifest by its digest or by how it is built; a blob by its digest alone, which whoever keeps or sends it checks.
 
 use super::classify;
+use super::relayed::Relayed;
 use super::wire::Answer;
 use crate::oci::{self, Digest, MediaType, Reference, Shape};
 use crate::upstream::answers::FetchedManifest;
@@ -15,7 +16,7 @@ use http::header::CONTENT_LENGTH;
 /// Reads a manifest that `reference` was asked for.
 pub(in crate::upstream) async fn manifest(answer: Answer, reference: &Reference) -> Result<FetchedManifest, Failure> {
     let (said, digest, origin) = (media_type_of(&answer), digest_of(&answer), answer.origin.to_string());
-    let page = classify::is_page(&answer.headers);
+    let (page, relayed) = (classify::is_page(&answer.headers), Relayed::of(&answer.headers));
     let content = answer.collect(oci::MAX_MANIFEST).await?;
     let shape = parse::read(&content, Shape::of).await.unwrap_or_default();
     // Without a digest there is nothing else to tell a manifest from what a filter or a cut left of it.
@@ -26,7 +27,7 @@ pub(in crate::upstream) async fn manifest(answer: Answer, reference: &Reference)
     let Some(media_type) = said.clone().filter(MediaType::is_specific).or_else(own).or(said) else {
         return Err(Failure::foreign(format!("{origin} sent a manifest without saying its type")));
     };
-    Ok(FetchedManifest { content, media_type, digest })
+    Ok(FetchedManifest { content, media_type, digest, relayed })
 }
 
 /// Whether a digest says that this is what was asked for. One that the registry names and that is not the content's is for the cache

@@ -1,6 +1,7 @@
 use super::classify;
 use super::fetch::Ask;
 use super::link::{self, Next};
+use super::relayed::Relayed;
 use super::wire::Answer;
 use crate::oci::{Code, Digest, MediaType, Name, Reference};
 use crate::upstream::auth::scope::Scope;
@@ -70,6 +71,8 @@ pub struct FetchedList {
     pub lost: bool,
     /// Filters that the registry says it has applied.
     pub filters_applied: Option<String>,
+    /// What caches on the way say of it.
+    pub relayed: Relayed,
 }
 
 impl ListRequest {
@@ -143,6 +146,7 @@ pub(in crate::upstream) async fn page(asked: &Ask, answer: Answer) -> Result<Fet
     let lost = next.is_none() && (lost || link::next(&answer.headers, &answer.url) != Next::None);
     let filters_applied = answer.header("oci-filters-applied").map(str::to_owned);
     let (media_type, origin) = (media_type_of(&answer), answer.origin.to_string());
+    let relayed = Relayed::of(&answer.headers);
     let page = classify::is_page(&answer.headers);
     let content = answer.collect(MAX_PAGE).await?;
     if page && serde_json::from_slice::<IgnoredAny>(&content).is_err() {
@@ -151,7 +155,7 @@ pub(in crate::upstream) async fn page(asked: &Ask, answer: Answer) -> Result<Fet
     if asked.op == Op::Referrers && !is_index(media_type.as_ref(), &content) {
         return Err(Failure::foreign(format!("{origin} answered with something that is no list of referrers")));
     }
-    Ok(FetchedList { content, media_type, next, own_next, lost, filters_applied })
+    Ok(FetchedList { content, media_type, next, own_next, lost, filters_applied, relayed })
 }
 
 #[derive(Deserialize)]

@@ -5,6 +5,7 @@ pub(in crate::upstream) mod document;
 pub(in crate::upstream) mod fetch;
 pub(in crate::upstream) mod link;
 pub(in crate::upstream) mod list;
+pub(in crate::upstream) mod relayed;
 pub(in crate::upstream) mod said;
 pub(in crate::upstream) mod upload;
 pub(in crate::upstream) mod wire;

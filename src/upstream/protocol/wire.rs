@@ -1,4 +1,5 @@
 use super::classify;
+use super::relayed::{self, Passers};
 use crate::oci::Registry;
 use crate::telemetry::Metrics;
 use crate::upstream::error::{ErrorKind, Failure, Withheld};
@@ -9,9 +10,10 @@ use crate::upstream::transport::origin::Origin;
 use crate::upstream::transport::payload::Payload;
 use crate::upstream::transport::pool::{Head, Outgoing, Pool, Reserved, Turn, Unanswered};
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, USER_AGENT};
+use http::header::{ACCEPT_ENCODING, USER_AGENT, VIA};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
@@ -23,6 +25,10 @@ pub(in crate::upstream) struct Wire {
     throttle: Throttle,
     metrics: Arc<Metrics>,
     stall: Duration,
+    /// Whom its requests have passed.
+    passers: Arc<Passers>,
+    /// Whether the last answer was another than a larder's.
+    stranger: AtomicBool,
     /// Whether nothing is ever sent.
     sealed: bool,
 }
@@ -59,9 +65,10 @@ impl Wire {
         metrics: Arc<Metrics>,
         stall: Duration,
         throttle: Throttle,
+        passers: Arc<Passers>,
         sealed: bool,
     ) -> Self {
-        Self { name, pool, throttle, metrics, stall, sealed }
+        Self { name, pool, throttle, metrics, stall, passers, stranger: AtomicBool::new(false), sealed }
     }
 
     /// Whether a request may be sent at all now; what has to be done before it is sent can then be spared.
@@ -75,6 +82,17 @@ impl Wire {
         admitted.inspect_err(|failure| {
             self.count_withheld(failure);
         })
+    }
+
+    pub(in crate::upstream) fn passers(&self) -> &Passers {
+        &self.passers
+    }
+
+    /// What waits for a larder's answer is asked again, since it does not name all whom it is for: it may be waiting for itself.
+    pub(in crate::upstream) fn name_passers(&self) {
+        if !self.stranger.load(Ordering::Relaxed) {
+            self.pool.ask_again();
+        }
     }
 
     /// The hosts that do not answer: since when, and the sentence that says so.
@@ -113,22 +131,19 @@ impl Wire {
         };
         self.admit(op)?;
         self.turn(op).await?;
-        let outgoing = with_own_headers(outgoing);
+        let outgoing = self.with_own_headers(outgoing);
         let begun = Instant::now();
         // While it waited for a connection, others may have been refused.
         let admit = || self.throttle.admit(op);
         let again = || {
-            let spare = self.throttle.spare(op);
-            if spare {
+            self.throttle.spare(op).then(|| {
                 self.retried("silence");
-            }
-            spare
+                // For others too by now, perhaps.
+                self.with_own_headers(outgoing.clone())
+            })
         };
-        let turn = Turn {
-            share: op.share(),
-            admit: &admit,
-            again: op.is_question().then_some(&again as &(dyn Fn() -> _ + Sync)),
-        };
+        let again = op.is_question().then_some(&again as &(dyn Fn() -> _ + Sync));
+        let turn = Turn { share: op.share(), admit: &admit, again };
         let leave = self.pool.border().leave(&origin, op.is_for_token());
         let head = self.pool.send(&outgoing, (&origin, leave), turn).await;
         if let Err(failure) = &head
@@ -158,7 +173,7 @@ impl Wire {
         outgoing: Outgoing,
         body: Payload,
     ) -> Result<Answer, Unanswered> {
-        let outgoing = with_own_headers(outgoing);
+        let outgoing = self.with_own_headers(outgoing);
         let begun = Instant::now();
         let origin = reserved.origin().clone();
         let head = reserved.send(&outgoing, body).await;
@@ -197,6 +212,7 @@ impl Wire {
         if status == StatusCode::TOO_MANY_REQUESTS {
             self.metrics.upstream_throttled.with_label_values(&[upstream]).inc();
         }
+        self.stranger.store(!relayed::is_larder(head.response.headers()), Ordering::Relaxed);
         let (parts, incoming) = head.response.into_parts();
         let received = self.metrics.upstream_received_bytes.with_label_values(&[upstream]);
         let body = Body::new(incoming, head.lease, self.stall, received, origin.to_string());
@@ -218,14 +234,18 @@ impl Wire {
     pub(in crate::upstream) fn retried(&self, reason: &str) {
         self.metrics.upstream_retries.with_label_values(&[self.name.as_str(), reason]).inc();
     }
-}
 
-/// What every request carries: bytes as they are stored, who asks, and ACR's way for a client to say what it is.
-fn with_own_headers(mut outgoing: Outgoing) -> Outgoing {
-    const AGENT: &str = concat!("larder/", env!("CARGO_PKG_VERSION"));
-    let headers = &mut outgoing.headers;
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-    headers.insert("x-meta-source-client", HeaderValue::from_static("on-prem/larder"));
-    outgoing
+    /// What every request carries: bytes as they are stored, who asks, ACR's way for a client to say what it is, and whom it has
+    /// passed.
+    fn with_own_headers(&self, mut outgoing: Outgoing) -> Outgoing {
+        const AGENT: &str = concat!("larder/", env!("CARGO_PKG_VERSION"));
+        let headers = &mut outgoing.headers;
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        headers.insert("x-meta-source-client", HeaderValue::from_static("on-prem/larder"));
+        if let Some(via) = self.passers.via() {
+            headers.insert(VIA, via);
+        }
+        outgoing
+    }
 }

@@ -5,6 +5,7 @@
 
 use super::fetch::Ask;
 use super::link::{self, Next};
+use super::relayed::Relayed;
 use crate::oci::{Digest, Name, Reference};
 use crate::upstream::auth::scope::Scope;
 use crate::upstream::error::{ErrorKind, Failure, UpstreamError};
@@ -65,6 +66,8 @@ pub struct AcrAnswer {
     pub content: Bytes,
     /// The raw query that gets the next page.
     pub next: Option<String>,
+    /// What caches on the way say of it.
+    pub relayed: Relayed,
 }
 
 impl Upstream {
@@ -148,7 +151,8 @@ impl Upstream {
                 }
             };
             let (status, content_type) = (answer.status.as_u16(), answer.header(CONTENT_TYPE).map(str::to_owned));
-            Ok(AcrAnswer { status, content_type, next, content: answer.collect(MAX_ACR).await? })
+            let relayed = Relayed::of(&answer.headers);
+            Ok(AcrAnswer { status, content_type, next, relayed, content: answer.collect(MAX_ACR).await? })
         };
         self.settled(answered.await, || attempt)
     }

@@ -8,6 +8,7 @@ mod lists;
 mod names;
 mod network;
 mod outage;
+mod passers;
 mod proxies;
 mod redirects;
 mod tokens;

@@ -64,8 +64,8 @@ pub(in crate::upstream) struct Turn<'a> {
     pub(in crate::upstream) share: Share,
     /// Whether it may still be sent after the wait for a connection.
     pub(in crate::upstream) admit: &'a (dyn Fn() -> Result<(), Failure> + Sync),
-    /// Whether it may be sent once more while nobody answers; none: never, because it changes something.
-    pub(in crate::upstream) again: Option<&'a (dyn Fn() -> bool + Sync)>,
+    /// What to send once more while nobody answers, if that may be now; none: never, because it changes something.
+    pub(in crate::upstream) again: Option<&'a (dyn Fn() -> Option<Outgoing> + Sync)>,
 }
 
 struct Host {
@@ -125,6 +125,11 @@ impl Pool {
         Self { connector, hosts: Mutex::default(), limit: limit.max(1), wait: WAIT, first_byte, ask_again }
     }
 
+    /// Asks again at once, of every host, what waits for an answer.
+    pub(in crate::upstream) fn ask_again(&self) {
+        self.hosts.lock().values().for_each(|host| host.breaker.answers.ask_again());
+    }
+
     pub(in crate::upstream) fn first_byte(&self) -> Duration {
         self.first_byte
     }
@@ -160,11 +165,11 @@ impl Pool {
         // On the heap: every request of a client would be as large, also where it asks nobody.
         let asked = Box::pin(async {
             match turn.again {
-                Some(may_be_sent) => tokio::select! {
+                Some(once_more) => tokio::select! {
                     biased;
                     first = first => first,
                     // The state of a second request is as large as that of the first.
-                    second = Box::pin(self.asked_again(&host, outgoing, (origin, leave), may_be_sent)) => Ok(second),
+                    second = Box::pin(self.asked_again(&host, (origin, leave), once_more)) => Ok(second),
                 },
                 None => first.await,
             }
@@ -184,18 +189,17 @@ impl Pool {
     async fn asked_again(
         &self,
         host: &Host,
-        outgoing: &Outgoing,
         (origin, leave): (&Origin, Leave),
-        may_be_sent: &(dyn Fn() -> bool + Sync),
+        once_more: &(dyn Fn() -> Option<Outgoing> + Sync),
     ) -> (Connection, Response<Incoming>, bool) {
         let permit = || async {
             let permit = Arc::clone(&host.again).acquire_owned().await.ok()?;
-            may_be_sent().then_some(permit)
+            Some((permit, once_more()?))
         };
-        let ask = |permit: OwnedSemaphorePermit, limit| async move {
+        let ask = |(permit, outgoing): (OwnedSemaphorePermit, Outgoing), limit| async move {
             let _permit = permit;
             let pass = host.breaker.admit().ok()?;
-            let asked = self.on_a_new_connection(&pass, outgoing, (origin, leave));
+            let asked = self.on_a_new_connection(&pass, &outgoing, (origin, leave));
             let Ok(asked) = tokio::time::timeout(limit, asked).await else {
                 pass.outlived(&late(origin, limit));
                 return None;

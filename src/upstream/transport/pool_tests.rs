@@ -87,7 +87,7 @@ async fn few_questions_of_a_host_have_a_second_connection_at_once() {
     let pool = Pool::new(connector(), 64, Duration::from_secs(5), again::SOONEST);
     let (origin, outgoing) = question(&server);
     let questions = (0..12).map(|_| async {
-        let turn = Turn { share: Share::Small, admit: &|| Ok(()), again: Some(&|| true) };
+        let turn = Turn { share: Share::Small, admit: &|| Ok(()), again: Some(&|| Some(outgoing.clone())) };
         pool.send(&outgoing, (&origin, Leave::Anywhere), turn).await.map(drop)
     });
     let all = async { futures(questions.collect()).await };
