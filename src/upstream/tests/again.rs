@@ -25,7 +25,9 @@ async fn swallowing(first: impl Fn(&str) -> bool + Send + Sync + 'static) -> Ser
                 return reply(401, &[("www-authenticate", &challenge)], "");
             }
             if asked.target.contains("/manifests/") {
-                return reply(200, &[("content-type", OCI)], MANIFEST);
+                // With its digest, so that a HEAD is enough.
+                let digest = blob(MANIFEST.as_bytes()).to_string();
+                return reply(200, &[("content-type", OCI), ("docker-content-digest", &digest)], MANIFEST);
             }
             reply(200, &[], r#"{"name":"a","tags":["v1"]}"#)
         }
