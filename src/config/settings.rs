@@ -175,6 +175,18 @@ pub struct AccessSettings {
     pub rules: Vec<AccessRule>,
 }
 
+impl AccessSettings {
+    /// The rules that keep pulls from some. Where upstream is asked about callers, nobody knows who may pull what: nothing is for all.
+    #[must_use]
+    pub fn restrictions(&self) -> Vec<AccessRule> {
+        if !self.ask_upstream {
+            return self.rules.clone();
+        }
+        let repositories = vec![RepositoryPattern::new("**")];
+        vec![AccessRule { users: Some(Vec::new()), networks: None, repositories, allow: vec![Right::Pull] }]
+    }
+}
+
 impl Default for AccessSettings {
     fn default() -> Self {
         Self {

@@ -85,8 +85,8 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
     let names = settings.server.names.iter().cloned();
     let names = names.chain(settings.upstreams.iter().map(|upstream| upstream.name.to_string()));
     let access = Access::new(&settings.access, names, asking(&upstreams), &metrics);
-    let rules = &settings.access.rules;
-    let cache = Cache::new(store.clone(), upstreams, rules, &settings.server.limits, Arc::clone(&metrics));
+    let rules = settings.access.restrictions();
+    let cache = Cache::new(store.clone(), upstreams, &rules, &settings.server.limits, Arc::clone(&metrics));
     let registry = Registry::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(&metrics), log);
     let admin = Admin::new(metrics, store.clone(), cache, routes, access).with_tls(tls.clone());
     let mut background = JoinSet::new();

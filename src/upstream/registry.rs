@@ -7,7 +7,7 @@ use crate::config::{CredentialSettings, Limits, UpstreamSettings};
 use crate::oci::{Accept, Digest, MediaType, Name, Reference, Registry};
 use crate::telemetry::Metrics;
 use crate::upstream::auth::caller::Callers;
-use crate::upstream::auth::credential::{self, Login, Material, Memo, Place};
+use crate::upstream::auth::credential::{self, Memo, Place};
 use crate::upstream::auth::grant::Granter;
 use crate::upstream::auth::scope::Scope;
 use crate::upstream::auth::session::Session;
@@ -29,7 +29,6 @@ use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// Every type of manifest there is: ACR answers 404 for one that is not listed, whatever `*/*` says.
 pub(super) const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -192,33 +191,8 @@ impl Upstream {
         &self.0.name
     }
 
-    /// As whom larder asks, for the lines at start. Files are read and programs run, within limits; of other hosts only an identity
-    /// service is asked.
-    pub async fn describe_login(&self) -> Login {
-        if self.0.sealed {
-            let (identity, source) = ("nobody".to_owned(), "sealed: it is never asked".to_owned());
-            return Login { identity, source, expires: None, problem: None };
-        }
-        if self.is_asked_as_callers() {
-            let (identity, source) = ("each caller".to_owned(), "the caller's own credential".to_owned());
-            return Login { identity, source, expires: None, problem: None };
-        }
-        let login = &self.0.session.granter.login;
-        match login.material().await {
-            Ok(Material { identity, source, expires, .. }) => {
-                let source = login.passed_over().into_iter().fold(source, |source, why| format!("{source}; not {why}"));
-                let dead = expires.is_some_and(|at| at <= SystemTime::now());
-                let problem = dead.then(|| "it has expired".to_owned());
-                Login { identity, source, expires, problem }
-            }
-            Err(Failure { kind, reason, .. }) => {
-                let identity = match kind {
-                    ErrorKind::CredentialRefused { identity, .. } => identity,
-                    _ => "unknown".to_owned(),
-                };
-                Login { identity, source: "none".to_owned(), expires: None, problem: Some(reason) }
-            }
-        }
+    pub(super) fn is_sealed(&self) -> bool {
+        self.0.sealed
     }
 
     /// Asks whether a manifest is there, and which one a tag means.

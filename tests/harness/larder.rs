@@ -61,7 +61,8 @@ impl Larder {
             asking(&upstreams),
             &metrics,
         );
-        let cache = Cache::new(store.clone(), upstreams, &settings.access.rules, limits, Arc::clone(&metrics));
+        let restrictions = settings.access.restrictions();
+        let cache = Cache::new(store.clone(), upstreams, &restrictions, limits, Arc::clone(&metrics));
         let registry = Registry::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(&metrics), log.clone());
         let admin_handler = Admin::new(Arc::clone(&metrics), store.clone(), cache.clone(), routes, access);
         let admin_handler = admin_handler.with_tls(tls.clone());

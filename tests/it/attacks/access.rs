@@ -1,6 +1,6 @@
 //! A caller without rights, who knows every name and digest, and wants the bytes or a word on whether they are here.
 
-use crate::harness::simulator::{Options, User};
+use crate::harness::simulator::{OCI_INDEX, OCI_MANIFEST, Options, User};
 use crate::harness::{ALIAS, Acr, Answer, Larder, OTHER, OTHER_ALIAS, Setup, UPSTREAM, raw, sha256};
 use base64::Engine as _;
 use bytes::Bytes;
@@ -303,4 +303,33 @@ async fn a_token_is_good_where_it_was_given_and_as_it_was_given() {
     {
         assert_eq!(read(UPSTREAM, &blob, &changed).await, 401);
     }
+}
+
+/// Who may push somewhere names the secret in a manifest there: larder, which holds the bytes, must not bring them there for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn naming_a_secret_in_a_manifest_of_ones_own_brings_it_nowhere() {
+    let (acr, _other, larder, Loot { digest, layer }) = scene().await;
+    let attacker = basic("attacker", "attacker-secret");
+    let config = acr.push_blob("attacker/x", "{}");
+    let content = |layers: &str| {
+        format!(
+            "{{\"schemaVersion\":2,\"mediaType\":\"{OCI_MANIFEST}\",\"config\":{{\"mediaType\":\"application/json\",\"digest\":\"{config}\",\
+             \"size\":2}},\"layers\":[{layers}]}}"
+        )
+    };
+    let naming = content(&format!("{{\"mediaType\":\"text/plain\",\"digest\":\"{layer}\",\"size\":{}}}", LAYER.len()));
+    let index = format!(
+        "{{\"schemaVersion\":2,\"mediaType\":\"{OCI_INDEX}\",\"manifests\":[{{\"mediaType\":\"{OCI_MANIFEST}\",\"digest\":\"{digest}\",\
+         \"size\":1}}]}}"
+    );
+    for (kind, content) in [(OCI_MANIFEST, naming), (OCI_INDEX, index)] {
+        let put = larder.call("PUT", "/v2/attacker/x/manifests/steal").line("Content-Type", kind);
+        let answer = put.line("Authorization", &attacker).body(content).send().await;
+        assert_ne!(answer.status, 201, "{kind}: {}", answer.text());
+    }
+    for target in [format!("/v2/attacker/x/blobs/{layer}"), format!("/v2/attacker/x/manifests/{digest}")] {
+        let answer = larder.call("GET", &target).line("Authorization", &attacker).send().await;
+        assert_eq!(answer.status, 404, "{target}");
+    }
+    assert!(acr.blob("attacker/x", &layer).is_none(), "larder has brought it there");
 }
