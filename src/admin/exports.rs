@@ -180,6 +180,8 @@ fn wrong(error: &dyn std::fmt::Display) -> Refused {
     (StatusCode::BAD_REQUEST, error.to_string())
 }
 
+type Opened = Result<Option<Blob>, StoreError>;
+
 /// An archive on its way out: headers, contents and padding, one after another.
 struct Stream {
     store: Store,
@@ -190,7 +192,7 @@ struct Stream {
     part: u8,
     /// Bytes that are not sent, since the reader has them.
     skip: u64,
-    opening: Option<Pin<Box<dyn Future<Output = Result<Option<Blob>, StoreError>> + Send>>>,
+    opening: Option<Pin<Box<dyn Future<Output = Opened> + Send>>>,
 }
 
 impl Stream {

@@ -175,7 +175,7 @@ impl Admin {
             let content = serde_json::to_vec(&left[too_many..]).map_err(failed)?;
             self.store.set_pending_imports(content.into()).await.map_err(failed)?;
         }
-        let Linked { linked, newer, incomplete } = result;
+        let Linked { count: linked, newer, incomplete } = result;
         tracing::info!(linked, newer = newer.len(), incomplete = incomplete.len(), "imported");
         Ok(json!({ "linked": linked, "newer": newer, "incomplete": incomplete }))
     }
@@ -195,7 +195,7 @@ impl Admin {
                 result.incomplete.push(json!({ "name": named.name(), "missing": missing, "count": count }));
                 left.push(entry.clone());
             } else if dry_run || self.arrive(named, closure, naming.force).await? {
-                result.linked += 1;
+                result.count += 1;
             } else {
                 result.newer.push(named.name());
             }
@@ -247,7 +247,7 @@ impl Admin {
 /// What became of names.
 #[derive(Default)]
 struct Linked {
-    linked: u64,
+    count: u64,
     newer: Vec<String>,
     incomplete: Vec<Value>,
 }

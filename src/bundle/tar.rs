@@ -7,6 +7,8 @@ use bytes::{Bytes, BytesMut};
 use std::ops::Range;
 
 const BLOCK: u64 = 512;
+/// The same, as the length of a header.
+const HEADER: usize = 512;
 /// The longest name that the old header holds.
 const NAME: usize = 100;
 /// The largest size that the old header's eleven octal digits hold.
@@ -117,8 +119,8 @@ fn record(key: &str, value: &str) -> String {
     format!("{length} {key}={value}\n")
 }
 
-fn header(name: &str, size: u64, kind: u8) -> [u8; BLOCK as usize] {
-    let mut block = [0; BLOCK as usize];
+fn header(name: &str, size: u64, kind: u8) -> [u8; HEADER] {
+    let mut block = [0; HEADER];
     let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, name.as_bytes());
     put(100, b"0000644\0");

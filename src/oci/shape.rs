@@ -12,6 +12,7 @@ const UNSIGNED: &str = "application/vnd.docker.distribution.manifest.v1+json";
 
 /// The outline of a manifest or an index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field that is there or not")]
 pub struct Shape {
     own: Option<MediaType>,
     version: Option<u64>,

@@ -56,10 +56,10 @@ impl Reading {
 pub fn read(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Reading {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let first = text.trim_start();
-    if first.starts_with('{') || first.starts_with('[') {
-        if let Some(reading) = yaml::read_json(text, variable) {
-            return reading;
-        }
+    if first.starts_with(['{', '['])
+        && let Some(reading) = yaml::read_json(text, variable)
+    {
+        return reading;
     }
     if dockerfile::is_one(text) {
         return dockerfile::read(text);

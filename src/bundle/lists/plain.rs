@@ -30,7 +30,7 @@ pub(super) fn bicep(text: &str) -> Reading {
             match aliases.get(alias) {
                 Some(place) => reading.take(&format!("{place}/{path}")),
                 None => {
-                    drop(reading.left.insert(format!("{module}: an alias of bicepconfig.json; write br:HOST/PATH:TAG")))
+                    reading.left.insert(format!("{module}: an alias of bicepconfig.json; write br:HOST/PATH:TAG"));
                 }
             }
         }

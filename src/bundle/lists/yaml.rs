@@ -59,7 +59,7 @@ fn of(documents: &[Value], variable: Variable<'_>) -> Reading {
             "skopeo sync list" => skopeo(document, &mut reading),
             "Helm chart" => chart(document, &mut reading),
             "Hauler manifest" | "imageset configuration" => {
-                walk(document, &["image", "name"], variable, &mut reading, 0)
+                walk(document, &["image", "name"], variable, &mut reading, 0);
             }
             "Zarf package" => zarf(document, &mut reading),
             "larder list" => walk(document, &["reference"], variable, &mut reading, 0),

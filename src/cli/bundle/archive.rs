@@ -74,7 +74,7 @@ impl Said {
             match pair {
                 Some(("path", path)) => self.path = Some(path.to_owned()),
                 Some(("size", size)) => {
-                    self.size = Some(size.parse().map_err(|_| refused("a size that is no number"))?)
+                    self.size = Some(size.parse().map_err(|_| refused("a size that is no number"))?);
                 }
                 _ => {}
             }
@@ -125,6 +125,7 @@ pub(super) fn refused(why: &str) -> Trouble {
     Trouble::failed(format!("the bundle is refused, and nothing of it is linked: {why}"))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn broken(error: std::io::Error) -> Trouble {
     let text =
         "the archive is cut or damaged; what was whole is stored. Get the rest of it and import again, it continues";

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[command(group = clap::ArgGroup::new("scope").required(true).multiple(true))]
 pub(in crate::cli) struct Arguments {
     /// repository, repository:tag or repository@digest, with or without its upstream before it

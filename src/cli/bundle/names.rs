@@ -102,6 +102,7 @@ mod tests {
         Descriptor { media_type: None, digest: String::new(), annotations: Some(annotations.collect()) }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as what it is compared with")]
     fn name(repository: &str, tag: Option<&str>) -> Option<Name> {
         Some(Name { repository: repository.to_owned(), tag: tag.map(str::to_owned) })
     }

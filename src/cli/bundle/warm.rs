@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use tokio::time::Instant;
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(in crate::cli) struct Arguments {
     /// Lists (any file that names images), references, or - for a list on standard input
     #[arg(value_name = "LIST|REF|-", required = true)]
@@ -162,10 +163,10 @@ impl Job<'_> {
         if self.json {
             let _ = writeln!(std::io::stdout(), "{line}");
         } else if std::io::stderr().is_terminal() {
-            let rate = self.bytes as f64 / self.began.elapsed().as_secs_f64().max(0.001);
-            let left = self.expected.saturating_sub(self.bytes) as f64 / rate.max(1.0);
+            let rate = u128::from(self.bytes) * 1000 / self.began.elapsed().as_millis().max(1);
+            let left = u128::from(self.expected.saturating_sub(self.bytes)) / rate.max(1);
             let (bytes, expected) = (ByteSize(self.bytes), ByteSize(self.expected));
-            let _ = write!(std::io::stderr(), "\r{bytes} of {expected}, {left:.0} s left   ");
+            let _ = write!(std::io::stderr(), "\r{bytes} of {expected}, {left} s left   ");
         }
     }
 

@@ -5,6 +5,9 @@
 //! while the registry was still honest. `LARDER_DIFFERENTIAL_SEED` repeats a run, `LARDER_DIFFERENTIAL_COUNT` and
 //! `LARDER_DIFFERENTIAL_SECONDS` bound it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::explicit_auto_deref, clippy::format_collect, reason = "tables of texts; a head is small")]
+
 mod instances;
 mod mutation;
 mod world;
@@ -17,8 +20,9 @@ use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use world::World;
 
 /// How many are under way at once.
