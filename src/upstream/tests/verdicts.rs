@@ -167,7 +167,7 @@ async fn a_head_that_does_not_say_who_speaks_is_confirmed_by_a_get() {
     assert!(kinds.iter().all(|kind| matches!(kind, ErrorKind::Firewall { .. })), "{kinds:?}");
 
     let (kinds, manifests, _) = heads(|_| reply(503, &[], "")).await;
-    assert_eq!((kinds, manifests), (vec![ErrorKind::ServerError(503), ErrorKind::ServerError(503)], 1));
+    assert_eq!((kinds, manifests), (vec![ErrorKind::ServerError(503), ErrorKind::ServerError(503)], 2));
 }
 
 #[tokio::test]
