@@ -40,13 +40,15 @@ async fn a_sealed_upstream_is_never_asked_and_its_store_answers_whatever_its_age
         (format!("blobs/{}", crate::harness::sha256(b"never seen")), "BLOB_UNKNOWN"),
         // The bytes are there, but through another repository: only the upstream could say whether this one has them.
         (format!("blobs/{unlinked}"), "BLOB_UNKNOWN"),
-        (format!("referrers/{}", artifact.digest), "MANIFEST_UNKNOWN"),
     ];
     for (target, code) in &lacking {
         let (status, said, message) = larder.get(&format!("/v2/{REPOSITORY}/{target}")).await.error();
         assert_eq!((status, said.as_str()), (404, *code), "{target}");
         assert!(message.contains("is sealed here") && message.contains(UPSTREAM), "{message}");
     }
+    // Clients ask for what is attached to everything that they copy: nothing is an answer.
+    let referrers = larder.get(&format!("/v2/{REPOSITORY}/referrers/{}", artifact.digest)).await;
+    assert!(referrers.status == 200 && referrers.text().contains(r#""manifests":[]"#), "{}", referrers.text());
     assert_eq!(larder.head(&format!("/v2/{REPOSITORY}/manifests/v2")).await.status, 404);
     assert_eq!(acr.log().len(), 0, "nothing was sent, not even for a token");
 
