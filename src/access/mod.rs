@@ -1,13 +1,12 @@
 //! Who is asking, and what they may do. Decided in this one place, before the cache is asked, for every route to content.
 //!
 //! A request passes it twice. [`Access::admit`] lets its caller in, or not: by network, on a Unix socket, with a certificate or a
-//! user's password, or with
-//! a credential that is for upstream to judge. [`Access::permit`] says what a [`Guest`] may do: by upstream's verdict on such a
+//! user's password, or with a credential that is for upstream to judge. [`Access::permit`] says what a [`Guest`] may do: by upstream's verdict on such a
 //! credential, and by rules. Neither looks at what is stored, so that no answer tells a caller without rights whether something exists.
 //!
-//! * [`rules`]: networks, rules, and the defence of a loopback listener against pages in a local browser (DNS rebinding).
-//! * [`users`]: the users file and its passwords. [`patience`]: how those are treated who guess.
-//! * [`ask`]: upstream's verdicts on callers, kept. [`service`]: the token service under an upstream's own name.
+//! * `rules`: networks, rules, and the defence of a loopback listener against pages in a local browser (DNS rebinding).
+//! * `users`: the users file and its passwords. `patience`: how those are treated who guess.
+//! * `ask`: upstream's verdicts on callers, kept. `service`: the token service under an upstream's own name.
 
 mod ask;
 mod basic;
