@@ -282,3 +282,26 @@ fn systemd_accepts_the_unit() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !said.contains("larder.service"), "{said}");
 }
+
+/// Each alert that ships has a test for promtool and a paragraph for the person whom it wakes, and asks for metrics that exist.
+#[test]
+fn every_alert_has_its_paragraph_its_test_and_its_metrics() {
+    let (rules, page) = (read("config/prometheus/larder.rules.yml"), read("docs/operations.md"));
+    let tests = read("config/prometheus/larder.rules.test.yml");
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    for alert in alerts {
+        assert!(page.contains(&format!("### {alert}\n")), "docs/operations.md has no paragraph for {alert}");
+        assert!(rules.contains(&format!("docs/operations.md#{}\n", alert.to_lowercase())), "no runbook: {alert}");
+        let of_it = tests.matches(&format!("alertname: {alert}\n")).count();
+        assert!(of_it >= 3, "{alert} is not shown to fire, not to fire and to resolve: {of_it}");
+    }
+    let known: BTreeSet<&str> = Metrics::catalogue().into_iter().map(|(name, ..)| name).collect();
+    for text in [rules, read("config/grafana/larder.json")] {
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        for name in words.filter(|word| word.starts_with("larder_") || word.starts_with("process_")) {
+            let family = name.trim_end_matches("_bucket");
+            assert!(known.contains(family), "there is no metric {name}");
+        }
+    }
+}
