@@ -7,7 +7,7 @@
 //! Registries do not agree on documents with a field that is there twice, or in other letters than the specification's (Go's
 //! `encoding/json` takes `Layers` for `layers`, and the last one of two): what could be read in two ways vouches for nothing.
 
-use super::{Digest, MediaType};
+use super::{Digest, MAX_CHILDREN, MediaType};
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
@@ -145,8 +145,11 @@ impl<'de> Deserialize<'de> for List {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<List, A::Error> {
                 let mut list = Vec::new();
-                while let Some(item) = items.next_element()? {
-                    list.push(item);
+                while let Some(item) = items.next_element::<Vouched>()? {
+                    // A document of 4 MiB can have half a million items: those that vouch for nothing take no room.
+                    if item.0.is_some() && list.len() < MAX_CHILDREN {
+                        list.push(item);
+                    }
                 }
                 Ok(List(list))
             }
@@ -224,6 +227,16 @@ mod tests {
     fn vouched(kind: &str, document: &str) -> Vec<String> {
         let document = document.replace('A', &digest('a')).replace('B', &digest('b')).replace('\'', "\"");
         vouched_blobs(&kind.parse().unwrap(), document.as_bytes()).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn no_more_blobs_are_vouched_for_than_count_and_items_without_a_digest_take_no_room() {
+        let item = format!(r#"{{"digest":"sha256:{}"}}"#, "a".repeat(64));
+        let layers = vec![item.as_str(); MAX_CHILDREN + 5].join(",");
+        let nothing = r#"{"a":0},"#.repeat(1000);
+        let text = format!(r#"{{"layers":[{nothing}{layers}]}}"#);
+        let kind = MediaType::OCI_MANIFEST.parse().unwrap();
+        assert_eq!(vouched_blobs(&kind, text.as_bytes()).len(), MAX_CHILDREN);
     }
 
     #[test]
