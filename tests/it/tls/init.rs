@@ -51,6 +51,8 @@ fn the_names_are_the_configurations_whose_certificate_need_not_be_there_yet() {
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains(&format!("{UPSTREAM}, larder.lan, localhost, 127.0.0.1, ::1")), "{}", said(&output));
     let check = Command::new(env!("CARGO_BIN_EXE_larder"))
+        .env_clear()
+        .env("HOME", folder.path())
         .args(["check", "--config"])
         .arg(folder.path().join("larder.toml"))
         .output();
