@@ -40,6 +40,7 @@ async fn the_daemon_takes_over_a_certificate_that_is_swapped_and_keeps_it_when_t
     assert!(process.stderr().contains("holds no private key"), "{}", process.stderr());
     assert_eq!(get(&second).await.unwrap().body(), &artifact.manifest);
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_larder"));
+    command.env_clear().env("HOME", setup.folder.path());
     let output = command.args(["status", "--config"]).arg(&file).arg("--store").arg(setup.store()).output().unwrap();
     let status = String::from_utf8(output.stdout).unwrap();
     assert!(status.contains("THE NEW CERTIFICATE IS NOT USED") && status.contains("localhost until"), "{status}");
