@@ -34,6 +34,8 @@ async fn pulled() -> (Acr, Setup, Process, String) {
         let path = format!("/v2/samples/config/blobs/{}", layer["digest"].as_str().unwrap());
         assert_eq!(process.client().call("GET", &path).send().await.status, 200);
     }
+    // A blob is in its place a moment after its last byte went out.
+    until("what was pulled is stored", || json(&larder(&setup, &["list", "--json"]))[0]["missing"] == 1).await;
     (acr, setup, process, artifact.digest)
 }
 

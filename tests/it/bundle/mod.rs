@@ -9,7 +9,7 @@ mod refused;
 mod warm;
 
 use crate::harness::simulator::{OCI_INDEX, OCI_MANIFEST, Options, samples};
-use crate::harness::{Acr, Process, Setup, UPSTREAM, sha256};
+use crate::harness::{Acr, Process, Setup, UPSTREAM, sha256, until};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -88,6 +88,8 @@ impl Site {
             }
             pulled.push(answer.body.clone());
         }
+        // A blob is in its place a moment after its last byte went out.
+        until("what was pulled is stored", || self.json(&["status", "--json"])["fills_inflight"] == 0).await;
         pulled.sort();
         pulled
     }
