@@ -2,11 +2,14 @@
 //!
 //! Which room may use which is the table at the top of `src/lib.rs`: it is parsed here, so the page that people read and the law
 //! that is held cannot drift apart. The rest are borders that a compiler does not guard: one file knows sled, one file maps
-//! errors to status codes, only the serving rooms know that there is an HTTP server, one module is trusted with `unsafe`, and no
-//! file outgrows a reader.
+//! errors to status codes, only the serving rooms know that there is an HTTP server, one module is trusted with `unsafe`, no file
+//! and no function outgrows a reader, and no more than two files of a room need each other.
 //!
 //! Comments and literals are blanked before anything is looked for, so prose may name whatever it likes.
 #![expect(clippy::unwrap_used, reason = "a test program: stopping is reporting")]
+
+mod circles;
+mod functions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
