@@ -41,9 +41,9 @@ pub use reader::Effective;
 pub use secret::{SecretError, read_private, read_secret, secret_path};
 pub use server_names::ServerNames;
 pub use settings::{
-    AccessRule, AccessSettings, AdminSettings, AssignedIdentity, CredentialSettings, FreshnessRule, FreshnessSettings,
-    Limits, Listen, NetworkSettings, PrincipalProof, Right, ServerSettings, Settings, StoreSettings, Sync, Tier,
-    TlsSettings, UpstreamSettings,
+    AccessRule, AccessSettings, AdminSettings, AssignedIdentity, CredentialSettings, Durability, FreshnessRule,
+    FreshnessSettings, Limits, Listen, NetworkSettings, PrincipalProof, Right, ServerSettings, Settings, StoreSettings,
+    Tier, TlsSettings, UpstreamSettings,
 };
 pub use signing::SigningCertificate;
 pub use tls::{TlsFiles, TlsIdentity, TlsProblem};

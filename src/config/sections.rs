@@ -4,7 +4,7 @@ use super::environment::Environment;
 use super::names::parse_host;
 use super::origin::Origin;
 use super::reader::{Reader, Section};
-use super::settings::{AdminSettings, Limits, Listen, NetworkSettings, ServerSettings, StoreSettings, Sync};
+use super::settings::{AdminSettings, Durability, Limits, Listen, NetworkSettings, ServerSettings, StoreSettings};
 use super::tls::read_tls;
 use super::values::Size;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -168,7 +168,7 @@ pub(super) fn read_store(mut section: Section<'_>, environment: &Environment, he
         section.error("max_size", r#"a store of no size keeps nothing: write a size such as "100GiB""#);
     }
     let min_free = section.or("min_free", Size(5 << 30)).0;
-    let sync = section.or("sync", Sync::Commit);
+    let sync = section.or("sync", Durability::Commit);
     let scrub_rate = section.or("scrub_rate", Size(8 << 20)).0;
     let pin = read_pins(&mut section);
     let path = base.join(path);

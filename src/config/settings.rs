@@ -142,7 +142,7 @@ pub struct StoreSettings {
     /// Bytes of the file system that are always left free.
     pub min_free: u64,
     /// What is synced before a blob counts as stored.
-    pub sync: Sync,
+    pub sync: Durability,
     /// Bytes per second at which everything stored is hashed again, over and over. 0: never.
     pub scrub_rate: u64,
     /// Patterns of `<upstream>/<repository>` (`*` within a component, `**` anything) whose content is never removed to make room.
@@ -151,7 +151,7 @@ pub struct StoreSettings {
 
 /// `[store] sync`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sync {
+pub enum Durability {
     /// File and folder are synced at every commit.
     Commit,
     /// The operating system decides; a crash of the machine may lose what was just stored, never damage what is served.

@@ -2,7 +2,7 @@
 
 use super::origin::Origin;
 use super::reader::Setting;
-use super::settings::{Listen, Sync, Tier};
+use super::settings::{Durability, Listen, Tier};
 use super::tree::{Node, Value};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -310,7 +310,7 @@ impl Setting for IpNet {
     }
 }
 
-impl Setting for Sync {
+impl Setting for Durability {
     fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
         let advice = r#"write "commit" or "none""#;
         parsed(node, advice, wrong, |text| match text {

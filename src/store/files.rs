@@ -1,13 +1,13 @@
 //! Small files: read whole, replaced atomically, removed; and the folders that they lie in.
 //!
-//! After [`Files::replace`] has returned under `Sync::Commit`, the new content survives a crash; before, the file is the old or
+//! After [`Files::replace`] has returned under `Durability::Commit`, the new content survives a crash; before, the file is the old or
 //! the new one, never a mixture. Bytes are accounted for in [`Space`], once each, also while the walk still counts.
 
 use super::disk::{Access, Disk, read_exact_at};
 use super::error::StoreError;
 use super::layout;
 use super::space::Space;
-use crate::config::Sync;
+use crate::config::Durability;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,7 +23,7 @@ const LONGEST: u64 = 64 << 20;
 
 pub(super) struct Files {
     pub(super) disk: Arc<dyn Disk>,
-    sync: Sync,
+    sync: Durability,
     space: Arc<Space>,
     known: Mutex<HashSet<PathBuf>>,
     /// Folders that the walk has counted so far; `None` once it has ended.
@@ -34,14 +34,14 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn new(disk: Arc<dyn Disk>, sync: Sync, space: Arc<Space>) -> Self {
+    pub(super) fn new(disk: Arc<dyn Disk>, sync: Durability, space: Arc<Space>) -> Self {
         let (known, counted) = (Mutex::default(), Mutex::new(Some(HashSet::new())));
         let changing = std::array::from_fn(|_| Mutex::new(()));
         Self { disk, sync, space, known, counted, changing, next_temporary: AtomicU64::new(0) }
     }
 
     pub(super) fn durable(&self) -> bool {
-        self.sync == Sync::Commit
+        self.sync == Durability::Commit
     }
 
     pub(super) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
@@ -278,7 +278,7 @@ mod tests {
     fn a_folder_made_behind_the_walk_is_counted_once() {
         let disk = SimDisk::new();
         let space = Arc::new(Space::new(1 << 30, 0, IntGauge::new("bytes", "bytes").unwrap()));
-        let files = Files::new(Arc::new(disk), Sync::Commit, Arc::clone(&space));
+        let files = Files::new(Arc::new(disk), Durability::Commit, Arc::clone(&space));
         for folder in ["ingest/tmp", "repositories"] {
             files.make_folder(Path::new(folder)).unwrap();
         }
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn more_folders_than_are_remembered_are_made_all_the_same() {
         let space = Arc::new(Space::new(1 << 30, 0, IntGauge::new("bytes", "bytes").unwrap()));
-        let files = Files::new(Arc::new(SimDisk::new()), Sync::None, space);
+        let files = Files::new(Arc::new(SimDisk::new()), Durability::None, space);
         for number in 0..KNOWN_FOLDERS + 5 {
             files.make_folder(&Path::new("repositories").join(number.to_string())).unwrap();
         }

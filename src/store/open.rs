@@ -21,7 +21,7 @@ use super::record::Record;
 use super::space::Space;
 use super::upkeep::Background;
 use super::workers::Workers;
-use crate::config::{StoreSettings, Sync};
+use crate::config::{Durability, StoreSettings};
 use crate::telemetry::Metrics;
 use parking_lot::Mutex;
 use std::io;
@@ -49,7 +49,7 @@ pub(super) fn open(
     let bytes = metrics.store_bytes.with_label_values(&[] as &[&str]);
     // These few files are synced whatever the setting, since nothing works without them, and they are not counted:
     // they are needed to find out the limit, and whether this is a store at all.
-    let first = Files::new(Arc::clone(disk), Sync::Commit, Arc::new(Space::new(u64::MAX, 0, bytes.clone())));
+    let first = Files::new(Arc::clone(disk), Durability::Commit, Arc::new(Space::new(u64::MAX, 0, bytes.clone())));
     at.check_version(&**disk)?;
     at.furnish(&**disk, &first)?;
     let suspect = at.mark_unsynced(settings.sync, &first)?;
@@ -127,7 +127,7 @@ impl Inner {
         let held = at.lock(&**disk)?;
         *self.lock.lock() = Some(held);
         let uncounted = self.metrics.store_bytes.with_label_values(&[] as &[&str]);
-        let first = Files::new(Arc::clone(disk), Sync::Commit, Arc::new(Space::new(u64::MAX, 0, uncounted)));
+        let first = Files::new(Arc::clone(disk), Durability::Commit, Arc::new(Space::new(u64::MAX, 0, uncounted)));
         at.furnish(&**disk, &first)?;
         if at.mark_unsynced(self.settings.sync, &first)? {
             self.suspect.store(true, Ordering::Release);
@@ -207,10 +207,10 @@ impl Opening {
 
     /// Whether an earlier process, stopped before it could sync, may have left blobs that are not what they seem. If this one
     /// is not to sync, either, it says so before it stores anything.
-    fn mark_unsynced(&self, sync: Sync, files: &Files) -> Result<bool, OpenError> {
+    fn mark_unsynced(&self, sync: Durability, files: &Files) -> Result<bool, OpenError> {
         let path = Path::new(layout::UNSYNCED);
         let suspect = files.read(path).map_err(|error| self.failed("read", error))?.is_some();
-        if sync == Sync::None && !suspect {
+        if sync == Durability::None && !suspect {
             files.replace(path, b"").map_err(|error| self.failed("write to", error))?;
         }
         Ok(suspect)

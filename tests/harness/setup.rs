@@ -1,7 +1,7 @@
 use super::{Acr, Larder};
 use larder::config::{
-    AccessSettings, AdminSettings, CredentialSettings, Environment, Limits, Listen, NetworkSettings, ServerSettings,
-    Settings, StoreSettings, Sync, UpstreamSettings,
+    AccessSettings, AdminSettings, CredentialSettings, Durability, Environment, Limits, Listen, NetworkSettings,
+    ServerSettings, Settings, StoreSettings, UpstreamSettings,
 };
 use larder::oci::Registry;
 use std::net::SocketAddr;
@@ -50,7 +50,7 @@ impl Setup {
                 path: folder.path().join("store"),
                 max_size: Some(4 << 30),
                 min_free: 0,
-                sync: Sync::None,
+                sync: Durability::None,
                 scrub_rate: 0,
                 pin: Vec::new(),
             },

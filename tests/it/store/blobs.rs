@@ -99,7 +99,7 @@ async fn a_blob_removed_by_hand_is_absent_and_can_be_stored_again() {
 
 #[tokio::test]
 async fn many_blobs_are_served_with_few_files_open() {
-    let bench = Bench::with(|settings| settings.sync = larder::config::Sync::None).await;
+    let bench = Bench::with(|settings| settings.sync = larder::config::Durability::None).await;
     let mut digests = Vec::new();
     for n in 0..400_u64 {
         let bytes = Bytes::copy_from_slice(&n.to_le_bytes());

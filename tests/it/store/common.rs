@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use larder::config::{StoreSettings, Sync};
+use larder::config::{Durability, StoreSettings};
 use larder::oci::{Algorithm, Digest, Manifest, MediaType, Registry, Repository};
 use larder::store::{Disk, RealDisk, Store};
 use larder::telemetry::Metrics;
@@ -12,7 +12,7 @@ pub(crate) fn settings(path: &Path) -> StoreSettings {
         path: path.to_owned(),
         max_size: Some(1 << 30),
         min_free: 0,
-        sync: Sync::Commit,
+        sync: Durability::Commit,
         scrub_rate: 0,
         pin: Vec::new(),
     }

@@ -214,7 +214,8 @@ async fn a_stop_at_any_moment_leaves_a_sound_store_with_everything_that_was_prom
 #[tokio::test]
 async fn the_simulated_crash_finds_what_was_not_synced() {
     let disk = SimDisk::new();
-    let settings = larder::config::StoreSettings { sync: larder::config::Sync::None, ..settings(Path::new("sim")) };
+    let settings =
+        larder::config::StoreSettings { sync: larder::config::Durability::None, ..settings(Path::new("sim")) };
     let store = Store::open(&settings, Arc::new(disk.clone()), Arc::new(Metrics::new())).await.unwrap();
     let mut promised = Promised::default();
     publish(&store, &sha256(&blob(1)), &mut promised).await.unwrap();
@@ -229,7 +230,8 @@ async fn the_simulated_crash_finds_what_was_not_synced() {
 /// Without syncs a crash may lose anything, but what is served is right all the same.
 #[tokio::test]
 async fn an_unsynced_store_serves_nothing_wrong_after_a_crash() {
-    let unsynced = larder::config::StoreSettings { sync: larder::config::Sync::None, ..settings(Path::new("sim")) };
+    let unsynced =
+        larder::config::StoreSettings { sync: larder::config::Durability::None, ..settings(Path::new("sim")) };
     let disk = SimDisk::new();
     let open = async |disk: &SimDisk| {
         let metrics = Arc::new(Metrics::new());

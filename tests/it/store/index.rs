@@ -14,7 +14,7 @@ fn layer(n: usize) -> larder::oci::Digest {
 }
 
 async fn filled() -> Bench {
-    let bench = Bench::with(|settings| settings.sync = larder::config::Sync::None).await;
+    let bench = Bench::with(|settings| settings.sync = larder::config::Durability::None).await;
     for n in 0..REPOSITORIES {
         fill(&bench.store, &Bytes::copy_from_slice(&n.to_le_bytes())).await;
         link(&bench.store, &repository(&format!("r{n}")), &[layer(n)]).await;
@@ -105,7 +105,7 @@ async fn grow(bench: &Bench, bytes: u64) {
 
 #[tokio::test]
 async fn an_index_that_grows_is_counted_while_it_does() {
-    let bench = Bench::with(|settings| settings.sync = larder::config::Sync::None).await;
+    let bench = Bench::with(|settings| settings.sync = larder::config::Durability::None).await;
     crate::store::common::walked(&bench.store).await;
     grow(&bench, 256 << 10).await;
     let counted = || bench.metrics.store_bytes.with_label_values(&[] as &[&str]).get();
@@ -121,7 +121,7 @@ async fn an_index_that_grows_is_counted_while_it_does() {
 #[tokio::test]
 async fn an_index_that_takes_too_much_of_a_small_store_is_made_anew() {
     let bench = Bench::with(|settings| {
-        settings.sync = larder::config::Sync::None;
+        settings.sync = larder::config::Durability::None;
         settings.max_size = Some(32 << 20);
     })
     .await;
