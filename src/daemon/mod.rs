@@ -13,7 +13,7 @@ use crate::admin::Admin;
 use crate::cache::Cache;
 use crate::config::Environment;
 use crate::config::{Listen, Settings};
-use crate::server::{Drain, DrainTrigger, Registry, Routes, Server, Tls};
+use crate::server::{Drain, DrainTrigger, RegistryService, Routes, Server, Tls};
 use crate::store::{RealDisk, Store};
 use crate::telemetry::{Log, Metrics};
 use crate::upstream::{Network, Upstream};
@@ -87,7 +87,7 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
     let access = Access::new(&settings.access, names, asking(&upstreams), &metrics);
     let rules = settings.access.restrictions();
     let cache = Cache::new(store.clone(), upstreams, &rules, &settings.server.limits, Arc::clone(&metrics));
-    let registry = Registry::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(&metrics), log);
+    let registry = RegistryService::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(&metrics), log);
     let admin = Admin::new(metrics, store.clone(), cache, routes, access).with_tls(tls.clone());
     let mut background = JoinSet::new();
     if let Some(tls) = tls {

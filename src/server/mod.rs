@@ -10,8 +10,8 @@ mod tls;
 
 #[cfg(any(test, fuzzing))]
 pub use api::fuzzing;
-pub use api::registry::{Registry, named_host};
 pub use api::request::{AcrResource, Naming, RequestError, Resolved, Routes, Target};
+pub use api::service::{RegistryService, named_host};
 pub use api::stored::stored;
 pub use http::body::{Body, BodyEnd, BodyError, BodyOutcome, Chunks, Extent, Extents, FileBytes, ReadFuture};
 pub use http::connection::{Handler, Peer, Server};

@@ -4,7 +4,7 @@ use larder::admin::Admin;
 use larder::cache::Cache;
 use larder::config::Listen;
 use larder::daemon::asking;
-use larder::server::{Drain, DrainTrigger, Registry, Routes, Server, Tls};
+use larder::server::{Drain, DrainTrigger, RegistryService, Routes, Server, Tls};
 use larder::store::{Disk, RealDisk, Store};
 use larder::telemetry::{Log, LogGuard, Metrics};
 use larder::upstream::{Network, Upstream};
@@ -63,7 +63,8 @@ impl Larder {
         );
         let restrictions = settings.access.restrictions();
         let cache = Cache::new(store.clone(), upstreams, &restrictions, limits, Arc::clone(&metrics));
-        let registry = Registry::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(&metrics), log.clone());
+        let registry =
+            RegistryService::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(&metrics), log.clone());
         let admin_handler = Admin::new(Arc::clone(&metrics), store.clone(), cache.clone(), routes, access);
         let admin_handler = admin_handler.with_tls(tls.clone());
         admin_handler.set_ready(true);

@@ -7,8 +7,8 @@
 use super::error::Problem;
 use super::explain;
 use super::lists::{self, Cut};
-use super::registry::{Asked, Inner};
 use super::reply::{JSON, Reply, list_reply};
+use super::service::{Inner, RequestContext};
 use crate::cache::{Cache, CacheError, Entries, List, ListAnswer, Provenance};
 use crate::config::Right;
 use crate::oci::{Deed, Registry};
@@ -33,20 +33,20 @@ struct Share {
 }
 
 impl Inner {
-    pub(in crate::server) async fn catalogues(&self, asked: &Asked<'_>) -> Result<Reply, Problem> {
-        let cut = Cut::parse(asked.query)?;
+    pub(in crate::server) async fn catalogues(&self, context: &RequestContext<'_>) -> Result<Reply, Problem> {
+        let cut = Cut::parse(context.query)?;
         let registries = self.routes.registries();
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut asking = JoinSet::new();
         let mut refusals = Vec::new();
         for (place, registry) in registries.iter().enumerate() {
             // Whose list the caller may not read is left out without a word.
-            if let Err(refusal) = self.permit(asked, Right::Pull, registry, None, &Deed::Catalogue).await {
+            if let Err(refusal) = self.permit(context, Right::Pull, registry, None, &Deed::Catalogue).await {
                 refusals.push((place, refusal));
                 continue;
             }
             let (cache, places, registry) = (self.cache.clone(), Arc::clone(&places), registry.clone());
-            let no_cache = asked.no_cache();
+            let no_cache = context.no_cache();
             asking.spawn(async move {
                 let _place = places.acquire().await;
                 (place, share(&cache, &registry, no_cache).await)
@@ -72,7 +72,7 @@ impl Inner {
             }
             match share {
                 Ok(share) => {
-                    let unnamed = self.add_named(&mut names, registry, asked, &share.entries);
+                    let unnamed = self.add_named(&mut names, registry, context, &share.entries);
                     if unnamed > 0 {
                         remarks
                             .push(format!("{unnamed} of {registry}, whose name no path can have (give it an alias)"));
@@ -94,8 +94,8 @@ impl Inner {
             (None, None) => Provenance::new(CacheStatus::Hit),
         };
         names.sort_unstable();
-        let page = lists::catalogue(&cut, asked.naming, &names);
-        let mut reply = list_reply(page, JSON, asked.is_head(), provenance);
+        let page = lists::catalogue(&cut, context.naming, &names);
+        let mut reply = list_reply(page, JSON, context.is_head(), provenance);
         if !remarks.is_empty()
             && let Some(warning) = explain::warning_text(&format!("not all repositories: {}", remarks.join("; ")))
         {
@@ -105,8 +105,14 @@ impl Inner {
     }
 
     /// Adds the repositories that the caller may pull, as it can ask for them, and gives the number of those that it cannot.
-    fn add_named(&self, names: &mut Vec<String>, registry: &Registry, asked: &Asked<'_>, entries: &Entries) -> usize {
-        let visible = self.visible(&ListKey::Catalogue(registry.clone()), asked, entries);
+    fn add_named(
+        &self,
+        names: &mut Vec<String>,
+        registry: &Registry,
+        context: &RequestContext<'_>,
+        entries: &Entries,
+    ) -> usize {
+        let visible = self.visible(&ListKey::Catalogue(registry.clone()), context, entries);
         let Entries::Names(listed) = visible.as_ref().unwrap_or(entries) else { return 0 };
         let before = names.len();
         names.extend(listed.iter().filter_map(|name| self.routes.name_without_ns(registry, name)));

@@ -52,12 +52,12 @@ impl FileBytes for BlobFile {
 type Answered<S, T> = (S, Result<Option<T>, CacheError>);
 
 /// A source that is asked by polling, over one that is asked by awaiting: it lives in the future while one is under way.
-pub(in crate::server) enum Asked<S, T> {
+pub(in crate::server) enum PollAdapter<S, T> {
     Idle(Option<S>),
     Waiting(Pin<Box<dyn Future<Output = Answered<S, T>> + Send>>),
 }
 
-impl<S, T> Asked<S, T> {
+impl<S, T> PollAdapter<S, T> {
     pub(in crate::server) fn of(source: S) -> Self {
         Self::Idle(Some(source))
     }
@@ -131,11 +131,11 @@ impl Extents for Checking {
     }
 }
 
-struct Following(Asked<Box<Follower>, Step>);
+struct Following(PollAdapter<Box<Follower>, Step>);
 
 impl Following {
     fn new(follower: Box<Follower>) -> Self {
-        Self(Asked::of(follower))
+        Self(PollAdapter::of(follower))
     }
 }
 
@@ -154,11 +154,11 @@ impl Extents for Following {
     }
 }
 
-struct Passing(Asked<Box<Transfer>, Bytes>);
+struct Passing(PollAdapter<Box<Transfer>, Bytes>);
 
 impl Passing {
     fn new(transfer: Box<Transfer>) -> Self {
-        Self(Asked::of(transfer))
+        Self(PollAdapter::of(transfer))
     }
 }
 
@@ -174,7 +174,7 @@ impl Chunks for Passing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{StoreSettings, Sync};
+    use crate::config::{Durability, StoreSettings};
     use crate::oci::{Algorithm, ByteRange, Digest};
     use crate::store::{RealDisk, Store};
     use crate::telemetry::Metrics;
@@ -188,7 +188,7 @@ mod tests {
             path: folder.to_owned(),
             max_size: Some(1 << 30),
             min_free: 0,
-            sync: Sync::None,
+            sync: Durability::None,
             scrub_rate: 0,
             pin: Vec::new(),
         };

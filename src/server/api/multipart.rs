@@ -3,7 +3,7 @@
 //! The boundary is made of the blob's own digest: the same request gets the same bytes, and a blob that has its own digest in
 //! it cannot be made.
 
-use super::content::{self, Asked};
+use super::content::{self, PollAdapter};
 use crate::cache::{Content, Parts};
 use crate::oci::{ByteRange, Digest};
 use crate::server::http::body::{Bodies, Body, BodyError};
@@ -24,7 +24,7 @@ pub(in crate::server) fn body(parts: Box<Parts>) -> Body {
     let heads: u64 = (0..).zip(&ranges).map(|(index, range)| frame.head(index, *range).len() as u64).sum();
     let bytes: u64 = ranges.iter().map(|range| range.len()).sum();
     let length = heads + bytes + frame.end().len() as u64;
-    Body::chain(length, Multipart { frame, ranges, index: 0, due: Due::Head, parts: Asked::of(parts) })
+    Body::chain(length, Multipart { frame, ranges, index: 0, due: Due::Head, parts: PollAdapter::of(parts) })
 }
 
 fn boundary(digest: &Digest) -> String {
@@ -58,7 +58,7 @@ struct Multipart {
     /// Parts whose head is out.
     index: usize,
     due: Due,
-    parts: Asked<Box<Parts>, Content>,
+    parts: PollAdapter<Box<Parts>, Content>,
 }
 
 enum Due {

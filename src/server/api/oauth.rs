@@ -2,8 +2,8 @@
 
 use super::error::Problem;
 use super::read_body;
-use super::registry::Inner;
 use super::reply::{Reply, value};
+use super::service::Inner;
 use crate::access::{Caller, TokenAsked, TokenRequest, fields};
 use crate::oci::Registry;
 use crate::server::http::body::Body;

@@ -4,9 +4,9 @@ use super::content;
 use super::error::Problem;
 use super::lists::{self, Cut};
 use super::multipart;
-use super::registry::{Asked, Inner};
 use super::reply::{CONTENT_DIGEST, JSON, OCTETS, Reply, list_reply, value};
 use super::request;
+use super::service::{Inner, RequestContext};
 use crate::cache::{BlobAnswer, Content, Entries, List, ListAnswer, ManifestPresence, ManifestRequest, Want};
 use crate::oci::{Accept, Digest, MediaType, Ranges, Reference, Registry, Repository};
 use crate::server::http::body::Body;
@@ -14,40 +14,48 @@ use crate::store::ListKey;
 use http::{HeaderValue, Response, StatusCode, header};
 
 impl Inner {
-    pub(in crate::server) async fn tags(&self, repository: &Repository, asked: &Asked<'_>) -> Result<Reply, Problem> {
-        let path = asked.naming.path(&format!("{}/tags/list", repository.name));
-        self.list(&ListKey::Tags(repository.clone()), asked, &path).await
+    pub(in crate::server) async fn tags(
+        &self,
+        repository: &Repository,
+        context: &RequestContext<'_>,
+    ) -> Result<Reply, Problem> {
+        let path = context.naming.path(&format!("{}/tags/list", repository.name));
+        self.list(&ListKey::Tags(repository.clone()), context, &path).await
     }
 
     pub(in crate::server) async fn referrers(
         &self,
         repository: &Repository,
         digest: &Digest,
-        asked: &Asked<'_>,
+        context: &RequestContext<'_>,
     ) -> Result<Reply, Problem> {
-        let path = asked.naming.path(&format!("{}/referrers/{digest}", repository.name));
-        let answer = self.list(&ListKey::Referrers(repository.clone(), *digest), asked, &path).await;
+        let path = context.naming.path(&format!("{}/referrers/{digest}", repository.name));
+        let answer = self.list(&ListKey::Referrers(repository.clone(), *digest), context, &path).await;
         answer.map_err(Problem::of_referrers)
     }
 
-    pub(in crate::server) async fn catalogue(&self, registry: &Registry, asked: &Asked<'_>) -> Result<Reply, Problem> {
-        self.list(&ListKey::Catalogue(registry.clone()), asked, &asked.naming.path("_catalog")).await
+    pub(in crate::server) async fn catalogue(
+        &self,
+        registry: &Registry,
+        context: &RequestContext<'_>,
+    ) -> Result<Reply, Problem> {
+        self.list(&ListKey::Catalogue(registry.clone()), context, &context.naming.path("_catalog")).await
     }
 
-    async fn list(&self, key: &ListKey, asked: &Asked<'_>, path: &str) -> Result<Reply, Problem> {
-        let cut = Cut::parse(asked.query)?;
+    async fn list(&self, key: &ListKey, context: &RequestContext<'_>, path: &str) -> Result<Reply, Problem> {
+        let cut = Cut::parse(context.query)?;
         let ListAnswer { list, provenance } =
-            self.cache.list(key, &cut.for_upstream(asked.naming), asked.no_cache()).await?;
+            self.cache.list(key, &cut.for_upstream(context.naming), context.no_cache()).await?;
         let page = match &list {
             List::Whole(entries) => {
-                let visible = self.visible(key, asked, entries);
-                lists::page(&cut, key, asked.naming, path, visible.as_ref().unwrap_or(entries))
+                let visible = self.visible(key, context, entries);
+                lists::page(&cut, key, context.naming, path, visible.as_ref().unwrap_or(entries))
             }
             List::Page(passed) => {
-                let visible = self.visible(key, asked, &passed.entries);
+                let visible = self.visible(key, context, &passed.entries);
                 let entries = visible.as_ref().unwrap_or(&passed.entries);
-                let mut page = lists::page(&cut.uncut(), key, asked.naming, path, entries);
-                let next = passed.next.as_deref().map(|query| lists::passed_link(path, query, asked.naming));
+                let mut page = lists::page(&cut.uncut(), key, context.naming, path, entries);
+                let next = passed.next.as_deref().map(|query| lists::passed_link(path, query, context.naming));
                 page.link = page.link.or(next);
                 page.filtered |= passed.filtered;
                 page
@@ -57,35 +65,40 @@ impl Inner {
             ListKey::Referrers(..) => HeaderValue::from_static(MediaType::OCI_INDEX),
             ListKey::Tags(_) | ListKey::Catalogue(_) => JSON,
         };
-        Ok(list_reply(page, kind, asked.is_head(), provenance))
+        Ok(list_reply(page, kind, context.is_head(), provenance))
     }
 
     /// The repositories of a catalogue that the caller may pull; `None` if nothing is kept from anybody.
-    pub(in crate::server) fn visible(&self, key: &ListKey, asked: &Asked<'_>, entries: &Entries) -> Option<Entries> {
+    pub(in crate::server) fn visible(
+        &self,
+        key: &ListKey,
+        context: &RequestContext<'_>,
+        entries: &Entries,
+    ) -> Option<Entries> {
         let (ListKey::Catalogue(registry), Entries::Names(names)) = (key, entries) else { return None };
         if !self.access.restricts_pulls() {
             return None;
         }
-        let visible = names.iter().filter(|name| self.may_pull(asked, registry, name));
+        let visible = names.iter().filter(|name| self.may_pull(context, registry, name));
         Some(Entries::Names(visible.cloned().collect()))
     }
 
     /// Whether the caller may pull from the repository of this name, as a list has it.
-    pub(in crate::server) fn may_pull(&self, asked: &Asked<'_>, registry: &Registry, name: &str) -> bool {
+    pub(in crate::server) fn may_pull(&self, context: &RequestContext<'_>, registry: &Registry, name: &str) -> bool {
         let repository = name.parse().ok().map(|name| Repository { registry: registry.clone(), name });
-        repository.is_some_and(|it| self.access.may_see(asked.guest, &it))
+        repository.is_some_and(|it| self.access.may_see(context.guest, &it))
     }
 
     pub(in crate::server) async fn manifest(
         &self,
         repository: &Repository,
         reference: &Reference,
-        asked: &Asked<'_>,
+        context: &RequestContext<'_>,
     ) -> Result<Reply, Problem> {
-        let lines = asked.headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+        let lines = context.headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
         let accept = Accept::from_lines(lines);
-        let request = ManifestRequest { repository, reference, accept: &accept, revalidate: asked.no_cache() };
-        let (body, ManifestPresence { digest, media_type, length, provenance }) = if asked.is_head() {
+        let request = ManifestRequest { repository, reference, accept: &accept, revalidate: context.no_cache() };
+        let (body, ManifestPresence { digest, media_type, length, provenance }) = if context.is_head() {
             (Body::empty(), self.cache.manifest_head(request).await?)
         } else {
             let answer = self.cache.manifest(request).await?;
@@ -103,11 +116,11 @@ impl Inner {
         &self,
         repository: &Repository,
         digest: &Digest,
-        asked: &Asked<'_>,
+        context: &RequestContext<'_>,
     ) -> Result<Reply, Problem> {
-        let ranges = if asked.is_head() { None } else { request::ranges(asked.headers)? };
+        let ranges = if context.is_head() { None } else { request::ranges(context.headers)? };
         let want = match &ranges {
-            _ if asked.is_head() => Want::Head,
+            _ if context.is_head() => Want::Head,
             Some(Ranges::One(range)) => Want::Range(*range),
             Some(Ranges::Many(ranges)) => Want::Parts(ranges),
             None => Want::Whole,
@@ -116,7 +129,7 @@ impl Inner {
         let (several, unmeasured) = (matches!(content, Content::Parts(_)), matches!(content, Content::Unmeasured));
         let body = content::body(content);
         // An answer to HEAD has none, and says how long the blob is.
-        let bytes = if asked.is_head() { length } else { body.length().unwrap_or(length) };
+        let bytes = if context.is_head() { length } else { body.length().unwrap_or(length) };
         let mut response = Response::new(body);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, OCTETS);

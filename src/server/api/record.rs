@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// One request. Dropping it without [`Record::ended`] notes nothing.
-pub(in crate::server) struct Record {
+/// One request. Dropping it without [`RequestRecord::ended`] notes nothing.
+pub(in crate::server) struct RequestRecord {
     metrics: Arc<Metrics>,
     log: Log,
     start: Instant,
@@ -32,7 +32,7 @@ pub(in crate::server) struct Record {
     detail: Option<String>,
 }
 
-impl Record {
+impl RequestRecord {
     pub(in crate::server) fn new<B>(
         request: &Request<B>,
         peer: &Peer,

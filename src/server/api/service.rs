@@ -3,14 +3,14 @@
 use super::error::Problem;
 use super::explain;
 use super::oauth::Service;
-use super::record::Record;
+use super::record::RequestRecord;
 use super::reply::{API_VERSION, CACHE_STATUS, NAMESPACE, Reply, ping, problem_reply};
 use super::request::{Naming, Resolved, Routes, Target, without_port};
 use super::sites;
 use crate::access::{Access, Act, Caller, Guest, Refusal, Shown};
 use crate::cache::Cache;
 use crate::config::{ClientName, Listen, Right};
-use crate::oci::{Deed, Registry as Name, Repository};
+use crate::oci::{Deed, Registry, Repository};
 use crate::server::http::body::Body;
 use crate::server::http::connection::{Handler, Peer};
 use crate::telemetry::{Log, Metrics};
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The handler of the registry's listeners; a cheap clone.
 #[derive(Clone)]
-pub struct Registry(Arc<Inner>);
+pub struct RegistryService(Arc<Inner>);
 
 pub(in crate::server) struct Inner {
     pub(in crate::server) routes: Routes,
@@ -33,7 +33,7 @@ pub(in crate::server) struct Inner {
     requests: AtomicU64,
 }
 
-impl Registry {
+impl RegistryService {
     /// Joins what a request passes through, in its order: routes, access, cache.
     #[must_use]
     pub fn new(routes: Routes, access: Access, cache: Cache, metrics: Arc<Metrics>, log: Log) -> Self {
@@ -41,11 +41,11 @@ impl Registry {
     }
 }
 
-impl Handler for Registry {
+impl Handler for RegistryService {
     async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
         let inner = &self.0;
         let number = inner.requests.fetch_add(1, Ordering::Relaxed);
-        let mut record = Record::new(&request, &peer, number, Arc::clone(&inner.metrics), inner.log.clone());
+        let mut record = RequestRecord::new(&request, &peer, number, Arc::clone(&inner.metrics), inner.log.clone());
         let client = Client::at(peer.address.map(|address| address.ip()));
         let result = client.scope(inner.answer(request, &peer, &mut record)).await;
         let Reply { mut response, provenance, detail } =
@@ -68,7 +68,12 @@ impl Handler for Registry {
 }
 
 impl Inner {
-    async fn answer(&self, request: Request<Incoming>, peer: &Peer, record: &mut Record) -> Result<Reply, Problem> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: &Peer,
+        record: &mut RequestRecord,
+    ) -> Result<Reply, Problem> {
         let (head, body) = request.into_parts();
         let host = host(&head.uri, &head.headers);
         let own_name = host.and_then(|host| self.routes.own_name(host));
@@ -96,7 +101,7 @@ impl Inner {
         let named = host.filter(|host| self.routes.is_host(host)).or(peer.server_name.as_deref());
         let Resolved { target, naming } = self.routes.resolve(head.uri.path(), query, named)?;
         record.resolved(&target);
-        let asked = Asked {
+        let context = RequestContext {
             method: &head.method,
             headers: &head.headers,
             query: query.unwrap_or(""),
@@ -106,8 +111,8 @@ impl Inner {
         };
         // An error, too, is scoped by the namespace.
         let result = match self.caller(&guest) {
-            None => self.target(&target, &asked, body).await,
-            login => Box::pin(for_caller(login, self.target(&target, &asked, body))).await,
+            None => self.target(&target, &context, body).await,
+            login => Box::pin(for_caller(login, self.target(&target, &context, body))).await,
         };
         let mut reply = result.unwrap_or_else(|problem| problem_reply(&problem, &record.request_id()));
         if let Some(ns) = naming.ns.as_deref().and_then(|ns| HeaderValue::from_str(ns).ok()) {
@@ -116,36 +121,36 @@ impl Inner {
         Ok(reply)
     }
 
-    async fn target(&self, target: &Target, asked: &Asked<'_>, body: Incoming) -> Result<Reply, Problem> {
-        if !target.methods().contains(asked.method) {
-            return Err(Problem::method(asked.method, target.methods()));
+    async fn target(&self, target: &Target, context: &RequestContext<'_>, body: Incoming) -> Result<Reply, Problem> {
+        if !target.methods().contains(context.method) {
+            return Err(Problem::method(context.method, target.methods()));
         }
         // The catalogue of all upstreams is decided for each of them.
-        if let Some(registry) = self.routes.asked_of(target, asked.naming, asked.host) {
-            let (right, deed) = (target.right(asked.method), target.deed(asked.method));
-            self.permit(asked, right, registry, target.repository(), &deed).await?;
+        if let Some(registry) = self.routes.asked_of(target, context.naming, context.host) {
+            let (right, deed) = (target.right(context.method), target.deed(context.method));
+            self.permit(context, right, registry, target.repository(), &deed).await?;
         }
-        if asked.headers.contains_key(header::VIA) {
-            self.note_passers(target, asked.headers)?;
+        if context.headers.contains_key(header::VIA) {
+            self.note_passers(target, context.headers)?;
         }
-        match (target, asked.method) {
-            (Target::Ping, _) => Ok(ping(asked.is_head())),
+        match (target, context.method) {
+            (Target::Ping, _) => Ok(ping(context.is_head())),
             (Target::Manifest(repository, reference), &Method::PUT) => {
-                self.put_manifest(repository, reference, asked, body).await
+                self.put_manifest(repository, reference, context, body).await
             }
             (Target::Manifest(repository, reference), &Method::DELETE) => {
                 self.delete_manifest(repository, reference).await
             }
-            (Target::Manifest(repository, reference), _) => self.manifest(repository, reference, asked).await,
+            (Target::Manifest(repository, reference), _) => self.manifest(repository, reference, context).await,
             (Target::Blob(repository, digest), &Method::DELETE) => self.delete_blob(repository, digest).await,
-            (Target::Blob(repository, digest), _) => self.blob(repository, digest, asked).await,
-            (Target::Tags(repository), _) => self.tags(repository, asked).await,
-            (Target::Catalogue(registry), _) => self.catalogue(registry, asked).await,
-            (Target::Catalogues, _) => self.catalogues(asked).await,
-            (Target::Referrers(repository, digest), _) => self.referrers(repository, digest, asked).await,
-            (Target::Uploads(repository), _) => self.begin_upload(repository, asked, body).await,
-            (Target::Upload(repository, session), _) => self.upload(repository, session, asked, body).await,
-            (Target::Acr(resource), _) => self.acr(resource, asked, body).await,
+            (Target::Blob(repository, digest), _) => self.blob(repository, digest, context).await,
+            (Target::Tags(repository), _) => self.tags(repository, context).await,
+            (Target::Catalogue(registry), _) => self.catalogue(registry, context).await,
+            (Target::Catalogues, _) => self.catalogues(context).await,
+            (Target::Referrers(repository, digest), _) => self.referrers(repository, digest, context).await,
+            (Target::Uploads(repository), _) => self.begin_upload(repository, context, body).await,
+            (Target::Upload(repository, session), _) => self.upload(repository, session, context, body).await,
+            (Target::Acr(resource), _) => self.acr(resource, context, body).await,
         }
     }
 }
@@ -162,13 +167,13 @@ impl Inner {
     /// Whether the caller may do this: the one way to ask.
     pub(in crate::server) async fn permit(
         &self,
-        asked: &Asked<'_>,
+        context: &RequestContext<'_>,
         right: Right,
-        registry: &Name,
+        registry: &Registry,
         repository: Option<&Repository>,
         deed: &Deed,
     ) -> Result<(), Refusal> {
-        self.access.permit(asked.guest, &Act { right, registry, repository, deed }).await
+        self.access.permit(context.guest, &Act { right, registry, repository, deed }).await
     }
 
     /// Hears which larders have passed the request on. One that goes in a circle would wait for itself.
@@ -187,7 +192,7 @@ impl Inner {
 }
 
 /// What of a request the answers look at.
-pub(in crate::server) struct Asked<'a> {
+pub(in crate::server) struct RequestContext<'a> {
     pub(in crate::server) method: &'a Method,
     pub(in crate::server) headers: &'a HeaderMap,
     /// Without its question mark; empty if there is none.
@@ -199,7 +204,7 @@ pub(in crate::server) struct Asked<'a> {
     pub(in crate::server) host: Option<&'a str>,
 }
 
-impl Asked<'_> {
+impl RequestContext<'_> {
     pub(in crate::server) fn is_head(&self) -> bool {
         self.method == Method::HEAD
     }

@@ -106,14 +106,14 @@ type OnEnd = Box<dyn FnOnce(BodyEnd) + Send>;
 
 /// The body of an answer.
 pub struct Body {
-    source: Source,
+    source: BodySource,
     left: Option<u64>,
     sent: u64,
     on_end: Option<OnEnd>,
     answering: Option<Answering>,
 }
 
-enum Source {
+enum BodySource {
     Ended,
     Full(Bytes),
     File(FileSource),
@@ -131,44 +131,44 @@ impl Body {
     /// No bytes.
     #[must_use]
     pub fn empty() -> Self {
-        Self::new(Source::Ended, Some(0))
+        Self::new(BodySource::Ended, Some(0))
     }
 
     /// Bytes in memory.
     #[must_use]
     pub fn full(bytes: Bytes) -> Self {
         let length = bytes.len() as u64;
-        Self::new(Source::Full(bytes), Some(length))
+        Self::new(BodySource::Full(bytes), Some(length))
     }
 
     /// Part of a file, all of which is there.
     #[must_use]
     pub fn file(file: Arc<dyn FileBytes>, range: Range<u64>) -> Self {
         let length = range.end.saturating_sub(range.start);
-        Self::new(Source::File(FileSource::new(file, range, None)), Some(length))
+        Self::new(BodySource::File(FileSource::new(file, range, None)), Some(length))
     }
 
     /// Part of a file, sent as far as `extents` releases it.
     #[must_use]
     pub fn extents(file: Arc<dyn FileBytes>, total: Range<u64>, extents: impl Extents) -> Self {
         let length = total.end.saturating_sub(total.start);
-        Self::new(Source::File(FileSource::new(file, total, Some(Box::new(extents)))), Some(length))
+        Self::new(BodySource::File(FileSource::new(file, total, Some(Box::new(extents)))), Some(length))
     }
 
     /// Bytes that come one piece after another; without a length the end of the stream is the end of the body.
     #[must_use]
     pub fn stream(length: Option<u64>, chunks: impl Chunks) -> Self {
-        Self::new(Source::Stream(Box::new(chunks)), length)
+        Self::new(BodySource::Stream(Box::new(chunks)), length)
     }
 
     /// Bodies one after another, `length` bytes together.
     #[must_use]
     pub fn chain(length: u64, bodies: impl Bodies) -> Self {
         let chain = Chain { bodies: Box::new(bodies), current: None, live: None };
-        Self::new(Source::Chain(Box::new(chain)), Some(length))
+        Self::new(BodySource::Chain(Box::new(chain)), Some(length))
     }
 
-    fn new(source: Source, left: Option<u64>) -> Self {
+    fn new(source: BodySource, left: Option<u64>) -> Self {
         Self { source, left, sent: 0, on_end: None, answering: None }
     }
 
@@ -197,9 +197,9 @@ impl Body {
 
     fn send_by(&mut self, live: Arc<Live>) {
         match &mut self.source {
-            Source::File(file) => file.send_by(live),
-            Source::Chain(chain) => chain.live = Some(live),
-            Source::Ended | Source::Full(_) | Source::Stream(_) => {}
+            BodySource::File(file) => file.send_by(live),
+            BodySource::Chain(chain) => chain.live = Some(live),
+            BodySource::Ended | BodySource::Full(_) | BodySource::Stream(_) => {}
         }
     }
 
@@ -216,7 +216,7 @@ impl Body {
     }
 
     fn fail(&mut self, error: BodyError) -> BodyError {
-        self.source = Source::Ended;
+        self.source = BodySource::Ended;
         self.finish(BodyOutcome::Failed);
         error
     }
@@ -228,14 +228,14 @@ impl Body {
         }
         self.sent += length;
         if self.left == Some(0) {
-            self.source = Source::Ended;
+            self.source = BodySource::Ended;
             self.finish(BodyOutcome::Complete);
         }
         Ok(())
     }
 }
 
-impl Source {
+impl BodySource {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         match self {
             Self::Ended => Poll::Ready(None),
@@ -304,7 +304,7 @@ impl http_body::Body for Body {
                 Some(missing) if missing > 0 && self.on_the_way() => Err(BodyError::Short { missing }),
                 _ => {
                     if self.on_the_way() {
-                        self.source = Source::Ended;
+                        self.source = BodySource::Ended;
                         self.finish(BodyOutcome::Complete);
                     }
                     Ok(None)
@@ -325,7 +325,7 @@ impl http_body::Body for Body {
 
 impl Body {
     fn on_the_way(&self) -> bool {
-        !matches!(self.source, Source::Ended)
+        !matches!(self.source, BodySource::Ended)
     }
 }
 
