@@ -269,7 +269,7 @@ const NAMED: usize = 20;
 /// What is wrong with an upstream, each with the sentence for a person.
 fn troubles(condition: &Condition) -> Vec<Value> {
     let mut troubles = Vec::new();
-    for it in &condition.hindrances {
+    for it in &condition.blocked {
         troubles.push(json!({
             "kind": it.reason,
             "of": it.of,

@@ -2,7 +2,7 @@
 
 use super::Cache;
 use crate::oci::{Registry, Repository};
-use crate::upstream::Hindrance;
+use crate::upstream::BlockedReason;
 use std::sync::Arc;
 
 /// How an upstream does at the moment.
@@ -15,7 +15,7 @@ pub struct Condition {
     /// Why the last request to it failed, if that said nothing about content.
     pub problem: Option<Arc<str>>,
     /// Why requests are not sent.
-    pub hindrances: Vec<Hindrance>,
+    pub blocked: Vec<BlockedReason>,
     /// Repositories that it has refused to the login, in order: what is stored of them is withheld.
     pub withheld: Vec<Repository>,
 }

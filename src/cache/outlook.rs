@@ -140,7 +140,7 @@ impl Outlook {
             sealed: self.sealed,
             away: self.is_away(),
             problem: self.trouble.lock().clone(),
-            hindrances: self.upstream.hindrances(),
+            blocked: self.upstream.blocked(),
             withheld,
         }
     }

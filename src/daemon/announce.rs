@@ -2,7 +2,7 @@
 
 use crate::config::{AccessSettings, Listen, Settings, UpstreamSettings};
 use crate::store::Store;
-use crate::upstream::{Login, Upstream};
+use crate::upstream::{LoginSummary, Upstream};
 use bytesize::ByteSize;
 use std::time::SystemTime;
 use tokio::task::JoinSet;
@@ -62,7 +62,7 @@ fn who(access: &AccessSettings) -> String {
     access.open_to.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn as_whom(login: &Login) -> String {
+fn as_whom(login: &LoginSummary) -> String {
     let until = login.expires.and_then(|expires| expires.duration_since(SystemTime::now()).ok());
     let until = until.map(|left| {
         format!(", good for {}", humantime::format_duration(std::time::Duration::from_secs(left.as_secs())))

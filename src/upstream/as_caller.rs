@@ -1,7 +1,7 @@
 //! As whom an upstream is asked: as larder, or with its callers' own credentials, each request as the caller for whom it is sent.
 
 use super::auth::caller::{CallerLogin, Meanings, current_caller, grants};
-use super::auth::credential::{Login, Material, Memo};
+use super::auth::credential::{Login, LoginSummary, Memo};
 use super::auth::session::Session;
 use super::auth::tokens::Token;
 use super::error::{ErrorKind, Failure};
@@ -51,29 +51,29 @@ impl Upstream {
 
     /// As whom larder asks, for the lines at start. Files are read and programs run, within limits; of other hosts only an identity
     /// service is asked.
-    pub async fn describe_login(&self) -> Login {
+    pub async fn describe_login(&self) -> LoginSummary {
         if self.is_sealed() {
             let (identity, source) = ("nobody".to_owned(), "sealed: it is never asked".to_owned());
-            return Login { identity, source, expires: None, problem: None };
+            return LoginSummary { identity, source, expires: None, problem: None };
         }
         if self.is_asked_as_callers() {
             let (identity, source) = ("each caller".to_owned(), "the caller's own credential".to_owned());
-            return Login { identity, source, expires: None, problem: None };
+            return LoginSummary { identity, source, expires: None, problem: None };
         }
-        let login = &self.own_session().0.granter.login;
+        let login = &self.own_session().0.token_client.login;
         match login.material().await {
-            Ok(Material { identity, source, expires, .. }) => {
+            Ok(Login { identity, source, expires, .. }) => {
                 let source = login.passed_over().into_iter().fold(source, |source, why| format!("{source}; not {why}"));
                 let dead = expires.is_some_and(|at| at <= SystemTime::now());
                 let problem = dead.then(|| "it has expired".to_owned());
-                Login { identity, source, expires, problem }
+                LoginSummary { identity, source, expires, problem }
             }
             Err(Failure { kind, reason, .. }) => {
                 let identity = match kind {
                     ErrorKind::CredentialRefused { identity, .. } => identity,
                     _ => "unknown".to_owned(),
                 };
-                Login { identity, source: "none".to_owned(), expires: None, problem: Some(reason) }
+                LoginSummary { identity, source: "none".to_owned(), expires: None, problem: Some(reason) }
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 /// Why some requests are not sent to an upstream at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hindrance {
+pub struct BlockedReason {
     /// As in `larder_upstream_withheld_total`: `unreachable` or `throttled`.
     pub reason: &'static str,
     /// Which: the host, or the kind of request.
@@ -23,24 +23,25 @@ pub struct Hindrance {
 impl Upstream {
     /// Why requests to it, and to its mirrors, are not sent at the moment.
     #[must_use]
-    pub fn hindrances(&self) -> Vec<Hindrance> {
-        let mut all = self.own_hindrances();
+    pub fn blocked(&self) -> Vec<BlockedReason> {
+        let mut all = self.own_blocked();
         for mirror in self.mirrors() {
-            let of_mirror = |it: Hindrance| Hindrance { message: format!("{}: {}", mirror.shown(), it.message), ..it };
-            all.extend(mirror.own_hindrances().into_iter().map(of_mirror));
+            let of_mirror =
+                |it: BlockedReason| BlockedReason { message: format!("{}: {}", mirror.shown(), it.message), ..it };
+            all.extend(mirror.own_blocked().into_iter().map(of_mirror));
         }
         all
     }
 
-    fn own_hindrances(&self) -> Vec<Hindrance> {
-        let silent = self.wire().silent_hosts().into_iter().map(|(host, since, message)| Hindrance {
+    fn own_blocked(&self) -> Vec<BlockedReason> {
+        let silent = self.client().silent_hosts().into_iter().map(|(host, since, message)| BlockedReason {
             reason: Withheld::Unreachable.as_str(),
             of: host,
             since: Some(since),
             left: None,
             message,
         });
-        let held = self.wire().held_back().into_iter().map(|(category, left)| Hindrance {
+        let held = self.client().held_back().into_iter().map(|(category, left)| BlockedReason {
             reason: Withheld::Throttled.as_str(),
             of: category.to_string(),
             since: None,

@@ -18,9 +18,9 @@ pub enum Denied {
 
 /// The address's last words on what it did not give; nothing else is remembered. The oldest go where there are too many.
 #[derive(Debug)]
-pub(super) struct Verdicts(Cache<(Name, Denied), ()>);
+pub(super) struct OriginDenials(Cache<(Name, Denied), ()>);
 
-impl Verdicts {
+impl OriginDenials {
     pub(super) fn new(entries: usize) -> Self {
         Self(Cache::new(entries))
     }
@@ -55,12 +55,12 @@ impl Upstream {
     /// It has been deleted, or withdrawn: no mirror is asked for it until the upstream's own address has given it again.
     pub fn deny(&self, repository: &Name, what: Denied) {
         if !self.mirrors().is_empty() {
-            self.verdicts().0.insert((repository.clone(), what), ());
+            self.denials().0.insert((repository.clone(), what), ());
         }
     }
 
     /// The upstream's own address has taken something new: what it did not have it may have now.
     pub(super) fn lift_all(&self, repository: &Name) {
-        self.verdicts().0.retain(|(of, _), ()| of != repository);
+        self.denials().0.retain(|(of, _), ()| of != repository);
     }
 }

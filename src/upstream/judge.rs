@@ -7,7 +7,7 @@
 
 use super::auth::caller::{CallerLogin, Shown, grants};
 use super::auth::scope::Scope;
-use super::auth::session::{Pass, Session};
+use super::auth::session::{Authorization, Session};
 use super::error::{ErrorKind, Failure, UpstreamError};
 use super::limits::op::Op;
 use super::protocol::classify;
@@ -105,8 +105,8 @@ impl Upstream {
     async fn judge_with(&self, session: &Session, deed: &Deed) -> Result<(Verdict, bool), Failure> {
         let wanted = scope(deed);
         let op = probe(deed).map_or(Op::AcrRead, |(_, op, ..)| op);
-        let pass = session.prepare(op, &wanted).await?;
-        if let Some((token, scope)) = pass.as_ref().and_then(Pass::token) {
+        let authorization = session.prepare(op, &wanted).await?;
+        if let Some((token, scope)) = authorization.as_ref().and_then(Authorization::token) {
             if *deed == Deed::Login {
                 return Ok((Verdict::Allowed, true));
             }
@@ -117,7 +117,7 @@ impl Upstream {
         }
         let Some((method, op, path, accept)) = probe(deed) else {
             // Nobody says whether the caller may write: then they may not.
-            return Ok((Verdict::Denied, pass.is_some()));
+            return Ok((Verdict::Denied, authorization.is_some()));
         };
         let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
         let ask = Ask { op, method: method.clone(), url: self.url(&path)?, headers, scope: wanted };
@@ -173,8 +173,8 @@ impl Upstream {
         bearer.set_sensitive(true);
         let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer), (ACCEPT, HeaderValue::from_static(accept))]);
         let outgoing = Outgoing { method, url: self.url(path)?, headers, body: Bytes::new() };
-        let wire = self.wire();
-        let answer = wire.send(op, outgoing).await?;
+        let client = self.client();
+        let answer = client.send(op, outgoing).await?;
         let speaker = classify::is_speaker(&answer.headers);
         // A blob's answer leads to storage: upstream has decided by then.
         let led = op == Op::BlobHead && answer.status.is_redirection() && speaker;

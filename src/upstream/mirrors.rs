@@ -6,9 +6,9 @@
 //! given it again. Who has given wrong bytes for a content is asked last for it, for a while.
 
 use super::answers::{BlobHead, FetchedBlob, FetchedManifest, ManifestHead};
+use super::denials::Denied;
 use super::error::{ErrorKind, UpstreamError};
 use super::registry::Upstream;
-use super::verdicts::Denied;
 use crate::oci::{Accept, Digest, Name, Reference};
 use crate::upstream::protocol::list::{FetchedList, ListRequest};
 use parking_lot::Mutex;
@@ -145,7 +145,7 @@ impl Upstream {
     where
         F: Future<Output = Result<T, UpstreamError>> + 'a,
     {
-        let denied = || about.as_ref().is_some_and(|(repository, what)| self.verdicts().stands(repository, what));
+        let denied = || about.as_ref().is_some_and(|(repository, what)| self.denials().stands(repository, what));
         let mut outage = None;
         for address in order {
             let mirror = address.checked_sub(1).and_then(|number| self.mirrors().get(number));
@@ -154,7 +154,7 @@ impl Upstream {
             }
             let answer = ask(mirror.unwrap_or(self)).await;
             if let (None, Some((repository, what)), true) = (mirror, &about, order.len() > 1) {
-                self.verdicts().note(repository, what, &answer);
+                self.denials().note(repository, what, &answer);
             }
             match (answer, mirror) {
                 (Ok(answer), _) => return Ok((*address, answer)),

@@ -13,10 +13,11 @@
 mod answers;
 mod as_caller;
 mod auth;
+mod blocked;
+mod denials;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-mod hindrance;
 mod judge;
 mod limits;
 mod mirrors;
@@ -25,7 +26,6 @@ mod protocol;
 mod registry;
 mod relay;
 mod transport;
-mod verdicts;
 
 #[cfg(test)]
 mod testing;
@@ -34,19 +34,21 @@ mod tests;
 
 pub use answers::{BlobHead, FetchedBlob, FetchedManifest, ManifestHead};
 pub use auth::caller::{CallerLogin, current_caller, for_caller};
-pub use auth::credential::Login;
+pub use auth::credential::LoginSummary;
+pub use blocked::BlockedReason;
+pub use denials::Denied;
 pub use error::{ErrorKind, SetupError, UpstreamError};
-pub use hindrance::Hindrance;
 pub use judge::{Judgement, Verdict};
 pub use limits::budget::in_background;
 pub use limits::shares::{Client, Interest, Place, Shares, while_wanted};
 pub use parse::parse;
 pub use protocol::list::{FetchedList, ListRequest, Page};
 pub use protocol::relayed::{Relayed, Unconfirmed};
-pub use protocol::upload::{BodyHeaders, Source, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};
+pub use protocol::upload::{
+    BodyHeaders, UploadAnswer, UploadError, UploadSession, UploadSource, UploadStart, UploadStep,
+};
 pub use protocol::write::{AcrAnswer, AcrMethod, AcrRequest, PutManifest};
 pub use registry::Upstream;
 pub use relay::{GivenToken, TokenAnswer, TokenRequest};
 pub use transport::body::UpstreamBody;
 pub use transport::network::Network;
-pub use verdicts::Denied;

@@ -1,23 +1,23 @@
 use super::answers::{BlobHead, FetchedBlob, FetchedManifest, ManifestHead};
+use super::denials::OriginDenials;
 use super::error::{ErrorKind, Failure, SetupError, UpstreamError};
 use super::mirrors::Blamed;
-use super::verdicts::Verdicts;
 use crate::config::Environment;
 use crate::config::{CredentialSettings, Limits, UpstreamSettings};
 use crate::oci::{Accept, Digest, MediaType, Name, Reference, Registry};
 use crate::telemetry::Metrics;
 use crate::upstream::auth::caller::Callers;
 use crate::upstream::auth::credential::{self, Memo, Place};
-use crate::upstream::auth::grant::Granter;
 use crate::upstream::auth::scope::Scope;
 use crate::upstream::auth::session::Session;
+use crate::upstream::auth::token_client::TokenClient;
 use crate::upstream::auth::tokens::Tokens;
 use crate::upstream::limits::op::Op;
 use crate::upstream::limits::rate::Rate;
 use crate::upstream::limits::throttle::Throttle;
+use crate::upstream::protocol::client::{Answer, HttpClient};
 use crate::upstream::protocol::fetch::Ask;
 use crate::upstream::protocol::relayed::{Passers, Relayed};
-use crate::upstream::protocol::wire::{Answer, Wire};
 use crate::upstream::protocol::{document, list};
 use crate::upstream::transport::body::UpstreamBody;
 use crate::upstream::transport::connect::Connector;
@@ -55,7 +55,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     mirrors: Vec<Upstream>,
     blamed: Blamed,
-    verdicts: Verdicts,
+    denials: OriginDenials,
 }
 
 /// What the addresses of one upstream are made of.
@@ -127,23 +127,24 @@ impl Upstream {
         let (stall, sealed) = (settings.stall_timeout, settings.sealed);
         let throttle = Throttle::new(settings.tier);
         let passers = Arc::clone(&parts.passers);
-        let wire = Arc::new(Wire::new(name.clone(), pool, Arc::clone(&metrics), stall, throttle, passers, sealed));
+        let client =
+            Arc::new(HttpClient::new(name.clone(), pool, Arc::clone(&metrics), stall, throttle, passers, sealed));
         // A mirror may be anybody's: it gets the login if the operator has named it for that, and not over a weaker scheme.
         let trusted = mirror.is_none()
             || Origin::of(&settings.url).is_some_and(|own| own.trusts(&origin, &settings.token_realms));
         let credential = if trusted { &settings.credential } else { &CredentialSettings::Anonymous };
-        let granter = Granter {
+        let token_client = TokenClient {
             name: name.clone(),
             origin: origin.clone(),
             token_realms: settings.token_realms.clone(),
             login: Memo::new(credential::source(credential, place)?),
-            wire: Arc::clone(&wire),
+            client: Arc::clone(&client),
             metrics: Arc::clone(&metrics),
             exchanged: Tokens::new(EXCHANGES),
             exchanged_for: Mutex::default(),
             strict: false,
         };
-        let session = Arc::new(Session::new(wire, granter, limits.tokens));
+        let session = Arc::new(Session::new(client, token_client, limits.tokens));
         let callers = (*credential == CredentialSettings::Caller).then(Callers::new);
         let shown = if mirror.is_some() { format!("{name}'s mirror {origin}") } else { name.to_string() };
         let (url, rate) = (url.clone(), parts.rate.clone());
@@ -159,12 +160,12 @@ impl Upstream {
             metrics,
             mirrors,
             blamed: Blamed::default(),
-            verdicts: Verdicts::new(limits.negative_entries),
+            denials: OriginDenials::new(limits.negative_entries),
         })))
     }
 
-    pub(super) fn wire(&self) -> &Wire {
-        &self.0.session.wire
+    pub(super) fn client(&self) -> &HttpClient {
+        &self.0.session.client
     }
 
     /// The name for messages, with the host if it is a mirror's.
@@ -172,8 +173,8 @@ impl Upstream {
         &self.0.shown
     }
 
-    pub(super) fn verdicts(&self) -> &Verdicts {
-        &self.0.verdicts
+    pub(super) fn denials(&self) -> &OriginDenials {
+        &self.0.denials
     }
 
     pub(super) fn blamed(&self) -> &Blamed {

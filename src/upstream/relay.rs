@@ -1,8 +1,8 @@
 //! A caller's request to the token service, passed on as it came but for the service's name, and the answer back.
 
 use super::auth::caller::grants;
-use super::auth::grant::Service;
 use super::auth::jwt;
+use super::auth::token_client::Service;
 use super::error::{ErrorKind, Failure, UpstreamError};
 use super::limits::op::Op;
 use super::protocol::classify;
@@ -76,7 +76,7 @@ impl Upstream {
                 ErrorKind::NotFound { code: "UNSUPPORTED".to_owned(), message: "there is no token service".to_owned() };
             return Err(Failure::new(kind, format!("{} has no token service", self.origin())));
         };
-        if !self.session().granter.trusts(&service) {
+        if !self.session().token_client.trusts(&service) {
             let reason = format!("a caller's login was not sent to {}, which is not {}", service.origin, self.origin());
             return Err(Failure::foreign(reason));
         }
@@ -88,7 +88,7 @@ impl Upstream {
         let (op, exchange) = if request.exchange { (Op::Exchange, true) } else { (Op::Token, false) };
         let method = if request.post { Method::POST } else { Method::GET };
         let outgoing = self.outgoing_to(&service, exchange, &method, &request)?;
-        let answer = self.wire().send(op, outgoing).await?;
+        let answer = self.client().send(op, outgoing).await?;
         let status = answer.status;
         let page = classify::is_page(&answer.headers);
         if page || !(status.is_success() || status.is_client_error()) || matches!(status.as_u16(), 403 | 407 | 429) {

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 /// What the server was asked.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ReceivedRequest {
     pub(crate) method: Method,
     /// Path and query as they were on the wire.
     pub(crate) target: String,
@@ -29,7 +29,7 @@ pub(crate) struct Asked {
     pub(crate) body: String,
 }
 
-impl Asked {
+impl ReceivedRequest {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -40,7 +40,7 @@ pub(crate) type Reply = Response<Full<Bytes>>;
 /// An in-process HTTP/1.1 server with a script.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<ReceivedRequest>>>,
     task: JoinHandle<()>,
 }
 
@@ -52,7 +52,7 @@ impl Drop for Server {
 
 impl Server {
     /// `script` answers every request.
-    pub(crate) async fn start(script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         let script = Arc::new(script);
         Self::start_async(move |asked| {
             let reply = script(&asked);
@@ -62,7 +62,7 @@ impl Server {
     }
 
     /// As `start`, for a script that takes its time.
-    pub(crate) async fn start_async<F>(script: impl Fn(Asked) -> F + Send + Sync + 'static) -> Self
+    pub(crate) async fn start_async<F>(script: impl Fn(ReceivedRequest) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Reply> + Send + 'static,
     {
@@ -70,7 +70,7 @@ impl Server {
     }
 
     /// As `start_async`, on a listener that is there already.
-    pub(crate) fn on<F>(listener: TcpListener, script: impl Fn(Asked) -> F + Send + Sync + 'static) -> Self
+    pub(crate) fn on<F>(listener: TcpListener, script: impl Fn(ReceivedRequest) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Reply> + Send + 'static,
     {
@@ -86,7 +86,7 @@ impl Server {
                     async move {
                         let (head, body) = request.into_parts();
                         let body = body.collect().await?.to_bytes();
-                        let asked = Asked {
+                        let asked = ReceivedRequest {
                             method: head.method,
                             target: head.uri.to_string(),
                             headers: head.headers,
@@ -108,7 +108,7 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    pub(crate) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<ReceivedRequest> {
         self.asked.lock().clone()
     }
 

@@ -4,7 +4,7 @@ use super::super::outlook::Outlook;
 use super::super::{Inner, heard};
 use crate::oci::{Digest, Repository};
 use crate::store::Blob;
-use crate::upstream::{BodyHeaders, Source, UploadAnswer, UploadError, UploadStart, UploadStep};
+use crate::upstream::{BodyHeaders, UploadAnswer, UploadError, UploadSource, UploadStart, UploadStep};
 use bytes::Bytes;
 use http::HeaderValue;
 use std::io;
@@ -18,7 +18,7 @@ struct Stored {
     next: u64,
 }
 
-impl Source for Stored {
+impl UploadSource for Stored {
     type Error = io::Error;
 
     fn length(&self) -> Option<u64> {
@@ -47,7 +47,7 @@ impl Source for Stored {
 /// Nothing, to begin with.
 struct Nothing;
 
-impl Source for Nothing {
+impl UploadSource for Nothing {
     type Error = io::Error;
 
     fn length(&self) -> Option<u64> {

@@ -121,7 +121,7 @@ impl Landings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{StoreSettings, Sync};
+    use crate::config::{Durability, StoreSettings};
     use crate::oci::{Algorithm, Registry, Repository};
     use crate::store::{RealDisk, Store};
     use crate::telemetry::Metrics;
@@ -132,7 +132,7 @@ mod tests {
             path: path.to_owned(),
             max_size: Some(64 << 20),
             min_free: 0,
-            sync: Sync::None,
+            sync: Durability::None,
             scrub_rate: 0,
             pin: Vec::new(),
         }

@@ -5,7 +5,7 @@
 use super::super::batch::next_batch;
 use super::kept::Kept;
 use crate::store::BlobFile;
-use crate::upstream::Source;
+use crate::upstream::UploadSource;
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -180,7 +180,7 @@ impl Writer {
     }
 }
 
-impl<B: UploadBody> Source for Tee<B> {
+impl<B: UploadBody> UploadSource for Tee<B> {
     type Error = BodyLost;
 
     fn length(&self) -> Option<u64> {

@@ -1,6 +1,6 @@
 //! The credentials that callers show for themselves: a login of the upstream's session that is nobody's but theirs, forgotten with it.
 
-use super::credential::{Credential, Grant, Material, Pending};
+use super::credential::{Credential, Grant, Login, Pending};
 use super::jwt;
 use super::secret::Secret;
 use super::tokens::{Token, Tokens};
@@ -91,8 +91,8 @@ impl CallerLogin {
     }
 
     /// The logins that it may mean, in the order in which they are tried.
-    pub(in crate::upstream) fn materials(&self) -> Vec<Material> {
-        let material = |grant| Material {
+    pub(in crate::upstream) fn materials(&self) -> Vec<Login> {
+        let material = |grant| Login {
             grant,
             identity: "a caller".to_owned(),
             source: "the caller's request".to_owned(),
@@ -119,7 +119,7 @@ fn is_token_user(user: &str) -> bool {
 
 /// What a caller's credential may mean: the next one, once the last was refused.
 pub(in crate::upstream) struct Meanings {
-    materials: Vec<Material>,
+    materials: Vec<Login>,
     at: AtomicUsize,
 }
 

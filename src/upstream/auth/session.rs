@@ -1,16 +1,16 @@
 //! Sends requests to the upstream with the authorization that it wants, and answers its challenges, once per request.
 
 use super::challenge::{self, Challenge};
-use super::credential::{self, Grant, Material, Memo};
-use super::grant::{Granter, Service};
+use super::credential::{self, Grant, Login, Memo};
 use super::scope::{Learned, Scope};
 use super::secret;
+use super::token_client::{Service, TokenClient};
 use super::tokens::{Key, Span, Token, Tokens};
 use crate::upstream::error::{ErrorKind, Failure};
 use crate::upstream::limits::op::Op;
 use crate::upstream::protocol::classify;
-use crate::upstream::protocol::said::Said;
-use crate::upstream::protocol::wire::{Answer, Wire};
+use crate::upstream::protocol::client::{Answer, HttpClient};
+use crate::upstream::protocol::error_body::ErrorBody;
 use crate::upstream::transport::pool::Outgoing;
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
@@ -28,7 +28,7 @@ enum Scheme {
 }
 
 /// What a request was sent with.
-pub(in crate::upstream) struct Pass {
+pub(in crate::upstream) struct Authorization {
     header: HeaderValue,
     pub(in crate::upstream) identity: String,
     via: Via,
@@ -36,28 +36,28 @@ pub(in crate::upstream) struct Pass {
 
 enum Via {
     Token { key: Key, token: Arc<Token>, fresh: bool },
-    Password(Material),
+    Password(Login),
 }
 
 /// A 401, read to its end: nothing that is waited for next may depend on its connection.
-pub(in crate::upstream) struct Refusal {
+pub(in crate::upstream) struct Unauthorized {
     origin: String,
     headers: HeaderMap,
-    said: Option<Said>,
+    said: Option<ErrorBody>,
 }
 
-impl Refusal {
+impl Unauthorized {
     pub(in crate::upstream) async fn read(answer: Answer) -> Self {
         let (origin, headers) = (answer.origin.to_string(), answer.headers.clone());
-        let said = Said::read(&answer.collect(classify::MAX_ERROR).await.unwrap_or_default());
+        let said = ErrorBody::read(&answer.collect(classify::MAX_ERROR).await.unwrap_or_default());
         Self { origin, headers, said }
     }
 }
 
 /// Sends what the upstream is to be asked, and keeps what it has said about how.
 pub(in crate::upstream) struct Session {
-    pub(in crate::upstream) wire: Arc<Wire>,
-    pub(in crate::upstream) granter: Granter,
+    pub(in crate::upstream) client: Arc<HttpClient>,
+    pub(in crate::upstream) token_client: TokenClient,
     scheme: Arc<Mutex<Option<Scheme>>>,
     learned: Arc<Mutex<Learned>>,
     tokens: Arc<Tokens>,
@@ -66,10 +66,10 @@ pub(in crate::upstream) struct Session {
 }
 
 impl Session {
-    pub(in crate::upstream) fn new(wire: Arc<Wire>, granter: Granter, tokens: usize) -> Self {
+    pub(in crate::upstream) fn new(client: Arc<HttpClient>, token_client: TokenClient, tokens: usize) -> Self {
         Self {
-            wire,
-            granter,
+            client,
+            token_client,
             scheme: Arc::default(),
             learned: Arc::default(),
             tokens: Arc::new(Tokens::new(tokens)),
@@ -80,8 +80,8 @@ impl Session {
     /// The same upstream, asked with a login that is not larder's. What upstream has said about how to ask holds for both.
     pub(in crate::upstream) fn with_login(&self, login: Memo, tokens: Arc<Tokens>, fixed: Option<Token>) -> Self {
         Self {
-            wire: Arc::clone(&self.wire),
-            granter: self.granter.with_login(login),
+            client: Arc::clone(&self.client),
+            token_client: self.token_client.with_login(login),
             scheme: Arc::clone(&self.scheme),
             learned: Arc::clone(&self.learned),
             tokens,
@@ -112,7 +112,7 @@ impl Session {
 
     /// Whether the upstream lets nobody in without a login, as it says now.
     pub(in crate::upstream) async fn is_guarded(&self) -> Result<bool, Failure> {
-        let answer = self.wire.send(Op::Ping, self.ping()?).await?;
+        let answer = self.client.send(Op::Ping, self.ping()?).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
             let open = answer.status.is_success() && classify::is_speaker(&answer.headers);
             if !open {
@@ -121,16 +121,16 @@ impl Session {
             answer.body.drain().await;
             return Ok(false);
         }
-        let refusal = Refusal::read(answer).await;
+        let refusal = Unauthorized::read(answer).await;
         let found = challenge::challenges(&refusal.headers);
         if let Some(bearer) = found.iter().find(|one| one.scheme == "bearer") {
-            *self.scheme.lock() = Some(Scheme::Bearer(Service::of(bearer, &self.granter.origin)?));
+            *self.scheme.lock() = Some(Scheme::Bearer(Service::of(bearer, &self.token_client.origin)?));
         }
         Ok(true)
     }
 
     fn ping(&self) -> Result<Outgoing, Failure> {
-        let origin = &self.granter.origin;
+        let origin = &self.token_client.origin;
         let url = format!("{}://{}/v2/", origin.scheme(), origin.authority());
         let url = url.parse().map_err(|_| Failure::foreign(format!("'{url}' is no address")))?;
         Ok(Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() })
@@ -142,49 +142,49 @@ impl Session {
         op: Op,
         outgoing: &Outgoing,
         scope: &Scope,
-    ) -> Result<(Answer, Option<Pass>), Failure> {
-        self.wire.admit(op)?;
-        let pass = self.anticipate(scope, Span::Short).await?;
-        let answer = self.wire.send(op, with(outgoing, pass.as_ref())).await?;
+    ) -> Result<(Answer, Option<Authorization>), Failure> {
+        self.client.admit(op)?;
+        let authorization = self.anticipate(scope, Span::Short).await?;
+        let answer = self.client.send(op, with(outgoing, authorization.as_ref())).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
-            self.forget_forbidden(&answer, pass.as_ref());
-            return Ok((answer, pass));
+            self.forget_forbidden(&answer, authorization.as_ref());
+            return Ok((answer, authorization));
         }
-        let pass = self.respond(op, &Refusal::read(answer).await, scope, pass).await?;
-        self.wire.retried("unauthorized");
-        let answer = self.wire.send(op, with(outgoing, Some(&pass))).await?;
+        let authorization = self.respond(op, &Unauthorized::read(answer).await, scope, authorization).await?;
+        self.client.retried("unauthorized");
+        let answer = self.client.send(op, with(outgoing, Some(&authorization))).await?;
         if answer.status == StatusCode::UNAUTHORIZED {
-            return Err(self.refused(op, &Refusal::read(answer).await, Some(pass)));
+            return Err(self.refused(op, &Unauthorized::read(answer).await, Some(authorization)));
         }
-        self.forget_forbidden(&answer, Some(&pass));
-        Ok((answer, Some(pass)))
+        self.forget_forbidden(&answer, Some(&authorization));
+        Ok((answer, Some(authorization)))
     }
 
     /// The authorization that the upstream will want, if it has said before how; that saves a 401.
-    async fn anticipate(&self, scope: &Scope, span: Span) -> Result<Option<Pass>, Failure> {
+    async fn anticipate(&self, scope: &Scope, span: Span) -> Result<Option<Authorization>, Failure> {
         let scheme = self.scheme.lock().clone();
         match scheme {
             None | Some(Scheme::Open) => Ok(None),
-            Some(Scheme::Basic) => Ok(password(self.granter.login.material().await?)),
+            Some(Scheme::Basic) => Ok(password(self.token_client.login.material().await?)),
             Some(Scheme::Bearer(service)) => {
                 let wanted = scope.expected(&self.learned.lock());
                 let Some(wanted) = wanted else { return Ok(None) };
-                let pass = self.token(&service, &wanted, span).await;
-                if pass.as_ref().is_err_and(may_have_moved) {
+                let authorization = self.token(&service, &wanted, span).await;
+                if authorization.as_ref().is_err_and(may_have_moved) {
                     // The next challenge says where to.
                     *self.scheme.lock() = None;
                 }
-                pass.map(Some)
+                authorization.map(Some)
             }
         }
     }
 
     /// The authorization for a request whose body can only be sent once: an upstream that has not yet said how it wants to be
     /// asked is asked for that first.
-    pub(in crate::upstream) async fn prepare(&self, op: Op, scope: &Scope) -> Result<Option<Pass>, Failure> {
-        self.wire.admit(op)?;
+    pub(in crate::upstream) async fn prepare(&self, op: Op, scope: &Scope) -> Result<Option<Authorization>, Failure> {
+        self.client.admit(op)?;
         if self.scheme.lock().is_none() {
-            let answer = self.wire.send(Op::Ping, self.ping()?).await?;
+            let answer = self.client.send(Op::Ping, self.ping()?).await?;
             if answer.status != StatusCode::UNAUTHORIZED {
                 if answer.status.is_success() && classify::is_speaker(&answer.headers) {
                     *self.scheme.lock() = Some(Scheme::Open);
@@ -192,7 +192,7 @@ impl Session {
                 answer.body.drain().await;
                 return Ok(None);
             }
-            return self.respond(op, &Refusal::read(answer).await, scope, None).await.map(Some);
+            return self.respond(op, &Unauthorized::read(answer).await, scope, None).await.map(Some);
         }
         self.anticipate(scope, Span::Long).await
     }
@@ -201,17 +201,17 @@ impl Session {
     pub(in crate::upstream) async fn respond(
         &self,
         op: Op,
-        answer: &Refusal,
+        answer: &Unauthorized,
         scope: &Scope,
-        pass: Option<Pass>,
-    ) -> Result<Pass, Failure> {
+        authorization: Option<Authorization>,
+    ) -> Result<Authorization, Failure> {
         let found = challenge::challenges(&answer.headers);
         if let Some(bearer) = found.iter().find(|challenge| challenge.scheme == "bearer") {
-            return self.respond_to_bearer(op, answer, bearer, scope, pass).await;
+            return self.respond_to_bearer(op, answer, bearer, scope, authorization).await;
         }
         // An ACR has tokens whether it says so or not; whoever wants its password in its name stands in between.
-        let has_tokens =
-            matches!(*self.scheme.lock(), Some(Scheme::Bearer(_))) || credential::is_acr(&self.granter.origin.host);
+        let has_tokens = matches!(*self.scheme.lock(), Some(Scheme::Bearer(_)))
+            || credential::is_acr(&self.token_client.origin.host);
         let wants_password = found.iter().any(|challenge| challenge.scheme == "basic");
         if wants_password && has_tokens {
             let reason = format!(
@@ -222,43 +222,47 @@ impl Session {
             return Err(Failure::foreign(reason));
         }
         if wants_password {
-            return self.respond_to_basic(answer, pass).await;
+            return self.respond_to_basic(answer, authorization).await;
         }
-        Err(self.refused(op, answer, pass))
+        Err(self.refused(op, answer, authorization))
     }
 
     async fn respond_to_bearer(
         &self,
         op: Op,
-        answer: &Refusal,
+        answer: &Unauthorized,
         bearer: &Challenge,
         scope: &Scope,
-        pass: Option<Pass>,
-    ) -> Result<Pass, Failure> {
-        let service = Service::of(bearer, &self.granter.origin)?;
+        authorization: Option<Authorization>,
+    ) -> Result<Authorization, Failure> {
+        let service = Service::of(bearer, &self.token_client.origin)?;
         let wanted = scope.challenged(bearer.get("scope"));
         scope.learn(&wanted, &mut self.learned.lock());
         *self.scheme.lock() = Some(Scheme::Bearer(service.clone()));
-        if let Some(Pass { via: Via::Token { key, token, fresh }, .. }) = &pass {
+        if let Some(Authorization { via: Via::Token { key, token, fresh }, .. }) = &authorization {
             // A token that is not understood is no verdict on a right: another one may be.
             if *fresh && *key == service.key(&wanted) && !is_invalid_token(bearer) {
-                return Err(self.refused(op, answer, pass));
+                return Err(self.refused(op, answer, authorization));
             }
             self.tokens.discard(key, token);
         }
         self.token(&service, &wanted, Span::Short).await
     }
 
-    async fn respond_to_basic(&self, answer: &Refusal, pass: Option<Pass>) -> Result<Pass, Failure> {
+    async fn respond_to_basic(
+        &self,
+        answer: &Unauthorized,
+        authorization: Option<Authorization>,
+    ) -> Result<Authorization, Failure> {
         *self.scheme.lock() = Some(Scheme::Basic);
-        let sent = match &pass {
-            Some(Pass { via: Via::Password(material), .. }) => Some(material.grant.clone()),
+        let sent = match &authorization {
+            Some(Authorization { via: Via::Password(material), .. }) => Some(material.grant.clone()),
             _ => None,
         };
         if sent.is_some() {
-            self.granter.login.refused();
+            self.token_client.login.refused();
         }
-        let material = self.granter.login.material().await?;
+        let material = self.token_client.login.material().await?;
         if sent.as_ref() == Some(&material.grant) {
             return Err(material.refused(&answer.origin));
         }
@@ -270,35 +274,45 @@ impl Session {
         password(material).ok_or(refused)
     }
 
-    async fn token(&self, service: &Service, scope: &str, span: Span) -> Result<Pass, Failure> {
+    async fn token(&self, service: &Service, scope: &str, span: Span) -> Result<Authorization, Failure> {
         let key = service.key(scope);
         if let Some(token) = self.fixed.clone() {
             let header = token.secret.bearer();
             let header = header.ok_or_else(|| Failure::foreign("a caller's token that no header can carry"))?;
-            return Ok(Pass { header, identity: token.identity.clone(), via: Via::Token { key, token, fresh: true } });
+            return Ok(Authorization {
+                header,
+                identity: token.identity.clone(),
+                via: Via::Token { key, token, fresh: true },
+            });
         }
-        let (token, fresh) = self.tokens.get_for(span, &key, || Box::pin(self.granter.fetch(service, scope))).await?;
+        let (token, fresh) =
+            self.tokens.get_for(span, &key, || Box::pin(self.token_client.fetch(service, scope))).await?;
         let Some(header) = token.secret.bearer() else {
             let reason = format!("the token service {} gave a token that no header can carry", service.origin);
             return Err(Failure::foreign(reason));
         };
-        Ok(Pass { header, identity: token.identity.clone(), via: Via::Token { key, token, fresh } })
+        Ok(Authorization { header, identity: token.identity.clone(), via: Via::Token { key, token, fresh } })
     }
 
     /// The upstream has refused what it was sent for good.
-    pub(in crate::upstream) fn refused(&self, op: Op, answer: &Refusal, pass: Option<Pass>) -> Failure {
-        let Refusal { origin, headers, said } = answer;
+    pub(in crate::upstream) fn refused(
+        &self,
+        op: Op,
+        answer: &Unauthorized,
+        authorization: Option<Authorization>,
+    ) -> Failure {
+        let Unauthorized { origin, headers, said } = answer;
         let correlation = classify::correlation(headers);
         if said.is_none() && !classify::is_speaker(headers) && challenge::challenges(headers).is_empty() {
             let reason = format!("{origin} answered 401, but not as a registry does; {}", classify::LOOK);
             return Failure::foreign(reason);
         }
         let words = said.as_ref().map(|said| format!(" ({}: {})", said.code, said.message)).unwrap_or_default();
-        let Some(pass) = pass else {
+        let Some(authorization) = authorization else {
             let remedy = "configure a login ([upstream.credential], or --login)";
             return Failure::credential("anonymous", format!("{origin} wants a login"), remedy);
         };
-        match pass.via {
+        match authorization.via {
             Via::Password(material) => material.refused(origin),
             Via::Token { key, token, .. } => {
                 // Rights may be granted later: the next request asks for a token that knows of them.
@@ -315,24 +329,24 @@ impl Session {
                     return Failure::credential("anonymous", format!("{origin} wants a login"), withheld);
                 }
                 let reason = classify::refusal(op, origin, &token.identity, &format!("{words}{correlation}"));
-                let Said { code, message, errors, .. } =
-                    said.clone().unwrap_or_else(|| Said::nothing_but("UNAUTHORIZED"));
+                let ErrorBody { code, message, errors, .. } =
+                    said.clone().unwrap_or_else(|| ErrorBody::nothing_but("UNAUTHORIZED"));
                 Failure::new(ErrorKind::RepositoryRefused { code, message }, reason).saying(errors)
             }
         }
     }
 
     /// A token that was good for a 403 would be good for nothing but the same until it expires.
-    pub(in crate::upstream) fn forget_forbidden(&self, answer: &Answer, pass: Option<&Pass>) {
+    pub(in crate::upstream) fn forget_forbidden(&self, answer: &Answer, authorization: Option<&Authorization>) {
         if answer.status == StatusCode::FORBIDDEN
-            && let Some(Pass { via: Via::Token { key, token, .. }, .. }) = pass
+            && let Some(Authorization { via: Via::Token { key, token, .. }, .. }) = authorization
         {
             self.tokens.discard(key, token);
         }
     }
 }
 
-impl Pass {
+impl Authorization {
     /// The token, and the scope that it was asked for; a password is none.
     pub(in crate::upstream) fn token(&self) -> Option<(&str, &str)> {
         match &self.via {
@@ -361,16 +375,16 @@ fn may_have_moved(failure: &Failure) -> bool {
     )
 }
 
-fn with(outgoing: &Outgoing, pass: Option<&Pass>) -> Outgoing {
+fn with(outgoing: &Outgoing, authorization: Option<&Authorization>) -> Outgoing {
     let mut outgoing = outgoing.clone();
-    if let Some(pass) = pass {
-        pass.sign(&mut outgoing);
+    if let Some(authorization) = authorization {
+        authorization.sign(&mut outgoing);
     }
     outgoing
 }
 
-fn password(material: Material) -> Option<Pass> {
+fn password(material: Login) -> Option<Authorization> {
     let Grant::Password { username, password } = &material.grant else { return None };
     let header = secret::basic(username, password)?;
-    Some(Pass { header, identity: material.identity.clone(), via: Via::Password(material) })
+    Some(Authorization { header, identity: material.identity.clone(), via: Via::Password(material) })
 }

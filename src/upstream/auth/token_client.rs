@@ -1,7 +1,7 @@
 //! Gets tokens from a token service: Docker's protocol, OAuth2's, and ACR's exchange, whichever the login needs.
 
 use super::challenge::Challenge;
-use super::credential::{Grant, Material, Memo};
+use super::credential::{Grant, Login, Memo};
 use super::jwt;
 use super::secret::{self, Secret};
 use super::tokens::{Key, Token, Tokens};
@@ -10,7 +10,7 @@ use crate::telemetry::Metrics;
 use crate::upstream::error::{ErrorKind, Failure};
 use crate::upstream::limits::op::Op;
 use crate::upstream::protocol::classify;
-use crate::upstream::protocol::wire::{Answer, Wire};
+use crate::upstream::protocol::client::{Answer, HttpClient};
 use crate::upstream::transport::origin::Origin;
 use crate::upstream::transport::pool::Outgoing;
 use bytes::Bytes;
@@ -85,12 +85,12 @@ impl Service {
 }
 
 /// Asks token services, with the login of one upstream.
-pub(in crate::upstream) struct Granter {
+pub(in crate::upstream) struct TokenClient {
     pub(in crate::upstream) name: Registry,
     pub(in crate::upstream) origin: Origin,
     pub(in crate::upstream) token_realms: Vec<String>,
     pub(in crate::upstream) login: Memo,
-    pub(in crate::upstream) wire: Arc<Wire>,
+    pub(in crate::upstream) client: Arc<HttpClient>,
     pub(in crate::upstream) metrics: Arc<Metrics>,
     /// ACR refresh tokens that an Entra token was exchanged for.
     pub(in crate::upstream) exchanged: Tokens,
@@ -108,7 +108,7 @@ struct Request<'a> {
     authorization: Option<HeaderValue>,
 }
 
-impl Granter {
+impl TokenClient {
     /// Whether a login of the upstream may be sent to a token service.
     pub(in crate::upstream) fn trusts(&self, service: &Service) -> bool {
         self.origin.trusts(&service.origin, &self.token_realms)
@@ -121,7 +121,7 @@ impl Granter {
             origin: self.origin.clone(),
             token_realms: self.token_realms.clone(),
             login,
-            wire: Arc::clone(&self.wire),
+            client: Arc::clone(&self.client),
             metrics: Arc::clone(&self.metrics),
             exchanged: Tokens::new(1),
             exchanged_for: Mutex::default(),
@@ -157,7 +157,7 @@ impl Granter {
         }
     }
 
-    async fn redeem(&self, service: &Service, scope: &str, material: &Material) -> Result<Token, Failure> {
+    async fn redeem(&self, service: &Service, scope: &str, material: &Login) -> Result<Token, Failure> {
         let (name, service_name) = (self.name.as_str(), service.audience.as_str());
         let common = |mut fields: Vec<(&'static str, String)>| {
             if !service_name.is_empty() {
@@ -213,12 +213,12 @@ impl Granter {
     }
 
     /// The service is not the upstream's own: it gets no login, and the token remembers why.
-    async fn without_login(&self, service: &Service, scope: &str, held: &Material) -> Result<Token, Failure> {
+    async fn without_login(&self, service: &Service, scope: &str, held: &Login) -> Result<Token, Failure> {
         let realm = &service.origin;
         let remedy = format!("if {realm} may have that login, add it to token_realms of upstream {}", self.name);
         let withheld =
             format!("the login of {} was not sent to {realm}, which is not {}; {remedy}", held.identity, self.origin);
-        let nobody = Material {
+        let nobody = Login {
             grant: Grant::Anonymous,
             identity: "anonymous".to_owned(),
             source: String::new(),
@@ -231,12 +231,7 @@ impl Granter {
     }
 
     /// A token by way of ACR's exchange; `material` is the Entra login if it is at hand.
-    async fn with_exchanged(
-        &self,
-        service: &Service,
-        scope: &str,
-        material: Option<&Material>,
-    ) -> Result<Token, Failure> {
+    async fn with_exchanged(&self, service: &Service, scope: &str, material: Option<&Login>) -> Result<Token, Failure> {
         let exchange = || async {
             match material {
                 Some(material) => self.exchange(service, material).await,
@@ -245,7 +240,7 @@ impl Granter {
         };
         let (refresh, _) = self.exchanged.get(&service.key(""), exchange).await?;
         let (source, remedy) = self.exchanged_for.lock().clone();
-        let login = Material {
+        let login = Login {
             grant: Grant::Refresh(refresh.secret.clone()),
             identity: refresh.identity.clone(),
             source,
@@ -255,7 +250,7 @@ impl Granter {
         Box::pin(self.redeem(service, scope, &login)).await
     }
 
-    async fn exchange(&self, service: &Service, material: &Material) -> Result<Token, Failure> {
+    async fn exchange(&self, service: &Service, material: &Login) -> Result<Token, Failure> {
         let (Grant::Entra { token, tenant }, Some(url)) = (&material.grant, service.exchange()) else {
             return Err(material.refused(&service.origin.to_string()));
         };
@@ -263,7 +258,7 @@ impl Granter {
         fields.extend(tenant.as_deref().map(|tenant| ("tenant", tenant)));
         fields.push(("access_token", token.expose()));
         let request = Request { kind: "exchange", method: Method::POST, fields, authorization: None };
-        let answer = self.wire.send(Op::Exchange, outgoing(&url, &request)).await;
+        let answer = self.client.send(Op::Exchange, outgoing(&url, &request)).await;
         let outcome = match answer {
             Ok(answer) => self.read(answer, Op::Exchange, material).await,
             Err(failure) => Err(failure),
@@ -276,10 +271,10 @@ impl Granter {
     }
 
     /// Asks in each way until one is understood.
-    async fn ask(&self, service: &Service, requests: Vec<Request<'_>>, material: &Material) -> Result<Token, Failure> {
+    async fn ask(&self, service: &Service, requests: Vec<Request<'_>>, material: &Login) -> Result<Token, Failure> {
         let last = requests.len().saturating_sub(1);
         for (at, request) in requests.into_iter().enumerate() {
-            let outcome = match self.wire.send(Op::Token, outgoing(&service.realm, &request)).await {
+            let outcome = match self.client.send(Op::Token, outgoing(&service.realm, &request)).await {
                 Ok(answer) if at < last && is_other_dialect(answer.status) => {
                     answer.body.drain().await;
                     self.metrics.token_requests.with_label_values(&[self.name.as_str(), request.kind, "error"]).inc();
@@ -294,7 +289,7 @@ impl Granter {
         Err(Failure::foreign(format!("the token service {} understands no request", service.origin)))
     }
 
-    async fn read(&self, answer: Answer, op: Op, material: &Material) -> Result<Token, Failure> {
+    async fn read(&self, answer: Answer, op: Op, material: &Login) -> Result<Token, Failure> {
         let by = format!("the token service {}", answer.origin);
         match answer.status {
             StatusCode::OK if !classify::is_page(&answer.headers) => {

@@ -47,7 +47,7 @@ struct Outage {
 }
 
 /// Leave to send one request; how it ends is to be told.
-pub(in crate::upstream) struct Pass<'a> {
+pub(in crate::upstream) struct BreakerPermit<'a> {
     breaker: &'a Breaker,
     probe: bool,
 }
@@ -75,11 +75,11 @@ impl Breaker {
     }
 
     /// Lets a request through, or fails as the last one did.
-    pub(in crate::upstream) fn admit(&self) -> Result<Pass<'_>, Failure> {
+    pub(in crate::upstream) fn admit(&self) -> Result<BreakerPermit<'_>, Failure> {
         let mut state = self.state.lock();
         state.check(&self.host)?;
         let probe = state.outage.as_mut().map(|outage| outage.probing = Some(Instant::now())).is_some();
-        Ok(Pass { breaker: self, probe })
+        Ok(BreakerPermit { breaker: self, probe })
     }
 
     /// The host has answered, whatever it said.
@@ -158,7 +158,7 @@ impl Outage {
     }
 }
 
-impl Pass<'_> {
+impl BreakerPermit<'_> {
     /// Ends when the breaker opens under a request that is no probe itself; the failure is what the others meet.
     pub(in crate::upstream) async fn overtaken(&self) -> Failure {
         if !self.probe {
@@ -190,7 +190,7 @@ impl Pass<'_> {
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for BreakerPermit<'_> {
     /// A probe that was given up before its end said nothing: the next request may try.
     fn drop(&mut self) {
         if self.probe

@@ -9,7 +9,7 @@
 //! request waits for [`PATIENCE`] at most. Beyond that a configured tier refuses it with the seconds left; a learned pace, which
 //! is a guess, lets it go, and the registry decides.
 
-use super::op::Category;
+use super::op::QuotaClass;
 use crate::config::Tier;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -42,19 +42,19 @@ pub(in crate::upstream) fn is_background() -> bool {
 
 /// Whether and when a request may be sent.
 #[derive(Debug, PartialEq)]
-pub(in crate::upstream) enum Leave {
+pub(in crate::upstream) enum Slot {
     /// At this time, which is reserved for it.
     At(Instant),
     /// Nothing is reserved; to be asked again at this time.
     AskAgain(Instant),
     /// Not within [`PATIENCE`], but after so long.
-    Refused(Category, Duration),
+    Refused(QuotaClass, Duration),
 }
 
 /// The budgets of one upstream.
 pub(in crate::upstream) struct Budget {
     tier: Tier,
-    accounts: Mutex<HashMap<Category, Account>>,
+    accounts: Mutex<HashMap<QuotaClass, Account>>,
 }
 
 /// What was sent of a category, and what may be.
@@ -85,10 +85,10 @@ impl Budget {
     }
 
     /// Asks for a request that counts in all of `categories`.
-    pub(in crate::upstream) fn reserve(&self, categories: &[Category], background: bool) -> Leave {
+    pub(in crate::upstream) fn reserve(&self, categories: &[QuotaClass], background: bool) -> Slot {
         let now = Instant::now();
         let mut accounts = self.accounts.lock();
-        let mut latest: Option<(Instant, Category, bool)> = None;
+        let mut latest: Option<(Instant, QuotaClass, bool)> = None;
         for category in categories {
             let account = accounts.entry(*category).or_insert_with(|| Account::new(self.tier, *category, now));
             let Some(bucket) = account.bucket(now) else { continue };
@@ -99,11 +99,11 @@ impl Budget {
         }
         let (mut due, category, known) = latest.unwrap_or((now, categories[0], false));
         if due > now && background {
-            return Leave::AskAgain(due);
+            return Slot::AskAgain(due);
         }
         if due - now > PATIENCE {
             if known {
-                return Leave::Refused(category, due - now);
+                return Slot::Refused(category, due - now);
             }
             due = now + PATIENCE;
         }
@@ -112,11 +112,11 @@ impl Budget {
                 account.spend(now);
             }
         }
-        Leave::At(due)
+        Slot::At(due)
     }
 
     /// The registry has refused a request of this category: there is nothing left, whatever was thought.
-    pub(in crate::upstream) fn refused(&self, category: Category) {
+    pub(in crate::upstream) fn refused(&self, category: QuotaClass) {
         let now = Instant::now();
         let mut accounts = self.accounts.lock();
         let account = accounts.entry(category).or_insert_with(|| Account::new(self.tier, category, now));
@@ -133,7 +133,7 @@ impl Budget {
 }
 
 impl Account {
-    fn new(tier: Tier, category: Category, now: Instant) -> Self {
+    fn new(tier: Tier, category: QuotaClass, now: Instant) -> Self {
         let bucket = per_minute(tier, category).map(|per_minute| Bucket {
             per_minute,
             level: per_minute,
@@ -213,14 +213,14 @@ impl Sent {
 }
 
 /// What Microsoft publishes for one identity (tokens: for the whole registry), per minute.
-fn per_minute(tier: Tier, category: Category) -> Option<f64> {
+fn per_minute(tier: Tier, category: QuotaClass) -> Option<f64> {
     let (standard, premium) = match category {
-        Category::Reads => (5_000.0, 10_000.0),
-        Category::Referrers => (250.0, 1_000.0),
-        Category::Writes => (1_000.0, 2_000.0),
-        Category::Deletes => (500.0, 2_000.0),
-        Category::Tokens => (10_000.0, 20_000.0),
-        Category::Storage => return None,
+        QuotaClass::Reads => (5_000.0, 10_000.0),
+        QuotaClass::Referrers => (250.0, 1_000.0),
+        QuotaClass::Writes => (1_000.0, 2_000.0),
+        QuotaClass::Deletes => (500.0, 2_000.0),
+        QuotaClass::Tokens => (10_000.0, 20_000.0),
+        QuotaClass::Storage => return None,
     };
     match tier {
         Tier::Unknown => None,
@@ -230,10 +230,10 @@ fn per_minute(tier: Tier, category: Category) -> Option<f64> {
 }
 
 /// No registry is thought to bear less, per minute; `None`: a category whose pace is not learned.
-fn least(category: Category) -> Option<f64> {
+fn least(category: QuotaClass) -> Option<f64> {
     match category {
-        Category::Referrers => Some(120.0),
-        Category::Storage => None,
+        QuotaClass::Referrers => Some(120.0),
+        QuotaClass::Storage => None,
         _ => Some(600.0),
     }
 }
@@ -242,15 +242,15 @@ fn least(category: Category) -> Option<f64> {
 mod tests {
     use super::*;
 
-    const READS: &[Category] = &[Category::Reads];
-    const REFERRERS: &[Category] = &[Category::Referrers, Category::Reads];
+    const READS: &[QuotaClass] = &[QuotaClass::Reads];
+    const REFERRERS: &[QuotaClass] = &[QuotaClass::Referrers, QuotaClass::Reads];
 
     /// How many requests may be sent at once, and what the next one hears.
-    fn at_once(budget: &Budget, categories: &[Category], background: bool) -> (u32, Leave) {
+    fn at_once(budget: &Budget, categories: &[QuotaClass], background: bool) -> (u32, Slot) {
         let mut count = 0;
         loop {
             match budget.reserve(categories, background) {
-                Leave::At(at) if at <= Instant::now() && count < 100_000 => count += 1,
+                Slot::At(at) if at <= Instant::now() && count < 100_000 => count += 1,
                 other => return (count, other),
             }
         }
@@ -275,20 +275,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_waits_two_seconds_at_most_and_then_hears_how_long() {
         let budget = Budget::new(Tier::Basic);
-        assert!(matches!(at_once(&budget, REFERRERS, false).1, Leave::At(_)), "the next one waits a moment");
+        assert!(matches!(at_once(&budget, REFERRERS, false).1, Slot::At(_)), "the next one waits a moment");
         let mut last = Instant::now();
         let refused = loop {
             match budget.reserve(REFERRERS, false) {
-                Leave::At(at) => {
+                Slot::At(at) => {
                     assert!(at >= last && at - Instant::now() <= PATIENCE, "in turn, and within the bound");
                     last = at;
                 }
                 other => break other,
             }
         };
-        let Leave::Refused(Category::Referrers, left) = refused else { panic!("{refused:?}") };
+        let Slot::Refused(QuotaClass::Referrers, left) = refused else { panic!("{refused:?}") };
         assert!(left > PATIENCE && left < PATIENCE * 2, "{left:?}");
-        assert!(matches!(budget.reserve(READS, false), Leave::At(at) if at == Instant::now()), "reads have their own");
+        assert!(matches!(budget.reserve(READS, false), Slot::At(at) if at == Instant::now()), "reads have their own");
     }
 
     #[tokio::test(start_paused = true)]
@@ -296,12 +296,12 @@ mod tests {
         let budget = Budget::new(Tier::Basic);
         let (sent, then) = at_once(&budget, READS, true);
         assert_eq!(sent, 2_500);
-        let Leave::AskAgain(at) = then else { panic!("{then:?}") };
+        let Slot::AskAgain(at) = then else { panic!("{then:?}") };
         assert_eq!(at_once(&budget, READS, false).0, 2_500, "what is left is for clients");
         tokio::time::advance(at - Instant::now()).await;
-        assert!(matches!(budget.reserve(READS, true), Leave::AskAgain(_)), "clients have used it meanwhile");
+        assert!(matches!(budget.reserve(READS, true), Slot::AskAgain(_)), "clients have used it meanwhile");
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert!(matches!(budget.reserve(READS, true), Leave::At(_)));
+        assert!(matches!(budget.reserve(READS, true), Slot::At(_)));
         assert!(!is_background());
         in_background(async { assert!(is_background()) }).await;
     }
@@ -312,13 +312,13 @@ mod tests {
         for _ in 0..3_000 {
             budget.reserve(READS, false);
         }
-        budget.refused(Category::Reads);
+        budget.refused(QuotaClass::Reads);
         // Nothing is left, 50 a second come in, and nobody waits longer than the bound or is refused by a guess.
         let (sent, then) = at_once(&budget, READS, false);
         assert_eq!(sent, 0);
-        assert!(matches!(then, Leave::At(at) if at - Instant::now() <= PATIENCE));
+        assert!(matches!(then, Slot::At(at) if at - Instant::now() <= PATIENCE));
         for _ in 0..1_000 {
-            assert!(matches!(budget.reserve(READS, false), Leave::At(at) if at - Instant::now() <= PATIENCE));
+            assert!(matches!(budget.reserve(READS, false), Slot::At(at) if at - Instant::now() <= PATIENCE));
         }
         tokio::time::advance(Duration::from_secs(59)).await;
         let sent = at_once(&budget, READS, false).0;
@@ -333,13 +333,13 @@ mod tests {
     async fn few_requests_before_a_refusal_are_no_measure() {
         let budget = Budget::new(Tier::Unknown);
         budget.reserve(READS, false);
-        budget.refused(Category::Reads);
+        budget.refused(QuotaClass::Reads);
         tokio::time::advance(Duration::from_secs(20)).await;
         assert_eq!(at_once(&budget, READS, false).0, 100);
-        budget.refused(Category::Storage);
-        assert_eq!(at_once(&budget, &[Category::Storage], false).0, 100_000);
+        budget.refused(QuotaClass::Storage);
+        assert_eq!(at_once(&budget, &[QuotaClass::Storage], false).0, 100_000);
         let tier = Budget::new(Tier::Premium);
-        tier.refused(Category::Reads);
+        tier.refused(QuotaClass::Reads);
         assert_eq!(at_once(&tier, READS, false).0, 0, "others have used it up");
     }
 }

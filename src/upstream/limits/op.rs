@@ -56,36 +56,36 @@ impl Op {
     }
 
     /// The limits that it counts against; a refusal is about the first one.
-    pub(in crate::upstream) fn categories(self) -> &'static [Category] {
+    pub(in crate::upstream) fn quota_classes(self) -> &'static [QuotaClass] {
         match self {
-            Self::Referrers => &[Category::Referrers, Category::Reads],
-            Self::Token | Self::Exchange => &[Category::Tokens],
-            Self::BlobStorage => &[Category::Storage],
+            Self::Referrers => &[QuotaClass::Referrers, QuotaClass::Reads],
+            Self::Token | Self::Exchange => &[QuotaClass::Tokens],
+            Self::BlobStorage => &[QuotaClass::Storage],
             Self::ManifestPut | Self::UploadStart | Self::UploadChunk | Self::UploadEnd | Self::AcrWrite => {
-                &[Category::Writes]
+                &[QuotaClass::Writes]
             }
-            Self::ManifestDelete | Self::BlobDelete | Self::UploadCancel | Self::AcrDelete => &[Category::Deletes],
-            _ => &[Category::Reads],
+            Self::ManifestDelete | Self::BlobDelete | Self::UploadCancel | Self::AcrDelete => &[QuotaClass::Deletes],
+            _ => &[QuotaClass::Reads],
         }
     }
 
     /// What a login must have the right to do, for the sentence that advises it: "grant that login the right to …".
     pub(in crate::upstream) fn deed(self) -> &'static str {
-        match self.categories()[0] {
-            Category::Writes => "push to it",
-            Category::Deletes => "delete from it",
+        match self.quota_classes()[0] {
+            QuotaClass::Writes => "push to it",
+            QuotaClass::Deletes => "delete from it",
             _ => "pull from it",
         }
     }
 
     /// Whether it changes nothing at the registry: it can be asked twice at the same time.
     pub(in crate::upstream) fn is_question(self) -> bool {
-        !matches!(self.categories()[0], Category::Writes | Category::Deletes)
+        !matches!(self.quota_classes()[0], QuotaClass::Writes | QuotaClass::Deletes)
     }
 
     /// Whether the answer may hold its connection for minutes.
     pub(in crate::upstream) fn is_bulk(self) -> bool {
-        self.share() == Share::Download
+        self.connection_class() == ConnectionClass::Download
     }
 
     /// Whether it asks a token service.
@@ -94,18 +94,18 @@ impl Op {
     }
 
     /// Which connections it may use.
-    pub(in crate::upstream) fn share(self) -> Share {
+    pub(in crate::upstream) fn connection_class(self) -> ConnectionClass {
         match self {
-            Self::BlobGet | Self::BlobStorage => Share::Download,
-            Self::UploadStart | Self::UploadChunk | Self::UploadEnd => Share::Upload,
-            _ => Share::Small,
+            Self::BlobGet | Self::BlobStorage => ConnectionClass::Download,
+            Self::UploadStart | Self::UploadChunk | Self::UploadEnd => ConnectionClass::Upload,
+            _ => ConnectionClass::Small,
         }
     }
 }
 
 /// What a request may take of a host's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::upstream) enum Share {
+pub(in crate::upstream) enum ConnectionClass {
     /// It is over in a moment.
     Small,
     /// Its answer may take minutes.
@@ -116,7 +116,7 @@ pub(in crate::upstream) enum Share {
 
 /// What a registry counts together when it limits the pace (ACR's categories), and what stands behind its redirects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::upstream) enum Category {
+pub(in crate::upstream) enum QuotaClass {
     Reads,
     Referrers,
     Writes,
@@ -125,7 +125,7 @@ pub(in crate::upstream) enum Category {
     Storage,
 }
 
-impl fmt::Display for Category {
+impl fmt::Display for QuotaClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Reads => "reads",

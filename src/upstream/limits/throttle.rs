@@ -4,8 +4,8 @@
 //! So nothing of a category is sent while it is held back; whoever would ask learns at once how many seconds are left. What may be
 //! sent goes at the pace of its budget (`budget.rs`).
 
-use super::budget::{Budget, Leave, is_background};
-use super::op::{Category, Op};
+use super::budget::{Budget, Slot, is_background};
+use super::op::{Op, QuotaClass};
 use crate::config::Tier;
 use crate::upstream::error::{ErrorKind, Failure, Withheld};
 use http::StatusCode;
@@ -21,7 +21,7 @@ const LONGEST_UNSAID: Duration = Duration::from_secs(60);
 
 /// One upstream's categories that have been refused lately, and what may be sent of each.
 pub(in crate::upstream) struct Throttle {
-    holds: Mutex<HashMap<Category, Hold>>,
+    holds: Mutex<HashMap<QuotaClass, Hold>>,
     budget: Budget,
 }
 
@@ -40,10 +40,10 @@ impl Throttle {
     pub(in crate::upstream) async fn turn(&self, op: Op) -> Result<bool, Failure> {
         let mut waited = false;
         loop {
-            let (at, reserved) = match self.budget.reserve(op.categories(), is_background()) {
-                Leave::At(at) => (at, true),
-                Leave::AskAgain(at) => (at, false),
-                Leave::Refused(category, left) => {
+            let (at, reserved) = match self.budget.reserve(op.quota_classes(), is_background()) {
+                Slot::At(at) => (at, true),
+                Slot::AskAgain(at) => (at, false),
+                Slot::Refused(category, left) => {
                     let left = whole_seconds(left);
                     let reason = format!(
                         "larder has used up what its tier allows of {category} in a minute (upstream.tier), for another {} s",
@@ -68,7 +68,7 @@ impl Throttle {
     pub(in crate::upstream) fn admit(&self, op: Op) -> Result<(), Failure> {
         let holds = self.holds.lock();
         let now = Instant::now();
-        let known = op.categories().iter().filter_map(|category| Some((category, holds.get(category)?)));
+        let known = op.quota_classes().iter().filter_map(|category| Some((category, holds.get(category)?)));
         let Some((category, longest)) = known.filter(|(_, hold)| hold.until > now).max_by_key(|(_, hold)| hold.until)
         else {
             return Ok(());
@@ -80,11 +80,11 @@ impl Throttle {
 
     /// Whether there is room for a request that is sent beside another one: as much as for work in the background.
     pub(in crate::upstream) fn spare(&self, op: Op) -> bool {
-        self.admit(op).is_ok() && matches!(self.budget.reserve(op.categories(), true), Leave::At(_))
+        self.admit(op).is_ok() && matches!(self.budget.reserve(op.quota_classes(), true), Slot::At(_))
     }
 
     /// What is held back now, and for how long.
-    pub(in crate::upstream) fn held(&self) -> Vec<(Category, Duration)> {
+    pub(in crate::upstream) fn held(&self) -> Vec<(QuotaClass, Duration)> {
         let now = Instant::now();
         let holds = self.holds.lock();
         let held = holds.iter().filter(|(_, hold)| hold.until > now);
@@ -102,10 +102,10 @@ impl Throttle {
         let now = Instant::now();
         if status != StatusCode::TOO_MANY_REQUESTS {
             // One that was sent before the refusal proves nothing about it.
-            holds.retain(|category, hold| hold.until > now || !op.categories().contains(category));
+            holds.retain(|category, hold| hold.until > now || !op.quota_classes().contains(category));
             return None;
         }
-        let category = op.categories()[0];
+        let category = op.quota_classes()[0];
         self.budget.refused(category);
         let (running, last) = holds
             .get(&category)
@@ -124,7 +124,7 @@ impl Throttle {
     }
 }
 
-pub(in crate::upstream) fn words(category: Category, left: Duration) -> String {
+pub(in crate::upstream) fn words(category: QuotaClass, left: Duration) -> String {
     format!("it throttles {category}, and wants to be left alone for another {} s", left.as_secs())
 }
 

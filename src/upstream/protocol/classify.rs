@@ -3,10 +3,10 @@
 //! The question that matters is who speaks: a registry's 404 is a fact about content, a portal's is an outage. A speaker of
 //! the protocol is known by `Docker-Distribution-Api-Version` or by the protocol's JSON.
 
-use super::said::Said;
-use super::wire::Answer;
+use super::client::Answer;
+use super::error_body::ErrorBody;
 use crate::upstream::error::{ErrorKind, Failure};
-use crate::upstream::limits::op::{Op, Share};
+use crate::upstream::limits::op::{ConnectionClass, Op};
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use std::time::{Duration, SystemTime};
@@ -47,7 +47,7 @@ pub(in crate::upstream) async fn failure(op: Op, answer: Answer, identity: Optio
         let to = to.and_then(|to| to.host().map(|host| format!(" leading to {host}"))).unwrap_or_default();
         return Failure::foreign(format!("{origin} answered {status}{to}, which no registry does here; {LOOK}"));
     }
-    let said = Said::read(&answer.collect(MAX_ERROR).await.unwrap_or_default());
+    let said = ErrorBody::read(&answer.collect(MAX_ERROR).await.unwrap_or_default());
     let words = said.as_ref().map(|said| format!(" ({}: {})", said.code, said.message)).unwrap_or_default();
     let words = format!("{words}{correlation}");
     if status == StatusCode::TOO_MANY_REQUESTS {
@@ -65,23 +65,23 @@ pub(in crate::upstream) async fn failure(op: Op, answer: Answer, identity: Optio
     // Storage answers in words of its own; only who holds the content knows that a range lies outside it.
     let outside = status == StatusCode::RANGE_NOT_SATISFIABLE && matches!(op, Op::BlobGet | Op::BlobStorage);
     // A limit of whatever stands before the registry is a limit all the same.
-    let too_large = status == StatusCode::PAYLOAD_TOO_LARGE && op.share() == Share::Upload;
+    let too_large = status == StatusCode::PAYLOAD_TOO_LARGE && op.connection_class() == ConnectionClass::Upload;
     if (page || !api && said.is_none()) && !outside && !too_large {
         return Failure::foreign(format!(
             "{origin} answered {status}, but not as a registry does{correlation}; {LOOK}"
         ));
     }
-    let said = said.unwrap_or_else(|| Said::nothing_but(default_code(op, status)));
+    let said = said.unwrap_or_else(|| ErrorBody::nothing_but(default_code(op, status)));
     spoken(op, status, &origin, said, &words, identity)
 }
 
 pub(in crate::upstream) const LOOK: &str = "look for a portal, a filter or a wrong address in between";
 
 /// A refusal by a speaker of the protocol.
-fn spoken(op: Op, status: StatusCode, origin: &str, said: Said, words: &str, identity: Option<&str>) -> Failure {
+fn spoken(op: Op, status: StatusCode, origin: &str, said: ErrorBody, words: &str, identity: Option<&str>) -> Failure {
     let who = identity.unwrap_or("anonymous");
     let is_firewall = said.is_firewall();
-    let Said { code, message, about, errors } = said;
+    let ErrorBody { code, message, about, errors } = said;
     let (kind, reason) = match status {
         StatusCode::NOT_FOUND => (ErrorKind::NotFound { code, message }, format!("{origin} does not have it{words}")),
         StatusCode::FORBIDDEN if is_firewall => {

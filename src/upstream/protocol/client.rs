@@ -3,7 +3,7 @@ use super::relayed::{self, Passers};
 use crate::oci::Registry;
 use crate::telemetry::Metrics;
 use crate::upstream::error::{ErrorKind, Failure, Withheld};
-use crate::upstream::limits::op::{Category, Op};
+use crate::upstream::limits::op::{Op, QuotaClass};
 use crate::upstream::limits::throttle::Throttle;
 use crate::upstream::transport::body::Body;
 use crate::upstream::transport::origin::Origin;
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 /// One upstream's connections with everything that every request has: leave to be sent, its own headers, its metrics, its log
 /// line.
-pub(in crate::upstream) struct Wire {
+pub(in crate::upstream) struct HttpClient {
     name: Registry,
     pool: Pool,
     throttle: Throttle,
@@ -58,7 +58,7 @@ impl Answer {
     }
 }
 
-impl Wire {
+impl HttpClient {
     pub(in crate::upstream) fn new(
         name: Registry,
         pool: Pool,
@@ -101,7 +101,7 @@ impl Wire {
     }
 
     /// What a 429 holds back, and for how long.
-    pub(in crate::upstream) fn held_back(&self) -> Vec<(Category, Duration)> {
+    pub(in crate::upstream) fn held_back(&self) -> Vec<(QuotaClass, Duration)> {
         self.throttle.held()
     }
 
@@ -143,9 +143,9 @@ impl Wire {
             })
         };
         let again = op.is_question().then_some(&again as &(dyn Fn() -> _ + Sync));
-        let turn = Turn { share: op.share(), admit: &admit, again };
-        let leave = self.pool.border().leave(&origin, op.is_for_token());
-        let head = self.pool.send(&outgoing, (&origin, leave), turn).await;
+        let turn = Turn { share: op.connection_class(), admit: &admit, again };
+        let scope = self.pool.border().scope(&origin, op.is_for_token());
+        let head = self.pool.send(&outgoing, (&origin, scope), turn).await;
         if let Err(failure) = &head
             && self.count_withheld(failure)
         {
@@ -159,8 +159,8 @@ impl Wire {
     pub(in crate::upstream) async fn reserve(&self, op: Op, origin: &Origin) -> Result<Reserved, Failure> {
         self.admit(op)?;
         let admit = || self.throttle.admit(op);
-        let leave = self.pool.border().leave(origin, op.is_for_token());
-        self.pool.reserve((origin, leave), op.share(), admit).await.inspect_err(|failure| {
+        let scope = self.pool.border().scope(origin, op.is_for_token());
+        self.pool.reserve((origin, scope), op.connection_class(), admit).await.inspect_err(|failure| {
             self.count_withheld(failure);
         })
     }

@@ -3,8 +3,8 @@
 //! A document is a manifest by its digest or by how it is built; a blob by its digest alone, which whoever keeps or sends it checks.
 
 use super::classify;
+use super::client::Answer;
 use super::relayed::Relayed;
-use super::wire::Answer;
 use crate::oci::{self, Digest, MediaType, Reference, Shape};
 use crate::upstream::answers::FetchedManifest;
 use crate::upstream::error::Failure;

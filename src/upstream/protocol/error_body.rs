@@ -20,7 +20,7 @@ const LEFT_OUT: &str = "(left out)";
 
 /// The errors of the protocol's JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::upstream) struct Said {
+pub(in crate::upstream) struct ErrorBody {
     /// The first one's code.
     pub(in crate::upstream) code: String,
     /// The first one's text.
@@ -31,7 +31,7 @@ pub(in crate::upstream) struct Said {
     pub(in crate::upstream) errors: Vec<RegistryError>,
 }
 
-impl Said {
+impl ErrorBody {
     /// Reads an error body; `None` for anything else.
     pub(in crate::upstream) fn read(body: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(body).ok()?;
@@ -125,16 +125,16 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn of(errors: &Value) -> Said {
-        Said::read(json!({ "errors": errors }).to_string().as_bytes()).unwrap()
+    fn of(errors: &Value) -> ErrorBody {
+        ErrorBody::read(json!({ "errors": errors }).to_string().as_bytes()).unwrap()
     }
 
     #[test]
     fn reads_the_errors_of_registries_and_nothing_else() {
-        let said = Said::read(b"{\"errors\":[{\"code\":\"DENIED\",\"message\":\"client with IP \\u00271.2.3.4\\u0027 is not allowed access.\"}]}\n");
+        let said = ErrorBody::read(b"{\"errors\":[{\"code\":\"DENIED\",\"message\":\"client with IP \\u00271.2.3.4\\u0027 is not allowed access.\"}]}\n");
         assert!(said.unwrap().is_firewall());
         for other in ["", "{}", "{\"errors\":[]}", "{\"errors\":[{}]}", "<html>", "{\"errors\":{\"code\":\"X\"}}"] {
-            assert_eq!(Said::read(other.as_bytes()), None, "{other}");
+            assert_eq!(ErrorBody::read(other.as_bytes()), None, "{other}");
         }
     }
 

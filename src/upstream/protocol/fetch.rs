@@ -1,9 +1,9 @@
 //! One question to the upstream: authorized, redirected as storage wants it, and told apart from what a portal says.
 
 use super::classify;
-use super::wire::Answer;
+use super::client::Answer;
 use crate::upstream::auth::scope::Scope;
-use crate::upstream::auth::session::{Pass, Session};
+use crate::upstream::auth::session::{Authorization, Session};
 use crate::upstream::error::{ErrorKind, Failure};
 use crate::upstream::limits::op::Op;
 use crate::upstream::registry::digest_of;
@@ -32,7 +32,7 @@ pub(in crate::upstream) struct Ask {
 /// An answer after all redirects, whatever its status, and what is needed to judge it.
 struct Arrived {
     answer: Answer,
-    pass: Option<Pass>,
+    authorization: Option<Authorization>,
     redirected: bool,
     told: Told,
 }
@@ -63,15 +63,20 @@ impl Session {
         let mut arrived = self.arrive(ask).await?;
         if arrived.redirected && is_refused_address(arrived.answer.status) {
             arrived.answer.body.drain().await;
-            self.wire.retried("redirect");
+            self.client.retried("redirect");
             arrived = self.arrive(ask).await?;
         }
-        let Arrived { answer, pass, redirected, told } = arrived;
+        let Arrived { answer, authorization, redirected, told } = arrived;
         // Only of a blob may a part be asked for.
         if is_whole(answer.status) || answer.status == StatusCode::PARTIAL_CONTENT && ask.op.is_bulk() {
             return as_content(ask.op, answer).map(|answer| (answer, told));
         }
-        let failure = classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await;
+        let failure = classify::failure(
+            ask.op,
+            answer,
+            authorization.as_ref().map(|authorization| authorization.identity.as_str()),
+        )
+        .await;
         // Whoever the upstream leads to has not seen the login, and so has not judged it.
         let misled = redirected && matches!(failure.kind, ErrorKind::RepositoryRefused { .. });
         Err(if misled { Failure::foreign(failure.reason) } else { failure })
@@ -90,8 +95,8 @@ impl Session {
         let answer = self.fetch(ask).await?;
         let began = Instant::now();
         match read(answer).await {
-            Err(failure) if matches!(failure.kind, ErrorKind::Interrupted) && began.elapsed() < self.wire.stall() => {
-                self.wire.retried("resume");
+            Err(failure) if matches!(failure.kind, ErrorKind::Interrupted) && began.elapsed() < self.client.stall() => {
+                self.client.retried("resume");
                 read(self.fetch(ask).await?).await
             }
             result => result,
@@ -101,13 +106,18 @@ impl Session {
     /// Asks for the head of a manifest. `None`: its answer is not to be believed, and only a GET can tell; registries and storage behind
     /// signed addresses refuse a HEAD, or say 404 to it, of what a GET finds.
     pub(in crate::upstream) async fn head_of_manifest(&self, ask: &Ask) -> Result<Option<Answer>, Failure> {
-        let Arrived { answer, pass, .. } = match self.arrive(ask).await {
+        let Arrived { answer, authorization, .. } = match self.arrive(ask).await {
             Ok(arrived) => arrived,
             Err(failure) if failure.withheld.is_none() && is_refusal(&failure.kind) => return Ok(None),
             Err(failure) => return Err(failure),
         };
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await);
+            return Err(classify::failure(
+                ask.op,
+                answer,
+                authorization.as_ref().map(|authorization| authorization.identity.as_str()),
+            )
+            .await);
         }
         let told = answer.status == StatusCode::OK && (answer.spoken || !classify::is_page(&answer.headers));
         Ok(told.then_some(answer))
@@ -123,14 +133,19 @@ impl Session {
 
     /// Asks for the head of a blob. One that fails without saying who speaks, or why, is confirmed by a GET, which has a body.
     pub(in crate::upstream) async fn fetch_head(&self, ask: Ask) -> Result<(Answer, Told), Failure> {
-        let Arrived { answer, pass, redirected, told } = self.arrive(&ask).await?;
+        let Arrived { answer, authorization, redirected, told } = self.arrive(&ask).await?;
         let status = answer.status;
         if status == StatusCode::OK && !is_unspoken_page(&answer) {
             return Ok((answer, told));
         }
         let believed = status == StatusCode::NOT_FOUND && classify::is_speaker(&answer.headers) && !redirected;
         if believed || status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await);
+            return Err(classify::failure(
+                ask.op,
+                answer,
+                authorization.as_ref().map(|authorization| authorization.identity.as_str()),
+            )
+            .await);
         }
         answer.body.drain().await;
         let mut ask = Ask { method: Method::GET, op: Op::BlobGet, ..ask };
@@ -147,7 +162,7 @@ impl Session {
     pub(in crate::upstream) async fn write(&self, ask: &Ask, body: Bytes) -> Result<Answer, Failure> {
         let outgoing =
             Outgoing { method: ask.method.clone(), url: ask.url.clone(), headers: ask.headers.clone(), body };
-        let (answer, pass) = self.send(ask.op, &outgoing, &ask.scope).await?;
+        let (answer, authorization) = self.send(ask.op, &outgoing, &ask.scope).await?;
         // A portal says 200 to everything; a registry that has done something says 201, 202 or 204, or says that it is one.
         let done = answer.status.is_success()
             && !classify::is_page(&answer.headers)
@@ -157,7 +172,12 @@ impl Session {
         if done {
             return Ok(answer);
         }
-        Err(classify::failure(ask.op, answer, pass.as_ref().map(|pass| pass.identity.as_str())).await)
+        Err(classify::failure(
+            ask.op,
+            answer,
+            authorization.as_ref().map(|authorization| authorization.identity.as_str()),
+        )
+        .await)
     }
 
     async fn arrive(&self, ask: &Ask) -> Result<Arrived, Failure> {
@@ -167,14 +187,14 @@ impl Session {
             headers: ask.headers.clone(),
             body: Bytes::new(),
         };
-        let (mut answer, pass) = self.send(ask.op, &outgoing, &ask.scope).await?;
+        let (mut answer, authorization) = self.send(ask.op, &outgoing, &ask.scope).await?;
         let (home, told) = (answer.origin.clone(), Told::by(&answer));
         let mut secure = home.https;
         let mut at_home = true;
         let mut hops = 0;
         loop {
             if !is_redirect(answer.status) {
-                return Ok(Arrived { answer, pass, redirected: hops > 0, told });
+                return Ok(Arrived { answer, authorization, redirected: hops > 0, told });
             }
             if hops == HOPS {
                 return Err(Failure::foreign(format!("{home} leads through more than {HOPS} redirects")));
@@ -186,11 +206,11 @@ impl Session {
             let mut outgoing = Outgoing { url, ..outgoing.clone() };
             // A credential never leaves the origin that it is for, and is used by nobody who leads back to it.
             at_home &= target == home;
-            if let Some(pass) = pass.as_ref().filter(|_| at_home) {
-                pass.sign(&mut outgoing);
+            if let Some(authorization) = authorization.as_ref().filter(|_| at_home) {
+                authorization.sign(&mut outgoing);
             }
             let op = if ask.op == Op::BlobGet { Op::BlobStorage } else { ask.op };
-            answer = self.wire.send(op, outgoing).await?;
+            answer = self.client.send(op, outgoing).await?;
             answer.spoken |= spoken;
             hops += 1;
         }

@@ -1,8 +1,8 @@
 use super::classify;
+use super::client::Answer;
 use super::fetch::Ask;
 use super::link::{self, Next};
 use super::relayed::Relayed;
-use super::wire::Answer;
 use crate::oci::{Code, Digest, MediaType, Name, Reference};
 use crate::upstream::auth::scope::Scope;
 use crate::upstream::error::{ErrorKind, Failure};

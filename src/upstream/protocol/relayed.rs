@@ -86,9 +86,9 @@ impl Upstream {
     /// Notes the larders that a request for it has passed. `false`: it has passed this one, and goes in a circle.
     #[must_use]
     pub fn note_passers(&self, headers: &HeaderMap) -> bool {
-        let Some(news) = self.wire().passers().note(headers) else { return false };
+        let Some(news) = self.client().passers().note(headers) else { return false };
         if news {
-            [self].into_iter().chain(self.mirrors()).for_each(|address| address.wire().name_passers());
+            [self].into_iter().chain(self.mirrors()).for_each(|address| address.client().name_passers());
         }
         true
     }

@@ -1,14 +1,14 @@
 //! Pushing a blob: the requests of an upload, whose bodies pass through at the pace of the slower side.
 //!
-//! A body comes from a [`Source`] and is read only when there is a connection and an authorization for it, and no faster than
+//! A body comes from a [`UploadSource`] and is read only when there is a connection and an authorization for it, and no faster than
 //! the upstream takes it. An upstream may answer before the body is whole. Where it wants another authorization, or a kept
 //! connection turns out to be dead, the body is sent once more if its source can go back to its beginning.
 
 use super::classify;
-use super::wire::Answer;
+use super::client::Answer;
 use crate::oci::{Digest, Name};
 use crate::upstream::auth::scope::Scope;
-use crate::upstream::auth::session::{Pass, Refusal};
+use crate::upstream::auth::session::{Authorization, Unauthorized};
 use crate::upstream::error::{ErrorKind, Failure, UpstreamError};
 use crate::upstream::limits::op::Op;
 use crate::upstream::registry::Upstream;
@@ -33,7 +33,7 @@ const QUERY: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'&').add(b'+').add(b'<').add(b'>').add(b'%').add(b'=');
 
 /// Where the bytes of an upload come from.
-pub trait Source: Send {
+pub trait UploadSource: Send {
     /// Why there are no more.
     type Error: Send;
 
@@ -145,7 +145,7 @@ struct Sent {
 
 impl Upstream {
     /// Begins an upload, mounts a blob, or uploads one in a single request.
-    pub async fn start_upload<S: Source>(
+    pub async fn start_upload<S: UploadSource>(
         &self,
         repository: &Name,
         start: &UploadStart,
@@ -182,7 +182,7 @@ impl Upstream {
     }
 
     /// Goes on with the session at `location`.
-    pub async fn continue_upload<S: Source>(
+    pub async fn continue_upload<S: UploadSource>(
         &self,
         repository: &Name,
         location: &str,
@@ -218,7 +218,7 @@ impl Upstream {
         self.ask_upload(request, Some(location), source).await
     }
 
-    async fn ask_upload<S: Source>(
+    async fn ask_upload<S: UploadSource>(
         &self,
         request: Request,
         location: Option<&str>,
@@ -234,13 +234,13 @@ impl Upstream {
         self.settled(result, || request.attempt).map_err(|error| UploadError::Upstream(error, range))
     }
 
-    async fn answered<S: Source>(
+    async fn answered<S: UploadSource>(
         &self,
         request: &Request,
         location: Option<&str>,
         source: &mut S,
     ) -> Result<UploadAnswer, (Ended<S::Error>, Option<String>)> {
-        let (sent, pass) = self.authorized(request, source).await.map_err(|ended| (ended, None))?;
+        let (sent, authorization) = self.authorized(request, source).await.map_err(|ended| (ended, None))?;
         let Sent { answer, feed } = sent;
         let status = answer.status;
         let result = match (request.op, status) {
@@ -256,7 +256,7 @@ impl Upstream {
             }
             _ => {
                 let range = answer.header(RANGE).map(str::to_owned);
-                let identity = pass.as_ref().map(|pass| pass.identity.as_str());
+                let identity = authorization.as_ref().map(|authorization| authorization.identity.as_str());
                 let failure = classify::failure(request.op, answer, identity).await;
                 drop(feed);
                 return Err((failure.into(), range));
@@ -268,49 +268,49 @@ impl Upstream {
     }
 
     /// Sends the request with the authorization that the upstream wants.
-    async fn authorized<S: Source>(
+    async fn authorized<S: UploadSource>(
         &self,
         request: &Request,
         source: &mut S,
-    ) -> Result<(Sent, Option<Pass>), Ended<S::Error>> {
+    ) -> Result<(Sent, Option<Authorization>), Ended<S::Error>> {
         let session = self.session();
         // Whoever the upstream leads to is not told its credential.
         let own = Origin::of(&request.url).is_some_and(|target| target == *self.origin());
-        let mut pass = if own { session.prepare(request.op, &request.scope).await? } else { None };
+        let mut authorization = if own { session.prepare(request.op, &request.scope).await? } else { None };
         let mut stale = false;
         let mut refused = false;
         loop {
-            let sent = match self.sent(request, pass.as_ref(), source).await {
+            let sent = match self.sent(request, authorization.as_ref(), source).await {
                 Err(Ended::Stale(failure)) if !stale => {
                     again(source, failure, "a kept connection had died").await?;
-                    session.wire.retried("connection");
+                    session.client.retried("connection");
                     stale = true;
                     continue;
                 }
                 sent => sent?,
             };
             if sent.answer.status != StatusCode::UNAUTHORIZED || !own {
-                session.forget_forbidden(&sent.answer, pass.as_ref());
-                return Ok((sent, pass));
+                session.forget_forbidden(&sent.answer, authorization.as_ref());
+                return Ok((sent, authorization));
             }
-            let refusal = Refusal::read(sent.answer).await;
+            let refusal = Unauthorized::read(sent.answer).await;
             drop(sent.feed);
             if refused {
-                return Err(session.refused(request.op, &refusal, pass).into());
+                return Err(session.refused(request.op, &refusal, authorization).into());
             }
-            pass = Some(session.respond(request.op, &refusal, &request.scope, pass).await?);
+            authorization = Some(session.respond(request.op, &refusal, &request.scope, authorization).await?);
             let reason = format!("{} wanted another authorization", self.origin());
             again(source, Failure::new(ErrorKind::Interrupted, reason), "the body had gone").await?;
-            session.wire.retried("unauthorized");
+            session.client.retried("unauthorized");
             refused = true;
         }
     }
 
     /// Sends the request once.
-    async fn sent<S: Source>(
+    async fn sent<S: UploadSource>(
         &self,
         request: &Request,
-        pass: Option<&Pass>,
+        authorization: Option<&Authorization>,
         source: &mut S,
     ) -> Result<Sent, Ended<S::Error>> {
         let mut outgoing = Outgoing {
@@ -324,16 +324,16 @@ impl Upstream {
         if let Some(length) = length.filter(|_| !bodiless) {
             outgoing.headers.insert(CONTENT_LENGTH, length.into());
         }
-        if let Some(pass) = pass {
-            pass.sign(&mut outgoing);
+        if let Some(authorization) = authorization {
+            authorization.sign(&mut outgoing);
         }
         let Some(origin) = Origin::of(&request.url) else {
             return Err(Failure::foreign("an address that is neither http:// nor https://, or names a user").into());
         };
-        let wire = self.wire();
-        let reserved = wire.reserve(request.op, &origin).await?;
+        let client = self.client();
+        let reserved = client.reserve(request.op, &origin).await?;
         let (feed, payload) = Payload::stream(length);
-        let mut sending = pin!(wire.stream(request.op, reserved, outgoing, payload));
+        let mut sending = pin!(client.stream(request.op, reserved, outgoing, payload));
         let handed = AtomicU64::new(0);
         let outcome = tokio::select! {
             biased;
@@ -342,7 +342,7 @@ impl Upstream {
         };
         outcome?;
         let patience = if request.op == Op::UploadEnd { PATIENCE } else { 1 };
-        let limit = wire.first_byte() * patience;
+        let limit = client.first_byte() * patience;
         if let Ok(answer) = timeout(limit, sending).await {
             return held(answer, feed, &handed);
         }
@@ -351,7 +351,7 @@ impl Upstream {
     }
 
     /// Hands the source's bytes on until they end. Never ends if the request is over before: its answer tells.
-    async fn feed<S: Source>(
+    async fn feed<S: UploadSource>(
         &self,
         feed: &Feed,
         source: &mut S,
@@ -361,7 +361,7 @@ impl Upstream {
         let sent = self.sent_bytes();
         while let Some(chunk) = source.chunk().await.map_err(Ended::Source)? {
             let bytes = chunk.len() as u64;
-            let stall = self.session().wire.stall();
+            let stall = self.session().client.stall();
             match timeout(stall, feed.chunk(chunk)).await {
                 Ok(true) => {
                     sent.inc_by(bytes);
@@ -430,7 +430,7 @@ fn held<E>(answer: Result<Answer, Unanswered>, feed: Feed, handed: &AtomicU64) -
 }
 
 /// Has the body sent once more; if it is gone, the client has to.
-async fn again<S: Source>(source: &mut S, failure: Failure, why: &str) -> Result<(), Ended<S::Error>> {
+async fn again<S: UploadSource>(source: &mut S, failure: Failure, why: &str) -> Result<(), Ended<S::Error>> {
     if source.rewind().await {
         return Ok(());
     }

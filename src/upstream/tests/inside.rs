@@ -232,7 +232,7 @@ async fn a_token_service_inside_is_asked_only_where_it_is_named() {
 
 /// A body of ten bytes.
 struct Bytes10(Option<Bytes>);
-impl Source for Bytes10 {
+impl UploadSource for Bytes10 {
     type Error = ();
     fn length(&self) -> Option<u64> {
         Some(10)

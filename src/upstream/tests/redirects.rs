@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::CredentialSettings;
-use crate::upstream::testing::{Asked, Reply, Server, bare, password, reply, settings, upstream};
+use crate::upstream::testing::{ReceivedRequest, Reply, Server, bare, password, reply, settings, upstream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,7 +8,7 @@ const CONTENT: &[u8] = b"0123456789";
 const SIGNED: &str = "/id-x//docker/registry/v2/blobs/sha256/d2/ab/data?se=2023-01-30T18%3A57%3A33Z&sig=a%2Bb%3D&sp=r";
 
 /// Storage that serves ranges and refuses an `Authorization`.
-fn storage(asked: &Asked) -> Reply {
+fn storage(asked: &ReceivedRequest) -> Reply {
     if asked.header("authorization").is_some() {
         return bare(
             400,
@@ -24,7 +24,7 @@ fn storage(asked: &Asked) -> Reply {
 }
 
 /// A login server that wants a token and leads to `location`.
-fn login_server(location: String) -> impl Fn(&Asked) -> Reply + Send + Sync + 'static {
+fn login_server(location: String) -> impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static {
     move |asked| {
         let host = asked.header("host").unwrap();
         if asked.target.starts_with("/token") {

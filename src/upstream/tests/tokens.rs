@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::CredentialSettings;
 use crate::upstream::testing::{
-    Asked, Reply, Server, errors, jwt, password, reply, script, settings, upstream, upstream_in,
+    ReceivedRequest, Reply, Server, errors, jwt, password, reply, script, settings, upstream, upstream_in,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ fn guarded(
     path: &'static str,
     life: u64,
     good: impl Fn(usize) -> bool + Send + Sync + 'static,
-) -> impl Fn(&Asked) -> Reply + Send + Sync + 'static {
+) -> impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static {
     guarded_saying("", path, life, good)
 }
 
@@ -22,9 +22,9 @@ fn guarded_saying(
     path: &'static str,
     life: u64,
     good: impl Fn(usize) -> bool + Send + Sync + 'static,
-) -> impl Fn(&Asked) -> Reply + Send + Sync + 'static {
+) -> impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static {
     let given = AtomicUsize::new(0);
-    move |asked: &Asked| {
+    move |asked: &ReceivedRequest| {
         let host = asked.header("host").unwrap();
         if asked.target.starts_with(path) {
             let number = given.fetch_add(1, Ordering::SeqCst) + 1;

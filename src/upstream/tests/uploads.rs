@@ -15,7 +15,7 @@ impl Pieces {
     }
 }
 
-impl Source for Pieces {
+impl UploadSource for Pieces {
     type Error = std::convert::Infallible;
 
     fn length(&self) -> Option<u64> {

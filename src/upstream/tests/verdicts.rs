@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::CredentialSettings;
 use crate::upstream::BlobHead;
-use crate::upstream::testing::{Asked, Reply, Server, bare, errors, reply, settings, upstream};
+use crate::upstream::testing::{ReceivedRequest, Reply, Server, bare, errors, reply, settings, upstream};
 use http::Method;
 use std::time::Duration;
 
@@ -138,7 +138,7 @@ async fn a_manifest_without_a_type_has_its_own() {
 }
 
 /// What HEAD of a manifest and a blob make of `script`, and how often it was asked for each.
-async fn heads(script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> (Vec<ErrorKind>, usize, usize) {
+async fn heads(script: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> (Vec<ErrorKind>, usize, usize) {
     let server = Server::start(script).await;
     let (upstream, _) = upstream(&settings(&server.url(), CredentialSettings::Anonymous));
     let manifest = upstream.head_manifest(&name("a"), &tag("v1")).await.unwrap_err();
@@ -152,7 +152,7 @@ async fn a_head_that_does_not_say_who_speaks_is_confirmed_by_a_get() {
     let codes: Vec<_> = kinds.iter().map(|kind| matches!(kind, ErrorKind::NotFound { .. })).collect();
     assert_eq!((codes, manifests, blobs), (vec![true, true], 2, 1), "a tag is never gone on a HEAD's word alone");
 
-    let silent = |asked: &Asked| {
+    let silent = |asked: &ReceivedRequest| {
         bare(404, &[], if asked.method == Method::GET { errors("MANIFEST_UNKNOWN", "") } else { String::new() })
     };
     let (kinds, manifests, blobs) = heads(silent).await;
@@ -162,7 +162,7 @@ async fn a_head_that_does_not_say_who_speaks_is_confirmed_by_a_get() {
     let (kinds, ..) = heads(|_| bare(404, &[("content-type", "text/html")], "")).await;
     assert_eq!(kinds, [ErrorKind::Foreign, ErrorKind::Foreign]);
 
-    let firewall = |_: &Asked| reply(403, &[], errors("DENIED", "client with IP '1' is not allowed access"));
+    let firewall = |_: &ReceivedRequest| reply(403, &[], errors("DENIED", "client with IP '1' is not allowed access"));
     let (kinds, ..) = heads(firewall).await;
     assert!(kinds.iter().all(|kind| matches!(kind, ErrorKind::Firewall { .. })), "{kinds:?}");
 

@@ -1,6 +1,6 @@
 //! Opens connections: straight, through a forward proxy, or through its tunnel; with TLS where the address says so.
 
-use super::inside::{Border, Leave};
+use super::inside::{AddressScope, Border};
 use super::network::Network;
 use super::origin::Origin;
 use super::resolve::Resolver;
@@ -95,8 +95,8 @@ impl Connector {
     }
 
     /// A new connection to `origin`.
-    pub(in crate::upstream) async fn open(&self, origin: &Origin, leave: Leave) -> Result<Opened, Failure> {
-        let opened = tokio::time::timeout(self.limit, self.route(origin, leave)).await;
+    pub(in crate::upstream) async fn open(&self, origin: &Origin, scope: AddressScope) -> Result<Opened, Failure> {
+        let opened = tokio::time::timeout(self.limit, self.route(origin, scope)).await;
         opened.unwrap_or_else(|_| {
             let limit = self.limit.as_secs_f32();
             let reason = format!("no connection to {origin} within {limit} s; check name, route, firewall and proxy");
@@ -104,15 +104,15 @@ impl Connector {
         })
     }
 
-    async fn route(&self, origin: &Origin, leave: Leave) -> Result<Opened, Failure> {
+    async fn route(&self, origin: &Origin, scope: AddressScope) -> Result<Opened, Failure> {
         let unreachable = |reason: String| Failure::new(ErrorKind::Unreachable, reason);
         let url: Uri = format!("{origin:?}/").parse().map_err(|_| unreachable(format!("'{origin}' is no address")))?;
         let Some(proxy) = self.proxies.intercept(&url) else {
-            let tcp = match (&self.told, leave) {
+            let tcp = match (&self.told, scope) {
                 // The operator has said where the host is.
                 (Some((host, addresses)), _) if host == origin => self.dial_told(origin, addresses).await?,
-                (_, Leave::Anywhere) => dial(&self.tcp, url, origin).await?,
-                (_, Leave::Outside(setting)) => {
+                (_, AddressScope::Anywhere) => dial(&self.tcp, url, origin).await?,
+                (_, AddressScope::Outside(setting)) => {
                     let addresses = self.judged(origin, setting).await?;
                     dial(&connector(Known(addresses)), url, origin).await?
                 }
@@ -126,7 +126,7 @@ impl Connector {
             let peer = peer.map(|peer| peer.ip());
             return Ok(Opened { io: self.secured(Box::new(tcp), origin).await?, route: Route::Direct, peer });
         };
-        if let Leave::Outside(setting) = leave {
+        if let AddressScope::Outside(setting) = scope {
             self.locate().await;
             self.border.judge_text(origin, setting)?;
         }
@@ -196,7 +196,7 @@ impl Connector {
             return;
         }
         let own = self.border.own();
-        if let Ok(opened) = Box::pin(self.route(own, Leave::Anywhere)).await {
+        if let Ok(opened) = Box::pin(self.route(own, AddressScope::Anywhere)).await {
             self.border.answered(own, opened.peer);
         }
     }

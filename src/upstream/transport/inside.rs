@@ -116,7 +116,7 @@ fn as_number(host: &str) -> Option<Ipv4Addr> {
 
 /// What may be dialled for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::upstream) enum Leave {
+pub(in crate::upstream) enum AddressScope {
     /// Any address: the operator has named the host.
     Anywhere,
     /// What is public, or where the upstream itself is; the text is the setting that gives leave for more.
@@ -160,10 +160,14 @@ impl Border {
     }
 
     /// What may be dialled for a request to `target`: one for a token, or one for content.
-    pub(in crate::upstream) fn leave(&self, target: &Origin, for_token: bool) -> Leave {
+    pub(in crate::upstream) fn scope(&self, target: &Origin, for_token: bool) -> AddressScope {
         let (named, setting) =
             if for_token { (&self.token_realms, "token_realms") } else { (&self.data_hosts, "data_hosts") };
-        if *target == self.own || target.is_named_in(named) { Leave::Anywhere } else { Leave::Outside(setting) }
+        if *target == self.own || target.is_named_in(named) {
+            AddressScope::Anywhere
+        } else {
+            AddressScope::Outside(setting)
+        }
     }
 
     /// The host has answered from this address, or through a proxy.
@@ -283,11 +287,15 @@ mod tests {
         let own = origin("https://r.example");
         let border = Border::new("r", &own, &["auth.lan".to_owned()], &["data.lan:9000".to_owned()]);
         let target = origin("https://data.lan:9000");
-        assert_eq!(border.leave(&target, false), Leave::Anywhere);
-        assert_eq!(border.leave(&target, true), Leave::Outside("token_realms"), "another setting");
-        assert_eq!(border.leave(&origin("https://AUTH.lan"), true), Leave::Anywhere);
-        assert_eq!(border.leave(&origin("https://auth.lan"), false), Leave::Outside("data_hosts"));
-        assert_eq!(border.leave(&origin("https://r.example:22"), false), Leave::Outside("data_hosts"), "another port");
+        assert_eq!(border.scope(&target, false), AddressScope::Anywhere);
+        assert_eq!(border.scope(&target, true), AddressScope::Outside("token_realms"), "another setting");
+        assert_eq!(border.scope(&origin("https://AUTH.lan"), true), AddressScope::Anywhere);
+        assert_eq!(border.scope(&origin("https://auth.lan"), false), AddressScope::Outside("data_hosts"));
+        assert_eq!(
+            border.scope(&origin("https://r.example:22"), false),
+            AddressScope::Outside("data_hosts"),
+            "another port"
+        );
         let (inner, link) = ("10.0.0.2".parse().unwrap(), "169.254.169.254".parse().unwrap());
         let judge = |address| border.judge(&origin("https://x.example"), "data_hosts", address);
         assert!(judge(inner).is_err() && judge("20.1.2.3".parse().unwrap()).is_ok());

@@ -7,15 +7,15 @@
 //! a tag can be asked for while they fill the line; uploads, which go at the pace of their clients, may take a half.
 
 use super::connect::{Connector, Route};
-use super::inside::{Border, Leave};
-use super::listening::Listening;
+use super::inside::{AddressScope, Border};
 use super::origin::Origin;
 use super::payload::Payload;
 use super::queue::{Permits, Queue, Refused};
+use super::read_after_write_error::ReadAfterWriteError;
 use crate::upstream::error::{ErrorKind, Failure};
 use crate::upstream::limits::again::{self, again};
-use crate::upstream::limits::breaker::{Breaker, Pass};
-use crate::upstream::limits::op::Share;
+use crate::upstream::limits::breaker::{Breaker, BreakerPermit};
+use crate::upstream::limits::op::ConnectionClass;
 use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
@@ -51,7 +51,7 @@ pub(in crate::upstream) struct Outgoing {
 pub(in crate::upstream) struct Pool {
     connector: Connector,
     /// A connection that only a host of the operator's may have is not used for one that an upstream has led to.
-    hosts: Mutex<HashMap<(Origin, Leave), Arc<Host>>>,
+    hosts: Mutex<HashMap<(Origin, AddressScope), Arc<Host>>>,
     limit: usize,
     wait: Duration,
     first_byte: Duration,
@@ -61,7 +61,7 @@ pub(in crate::upstream) struct Pool {
 
 /// What a request may take, and who decides whether it is sent.
 pub(in crate::upstream) struct Turn<'a> {
-    pub(in crate::upstream) share: Share,
+    pub(in crate::upstream) share: ConnectionClass,
     /// Whether it may still be sent after the wait for a connection.
     pub(in crate::upstream) admit: &'a (dyn Fn() -> Result<(), Failure> + Sync),
     /// What to send once more while nobody answers, if that may be now; none: never, because it changes something.
@@ -152,16 +152,16 @@ impl Pool {
     pub(in crate::upstream) async fn send(
         &self,
         outgoing: &Outgoing,
-        (origin, leave): (&Origin, Leave),
+        (origin, scope): (&Origin, AddressScope),
         turn: Turn<'_>,
     ) -> Result<Head, Failure> {
-        let host = self.host(origin, leave);
+        let host = self.host(origin, scope);
         // Before and after the wait for a connection: the host may have gone meanwhile.
         host.breaker.check()?;
         let permits = self.permits(&host, origin, turn.share).await?;
         (turn.admit)()?;
-        let pass = host.breaker.admit()?;
-        let first = self.on_a_connection(&host, &pass, outgoing, (origin, leave));
+        let permit = host.breaker.admit()?;
+        let first = self.on_a_connection(&host, &permit, outgoing, (origin, scope));
         // On the heap: every request of a client would be as large, also where it asks nobody.
         let asked = Box::pin(async {
             match turn.again {
@@ -169,7 +169,7 @@ impl Pool {
                     biased;
                     first = first => first,
                     // The state of a second request is as large as that of the first.
-                    second = Box::pin(self.asked_again(&host, (origin, leave), once_more)) => Ok(second),
+                    second = Box::pin(self.asked_again(&host, (origin, scope), once_more)) => Ok(second),
                 },
                 None => first.await,
             }
@@ -179,7 +179,7 @@ impl Pool {
             exchanged = asked => exchanged,
             () = host.queue.gives_way() => return Err(self.refused(origin, &Refused::Unwanted)),
         };
-        pass.settle(exchanged.as_ref().err());
+        permit.settle(exchanged.as_ref().err());
         let (connection, response, replaced) = exchanged?;
         self.border().answered(origin, connection.peer);
         Ok(Head { response, lease: Lease { connection, host, _permits: permits }, replaced })
@@ -189,7 +189,7 @@ impl Pool {
     async fn asked_again(
         &self,
         host: &Host,
-        (origin, leave): (&Origin, Leave),
+        (origin, scope): (&Origin, AddressScope),
         once_more: &(dyn Fn() -> Option<Outgoing> + Sync),
     ) -> (Connection, Response<Incoming>, bool) {
         let permit = || async {
@@ -198,13 +198,13 @@ impl Pool {
         };
         let ask = |(permit, outgoing): (OwnedSemaphorePermit, Outgoing), limit| async move {
             let _permit = permit;
-            let pass = host.breaker.admit().ok()?;
-            let asked = self.on_a_new_connection(&pass, &outgoing, (origin, leave));
+            let permit = host.breaker.admit().ok()?;
+            let asked = self.on_a_new_connection(&permit, &outgoing, (origin, scope));
             let Ok(asked) = tokio::time::timeout(limit, asked).await else {
-                pass.outlived(&late(origin, limit));
+                permit.outlived(&late(origin, limit));
                 return None;
             };
-            pass.settle(asked.as_ref().err());
+            permit.settle(asked.as_ref().err());
             asked.ok()
         };
         let (connection, response) = again(&host.breaker.answers, self.ask_again, permit, ask).await;
@@ -217,9 +217,9 @@ impl Pool {
     async fn on_a_connection(
         &self,
         host: &Host,
-        pass: &Pass<'_>,
+        permit: &BreakerPermit<'_>,
         outgoing: &Outgoing,
-        (origin, leave): (&Origin, Leave),
+        (origin, scope): (&Origin, AddressScope),
     ) -> Result<(Connection, Response<Incoming>, bool), Failure> {
         let mut replaced = false;
         // What must not be done twice gets no connection that may have died of age: whether it was done could not be known.
@@ -238,20 +238,20 @@ impl Pool {
                 }
             }
         }
-        let (connection, response) = self.on_a_new_connection(pass, outgoing, (origin, leave)).await?;
+        let (connection, response) = self.on_a_new_connection(permit, outgoing, (origin, scope)).await?;
         Ok((connection, response, replaced))
     }
 
     async fn on_a_new_connection(
         &self,
-        pass: &Pass<'_>,
+        permit: &BreakerPermit<'_>,
         outgoing: &Outgoing,
-        (origin, leave): (&Origin, Leave),
+        (origin, scope): (&Origin, AddressScope),
     ) -> Result<(Connection, Response<Incoming>), Failure> {
         let mut connection = tokio::select! {
             biased;
-            connection = self.connect(origin, leave) => connection?,
-            failure = pass.overtaken() => return Err(failure),
+            connection = self.connect(origin, scope) => connection?,
+            failure = permit.overtaken() => return Err(failure),
         };
         match self.exchange(&mut connection, outgoing, origin).await {
             Ok(response) => Ok((connection, response)),
@@ -259,9 +259,9 @@ impl Pool {
         }
     }
 
-    fn host(&self, origin: &Origin, leave: Leave) -> Arc<Host> {
+    fn host(&self, origin: &Origin, scope: AddressScope) -> Arc<Host> {
         let mut hosts = self.hosts.lock();
-        let key = (origin.clone(), leave);
+        let key = (origin.clone(), scope);
         if hosts.len() >= HOSTS && !hosts.contains_key(&key) {
             hosts.retain(|_, host| Arc::strong_count(host) > 1 || !host.expire());
         }
@@ -276,7 +276,7 @@ impl Pool {
         Arc::clone(host)
     }
 
-    async fn permits(&self, host: &Host, origin: &Origin, share: Share) -> Result<Permits, Failure> {
+    async fn permits(&self, host: &Host, origin: &Origin, share: ConnectionClass) -> Result<Permits, Failure> {
         host.queue.permits(share, self.wait).await.map_err(|refused| self.refused(origin, &refused))
     }
 
@@ -296,11 +296,11 @@ impl Pool {
     /// becomes of the body in the hours that it may take says nothing about that. `admit` as in [`Turn`].
     pub(in crate::upstream) async fn reserve(
         &self,
-        (origin, leave): (&Origin, Leave),
-        share: Share,
+        (origin, scope): (&Origin, AddressScope),
+        share: ConnectionClass,
         admit: impl Fn() -> Result<(), Failure>,
     ) -> Result<Reserved, Failure> {
-        let host = self.host(origin, leave);
+        let host = self.host(origin, scope);
         host.breaker.check()?;
         let permits = self.permits(&host, origin, share).await?;
         admit()?;
@@ -308,23 +308,23 @@ impl Pool {
             return Ok(Reserved { connection, host, origin: origin.clone(), permits, kept: true });
         }
         let connection = {
-            let pass = host.breaker.admit()?;
+            let permit = host.breaker.admit()?;
             let connected = tokio::select! {
                 biased;
-                connection = self.connect(origin, leave) => connection,
-                failure = pass.overtaken() => Err(failure),
+                connection = self.connect(origin, scope) => connection,
+                failure = permit.overtaken() => Err(failure),
             };
             if connected.is_err() {
-                pass.settle(connected.as_ref().err());
+                permit.settle(connected.as_ref().err());
             }
             connected?
         };
         Ok(Reserved { connection, host, origin: origin.clone(), permits, kept: false })
     }
 
-    async fn connect(&self, origin: &Origin, leave: Leave) -> Result<Connection, Failure> {
-        let opened = self.connector.open(origin, leave).await?;
-        let io = TokioIo::new(Listening::new(opened.io.into_inner()));
+    async fn connect(&self, origin: &Origin, scope: AddressScope) -> Result<Connection, Failure> {
+        let opened = self.connector.open(origin, scope).await?;
+        let io = TokioIo::new(ReadAfterWriteError::new(opened.io.into_inner()));
         let (sender, connection) = http1::handshake(io).await.map_err(|error| {
             Failure::new(ErrorKind::Unreachable, format!("the connection to {origin} broke at once: {error}"))
         })?;

@@ -2,7 +2,7 @@
 //!
 //! A request that nobody waits for any more gives way: it leaves the queue, and the connection that it has, where others want one.
 
-use crate::upstream::limits::op::Share;
+use crate::upstream::limits::op::ConnectionClass;
 use crate::upstream::limits::shares::{Shares, unwanted};
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -54,11 +54,11 @@ impl Queue {
     }
 
     /// The right to a connection, within `wait`.
-    pub(super) async fn permits(&self, share: Share, wait: Duration) -> Result<Permits, Refused> {
+    pub(super) async fn permits(&self, share: ConnectionClass, wait: Duration) -> Result<Permits, Refused> {
         let bounds: &[&Arc<Semaphore>] = match share {
-            Share::Small => &[&self.all],
-            Share::Download => &[&self.bulk, &self.all],
-            Share::Upload => &[&self.uploads, &self.bulk, &self.all],
+            ConnectionClass::Small => &[&self.all],
+            ConnectionClass::Download => &[&self.bulk, &self.all],
+            ConnectionClass::Upload => &[&self.uploads, &self.bulk, &self.all],
         };
         let mut wanted = pin!(async {
             let mut permits = Permits::with_capacity(bounds.len());
@@ -73,7 +73,7 @@ impl Queue {
         }
         let _place = self.waiting.take().ok_or(Refused::Crowded)?;
         let _crowd = Crowd::join(&self.crowd);
-        let wait = if share == Share::Download { wait * DOWNLOAD_PATIENCE } else { wait };
+        let wait = if share == ConnectionClass::Download { wait * DOWNLOAD_PATIENCE } else { wait };
         tokio::select! {
             biased;
             permits = timeout(wait, wanted) => permits.ok().flatten().ok_or(Refused::Full),
@@ -140,15 +140,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn requests_whose_clients_have_left_neither_wait_nor_keep_a_connection() {
         let queue = Queue::new(1);
-        let held = queue.permits(Share::Small, WAIT).await.unwrap();
-        let abandoned = while_wanted(Arc::new(Nobody), queue.permits(Share::Small, WAIT)).await;
+        let held = queue.permits(ConnectionClass::Small, WAIT).await.unwrap();
+        let abandoned = while_wanted(Arc::new(Nobody), queue.permits(ConnectionClass::Small, WAIT)).await;
         assert_eq!(abandoned.err(), Some(Refused::Unwanted));
         // What has a connection keeps it until somebody wants one.
         let holder = while_wanted(Arc::new(Nobody), queue.gives_way());
         let mut holder = pin!(holder);
         assert!(timeout(Duration::from_secs(60), holder.as_mut()).await.is_err());
         let next = async {
-            let next = queue.permits(Share::Small, WAIT).await;
+            let next = queue.permits(ConnectionClass::Small, WAIT).await;
             assert!(next.is_ok());
         };
         let gives_way = async {
@@ -161,17 +161,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn those_who_wait_are_bounded_and_one_client_cannot_be_all_of_them() {
         let queue = Queue::new(1);
-        let _held = queue.permits(Share::Small, WAIT).await.unwrap();
+        let _held = queue.permits(ConnectionClass::Small, WAIT).await.unwrap();
         let client = |last: u8| Client::at(Some([192, 0, 2, last].into()));
         let mut waiting: Vec<_> =
-            (0..=WAITING).map(|_| Box::pin(client(1).scope(queue.permits(Share::Small, WAIT)))).collect();
+            (0..=WAITING).map(|_| Box::pin(client(1).scope(queue.permits(ConnectionClass::Small, WAIT)))).collect();
         for (number, one) in waiting.iter_mut().enumerate() {
             match poll_once(one.as_mut()).await {
                 Poll::Pending => assert!(number < WAITING),
                 Poll::Ready(refused) => assert_eq!((number, refused.err()), (WAITING, Some(Refused::Crowded))),
             }
         }
-        let mut other = Box::pin(client(2).scope(queue.permits(Share::Small, WAIT)));
+        let mut other = Box::pin(client(2).scope(queue.permits(ConnectionClass::Small, WAIT)));
         assert!(poll_once(other.as_mut()).await.is_pending(), "another one may");
         assert_eq!(other.await.err(), Some(Refused::Full));
     }

@@ -9,12 +9,12 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Takes a failed write for one that waits; what can be read then tells how the connection ended.
-pub(in crate::upstream) struct Listening<T> {
+pub(in crate::upstream) struct ReadAfterWriteError<T> {
     io: T,
     deaf: bool,
 }
 
-impl<T> Listening<T> {
+impl<T> ReadAfterWriteError<T> {
     pub(in crate::upstream) fn new(io: T) -> Self {
         Self { io, deaf: false }
     }
@@ -35,13 +35,13 @@ fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted)
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Listening<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for ReadAfterWriteError<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Listening<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for ReadAfterWriteError<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.deaf {
             return Poll::Pending;
@@ -98,7 +98,7 @@ mod tests {
             socket.write_all(b"too large").await.unwrap();
             // Closed with bytes unread: the system answers the rest with a reset.
         });
-        let mut io = Listening::new(TcpStream::connect(address).await.unwrap());
+        let mut io = ReadAfterWriteError::new(TcpStream::connect(address).await.unwrap());
         let upload = vec![0; 64 << 20];
         let mut answer = Vec::new();
         let (mut reader, mut writer) = tokio::io::split(&mut io);

@@ -51,7 +51,7 @@ impl Resolver {
         }
         let (sender, receiver) = watch::channel(None);
         running.insert(name.to_owned(), receiver.clone());
-        let (lookup, landing) = (Arc::clone(&self.lookup), Landing(name.to_owned(), Arc::clone(&self.running)));
+        let (lookup, landing) = (Arc::clone(&self.lookup), InFlight(name.to_owned(), Arc::clone(&self.running)));
         tokio::task::spawn_blocking(move || {
             let found = lookup(&landing.0).map_err(|error| error.to_string());
             // Off the board first: who asks from now on begins anew.
@@ -64,9 +64,9 @@ impl Resolver {
 }
 
 /// Takes the name off the board, however its lookup ends.
-struct Landing(String, Arc<Mutex<HashMap<String, watch::Receiver<Option<Found>>>>>);
+struct InFlight(String, Arc<Mutex<HashMap<String, watch::Receiver<Option<Found>>>>>);
 
-impl Drop for Landing {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.1.lock().remove(&self.0);
     }

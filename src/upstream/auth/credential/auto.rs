@@ -1,7 +1,7 @@
 use super::azure_cli::AzureCli;
 use super::docker::DockerConfig;
 use super::entra::{Keeper, Surroundings, Workload, authority, managed};
-use super::{Credential, Material, Pending, Place, is_acr};
+use super::{Credential, Login, Pending, Place, is_acr};
 use crate::config::{AssignedIdentity, Environment, parse_authority};
 use crate::upstream::error::{Failure, SetupError};
 use http::Uri;
@@ -93,7 +93,7 @@ impl Auto {
     }
 
     /// The machine's identity; `None` if it has none, or not yet.
-    async fn machine(&self) -> Option<Result<Material, Failure>> {
+    async fn machine(&self) -> Option<Result<Login, Failure>> {
         let machine = self.machine.as_ref()?;
         if self.state.lock().used_machine {
             return Some(machine.material().await);
@@ -107,7 +107,7 @@ impl Auto {
         Some(Ok(material))
     }
 
-    async fn azure(&self) -> Option<Result<Material, Failure>> {
+    async fn azure(&self) -> Option<Result<Login, Failure>> {
         let azure = self.azure.as_ref()?;
         let skipped = self.state.lock().skip_azure_until.is_some_and(|until| Instant::now() < until);
         if skipped {
@@ -123,7 +123,7 @@ impl Auto {
         Some(login)
     }
 
-    async fn choose(&self) -> Result<Material, Failure> {
+    async fn choose(&self) -> Result<Login, Failure> {
         if let Some(named) = &self.named {
             self.came(None);
             return named.material().await;
@@ -155,7 +155,7 @@ impl Auto {
             Some(failure) if used_azure => Err(failure),
             _ => {
                 let trouble = self.docker.trouble();
-                Ok(Material::anonymous(
+                Ok(Login::anonymous(
                     &format!("neither the surroundings, the Azure CLI nor Docker have a login for it{trouble}"),
                     &format!("log in with `az login` or `docker login`, or configure a credential{trouble}"),
                 ))

@@ -1,4 +1,4 @@
-use super::{Credential, Grant, Material, Pending};
+use super::{Credential, Grant, Login, Pending};
 use crate::config::Environment;
 use crate::upstream::auth::jwt::Claims;
 use crate::upstream::auth::secret::Secret;
@@ -51,7 +51,7 @@ impl Credential for AzureCli {
                 .map_err(|_| Failure::credential(IDENTITY, "az answered something that is no token", REMEDY))?;
             let token = Secret::new(answer.access_token);
             let claims = Claims::of(token.expose()).unwrap_or_default();
-            Ok(Material {
+            Ok(Login {
                 identity: claims.subject().map_or_else(|| IDENTITY.to_owned(), str::to_owned),
                 // The token's end is not the login's: `az` renews it by itself.
                 expires: None,

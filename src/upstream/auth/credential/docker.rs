@@ -1,4 +1,4 @@
-use super::{Credential, Grant, Material, Pending, helper, login_again};
+use super::{Credential, Grant, Login, Pending, helper, login_again};
 use crate::config::Environment;
 use crate::upstream::auth::jwt;
 use crate::upstream::auth::secret::{self, Secret};
@@ -58,7 +58,7 @@ impl DockerConfig {
     }
 
     /// The login for this upstream; `None` if the file or the entry is not there.
-    pub(super) async fn lookup(&self) -> Result<Option<Material>, Failure> {
+    pub(super) async fn lookup(&self) -> Result<Option<Login>, Failure> {
         let Some(path) = self.path() else { return Ok(None) };
         if self.file.is_none() && !tokio::fs::try_exists(&path).await.unwrap_or(true) {
             return Ok(None);
@@ -124,7 +124,7 @@ impl DockerConfig {
         helper::get(&self.environment, helper, server).await
     }
 
-    fn filed(&self, user: String, secret: Secret, source: &str) -> Material {
+    fn filed(&self, user: String, secret: Secret, source: &str) -> Login {
         let is_token = user.is_empty() || TOKEN_USERS.contains(&user.as_str());
         let expires = jwt::expires(secret.expose());
         let (grant, identity) = if is_token {
@@ -136,7 +136,7 @@ impl DockerConfig {
             (Grant::Password { username: user, password: secret }, identity)
         };
         let remedy = login_again(&self.hosts[0]);
-        Material { grant, identity, source: source.to_owned(), remedy, expires: expires.filter(|_| is_token) }
+        Login { grant, identity, source: source.to_owned(), remedy, expires: expires.filter(|_| is_token) }
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{Credential, Grant, Material, Pending, is_acr};
+use super::{Credential, Grant, Login, Pending, is_acr};
 use crate::upstream::auth::jwt;
 use crate::upstream::auth::secret::Secret;
 use crate::upstream::error::Failure;
@@ -18,7 +18,7 @@ impl Credential for Password {
             let remedy = format!("check username and password_file {file}");
             let password = Secret::read(&self.file).await;
             let password = password.map_err(|problem| Failure::credential(&identity, problem, &remedy))?;
-            Ok(Material {
+            Ok(Login {
                 grant: Grant::Password { username: self.username.clone(), password },
                 identity,
                 source: format!("password_file {file}"),
@@ -50,7 +50,7 @@ impl Credential for RefreshToken {
             let claims = jwt::Claims::of(token.expose()).unwrap_or_default();
             let identity = claims.subject().map_or_else(|| "a refresh token".to_owned(), str::to_owned);
             let source = format!("token_file {file}");
-            Ok(Material { grant: Grant::Refresh(token), identity, source, remedy, expires: claims.expires() })
+            Ok(Login { grant: Grant::Refresh(token), identity, source, remedy, expires: claims.expires() })
         })
     }
 }

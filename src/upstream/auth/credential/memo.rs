@@ -1,4 +1,4 @@
-use super::{Credential, Material};
+use super::{Credential, Login};
 use crate::upstream::error::Failure;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ const KEPT: Duration = Duration::from_secs(10);
 /// A login that could not be had is asked for again after this.
 const FAILED: Duration = Duration::from_secs(1);
 
-type Asked = OnceCell<(Instant, Result<Material, Failure>)>;
+type LoginOnce = OnceCell<(Instant, Result<Login, Failure>)>;
 
 /// A source of logins that is asked by one at a time, and not again within seconds.
 pub(in crate::upstream) struct Memo {
     source: Box<dyn Credential>,
-    kept: Mutex<Arc<Asked>>,
+    kept: Mutex<Arc<LoginOnce>>,
 }
 
 impl Memo {
@@ -25,7 +25,7 @@ impl Memo {
     }
 
     /// The login as it is now, or was moments ago.
-    pub(in crate::upstream) async fn material(&self) -> Result<Material, Failure> {
+    pub(in crate::upstream) async fn material(&self) -> Result<Login, Failure> {
         if self.source.keeps() {
             return self.source.material().await;
         }
@@ -72,7 +72,7 @@ mod tests {
             Box::pin(async {
                 let number = self.0.fetch_add(1, Ordering::SeqCst) + 1;
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                Ok(Material::anonymous(&number.to_string(), ""))
+                Ok(Login::anonymous(&number.to_string(), ""))
             })
         }
     }

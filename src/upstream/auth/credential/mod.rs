@@ -30,7 +30,7 @@ use std::time::SystemTime;
 
 /// As whom larder asks an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Login {
+pub struct LoginSummary {
     /// Whom the login names.
     pub identity: String,
     /// Where it comes from.
@@ -60,7 +60,7 @@ pub(in crate::upstream) enum Grant {
 
 /// A login as it is now.
 #[derive(Clone, Debug)]
-pub(in crate::upstream) struct Material {
+pub(in crate::upstream) struct Login {
     pub(in crate::upstream) grant: Grant,
     /// Whom it names.
     pub(in crate::upstream) identity: String,
@@ -71,7 +71,7 @@ pub(in crate::upstream) struct Material {
     pub(in crate::upstream) expires: Option<SystemTime>,
 }
 
-impl Material {
+impl Login {
     fn anonymous(source: &str, remedy: &str) -> Self {
         Self {
             grant: Grant::Anonymous,
@@ -93,7 +93,7 @@ impl Material {
     }
 }
 
-pub(in crate::upstream) type Pending<'a> = Pin<Box<dyn Future<Output = Result<Material, Failure>> + Send + 'a>>;
+pub(in crate::upstream) type Pending<'a> = Pin<Box<dyn Future<Output = Result<Login, Failure>> + Send + 'a>>;
 
 /// A source of logins.
 pub(in crate::upstream) trait Credential: Send + Sync {
@@ -196,7 +196,7 @@ struct Anonymous;
 impl Credential for Anonymous {
     fn material(&self) -> Pending<'_> {
         let remedy = "configure a login ([upstream.credential], or --login)";
-        Box::pin(async move { Ok(Material::anonymous("no credential is configured", remedy)) })
+        Box::pin(async move { Ok(Login::anonymous("no credential is configured", remedy)) })
     }
 }
 

@@ -27,7 +27,7 @@ struct Answered {
 /// An error in the form that Entra and IMDS share.
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
-pub(super) struct Said {
+pub(super) struct IdentityAnswer {
     pub(super) error: String,
     error_description: String,
     error_codes: Vec<u64>,
@@ -36,7 +36,7 @@ pub(super) struct Said {
     correlation_id: String,
 }
 
-impl Said {
+impl IdentityAnswer {
     pub(super) fn of(reply: &Reply) -> Option<Self> {
         let said: Self = serde_json::from_slice(&reply.body).ok()?;
         (![&said.error, &said.error_description, &said.message].iter().all(|text| text.is_empty())).then_some(said)
@@ -96,7 +96,7 @@ fn life(token: &Answered, reply: &Reply) -> Duration {
 pub(super) fn trouble(reply: &Reply, what: &str) -> Failure {
     let (status, host) = (reply.status, &reply.host);
     let retry_after = classify::retry_after(&reply.headers);
-    let words = Said::of(reply).map(|said| format!(" ({})", said.words())).unwrap_or_default();
+    let words = IdentityAnswer::of(reply).map(|said| format!(" ({})", said.words())).unwrap_or_default();
     if status == StatusCode::TOO_MANY_REQUESTS {
         return Failure::new(ErrorKind::Throttled { retry_after }, format!("{what}: {host} throttles{words}"));
     }
@@ -149,11 +149,14 @@ mod tests {
 
     #[test]
     fn errors_are_told_from_portals() {
-        let said =
-            Said::of(&reply(401, None, r#"{"error":"x","error_description":"AADSTS7000215: No.\r\nTrace ID: 1"}"#));
+        let said = IdentityAnswer::of(&reply(
+            401,
+            None,
+            r#"{"error":"x","error_description":"AADSTS7000215: No.\r\nTrace ID: 1"}"#,
+        ));
         let said = said.unwrap();
         assert_eq!((said.code(), said.words().as_str()), (7_000_215, "AADSTS7000215: No."));
-        assert!(Said::of(&reply(401, None, "<html>")).is_none());
+        assert!(IdentityAnswer::of(&reply(401, None, "<html>")).is_none());
         assert_eq!(trouble(&reply(403, None, "<html>"), "step").kind, ErrorKind::Foreign);
         assert_eq!(trouble(&reply(302, None, ""), "step").kind, ErrorKind::Foreign);
         assert_eq!(trouble(&reply(410, None, ""), "step").kind, ErrorKind::ServerError(503));

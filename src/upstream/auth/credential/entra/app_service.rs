@@ -1,7 +1,7 @@
-use super::answer::{self, Said};
+use super::answer::{self, IdentityAnswer};
 use super::door::Door;
 use super::managed::{request, words};
-use super::{Minted, Minting, Source};
+use super::{IdentitySource, Minted, Minting};
 use crate::config::AssignedIdentity;
 use crate::upstream::error::Failure;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
@@ -31,7 +31,7 @@ impl AppService {
                 format!("{what}: {}; IDENTITY_ENDPOINT is the platform's, which may be restarting", failure.reason);
             Failure { reason, ..failure }
         })?;
-        match (reply.status, Said::of(&reply)) {
+        match (reply.status, IdentityAnswer::of(&reply)) {
             (StatusCode::OK, _) => answer::minted(&reply),
             (StatusCode::BAD_REQUEST, Some(said)) => {
                 let remedy = match self.identity {
@@ -51,7 +51,7 @@ impl AppService {
     }
 }
 
-impl Source for AppService {
+impl IdentitySource for AppService {
     fn mint(&self) -> Minting<'_> {
         Box::pin(self.ask())
     }

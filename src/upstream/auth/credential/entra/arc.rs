@@ -1,7 +1,7 @@
-use super::answer::{self, Said};
+use super::answer::{self, IdentityAnswer};
 use super::door::{Door, Reply};
 use super::managed::{request, words};
-use super::{Minted, Minting, Source};
+use super::{IdentitySource, Minted, Minting};
 use crate::config::AssignedIdentity;
 use crate::upstream::auth::challenge::challenges;
 use crate::upstream::auth::secret;
@@ -82,7 +82,7 @@ impl Arc {
 
     fn refused(&self, reply: &Reply) -> Failure {
         let what = "no token from Azure Arc's agent";
-        match (reply.status, Said::of(reply)) {
+        match (reply.status, IdentityAnswer::of(reply)) {
             (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Some(said)) => {
                 let problem = format!("Azure Arc's agent refuses a token ({})", said.words());
                 let remedy = "see that the server is connected (azcmagent show) and has its identity in Azure";
@@ -93,7 +93,7 @@ impl Arc {
     }
 }
 
-impl Source for Arc {
+impl IdentitySource for Arc {
     fn mint(&self) -> Minting<'_> {
         Box::pin(self.ask())
     }

@@ -1,7 +1,7 @@
-use super::answer::{self, Said};
+use super::answer::{self, IdentityAnswer};
 use super::door::Door;
 use super::managed::{request, words};
-use super::{Minted, Minting, Source, at};
+use super::{IdentitySource, Minted, Minting, at};
 use crate::config::AssignedIdentity;
 use crate::upstream::error::{ErrorKind, Failure};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -31,7 +31,7 @@ impl Imds {
             HeaderMap::from_iter([(http::HeaderName::from_static("metadata"), HeaderValue::from_static("true"))]);
         let outgoing = request(&endpoint, "2019-08-01", &self.identity, "msi_res_id", headers)?;
         let reply = self.door.ask(outgoing).await.map_err(|failure| absent(failure, &what))?;
-        match (reply.status, Said::of(&reply)) {
+        match (reply.status, IdentityAnswer::of(&reply)) {
             (StatusCode::OK, _) => answer::minted(&reply),
             (StatusCode::BAD_REQUEST, Some(said)) => {
                 let problem = format!("the metadata service {} has no token for {who} ({})", reply.host, said.words());
@@ -48,7 +48,7 @@ impl Imds {
     }
 }
 
-impl Source for Imds {
+impl IdentitySource for Imds {
     fn mint(&self) -> Minting<'_> {
         Box::pin(patiently(|| self.ask()))
     }

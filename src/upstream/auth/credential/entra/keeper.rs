@@ -1,8 +1,8 @@
 use super::door::Door;
 use super::pause::Pauses;
 use super::remedy::at_registry;
-use super::{About, Minted, Source};
-use crate::upstream::auth::credential::{Credential, Grant, Material, Pending};
+use super::{About, IdentitySource, Minted};
+use crate::upstream::auth::credential::{Credential, Grant, Login, Pending};
 use crate::upstream::auth::secret::Secret;
 use crate::upstream::error::{ErrorKind, Failure};
 use parking_lot::Mutex;
@@ -32,7 +32,7 @@ pub(in crate::upstream) struct Keeper {
 }
 
 struct Shared {
-    source: Box<dyn Source>,
+    source: Box<dyn IdentitySource>,
     about: About,
     door: Arc<Door>,
     state: watch::Sender<State>,
@@ -69,7 +69,7 @@ impl State {
 }
 
 impl Keeper {
-    pub(super) fn new(source: impl Source + 'static, about: About, door: Arc<Door>) -> Self {
+    pub(super) fn new(source: impl IdentitySource + 'static, about: About, door: Arc<Door>) -> Self {
         let (state, wake) = (watch::Sender::default(), Notify::new());
         let shared = Arc::new(Shared { source: Box::new(source), about, door, state, wake });
         Self { shared, task: Mutex::default() }
@@ -89,7 +89,7 @@ impl Keeper {
         state.trying && state.alive().is_none()
     }
 
-    async fn get(&self) -> Result<Material, Failure> {
+    async fn get(&self) -> Result<Login, Failure> {
         self.begin();
         let shared = &self.shared;
         let mut changes = shared.state.subscribe();
@@ -227,9 +227,9 @@ impl Shared {
         read.await.ok()
     }
 
-    fn material(&self, held: &Held) -> Material {
+    fn material(&self, held: &Held) -> Login {
         let About { identity, from, tenant, .. } = &self.about;
-        Material {
+        Login {
             grant: Grant::Entra { token: held.secret.clone(), tenant: tenant.clone() },
             identity: identity.clone(),
             source: from.clone(),
@@ -281,7 +281,7 @@ mod tests {
 
     struct Scripted(Arc<AtomicUsize>, Script);
 
-    impl Source for Scripted {
+    impl IdentitySource for Scripted {
         fn mint(&self) -> Minting<'_> {
             Box::pin(async {
                 let number = self.0.fetch_add(1, Ordering::SeqCst);

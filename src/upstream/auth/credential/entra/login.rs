@@ -1,8 +1,8 @@
-use super::answer::{self, Said};
+use super::answer::{self, IdentityAnswer};
 use super::door::Door;
 use super::remedy::remedy;
 use super::{Minted, SCOPE, at};
-use crate::upstream::auth::grant::encode_form;
+use crate::upstream::auth::token_client::encode_form;
 use crate::upstream::error::{ErrorKind, Failure};
 use crate::upstream::transport::pool::Outgoing;
 use bytes::Bytes;
@@ -51,7 +51,7 @@ impl Application {
         let outgoing = Outgoing { method: Method::POST, url: self.endpoint()?, headers, body };
         let what = format!("no token for {} from Entra", self.identity);
         let reply = self.door.ask(outgoing).await.map_err(|failure| unreachable(failure, &what, &self.authority))?;
-        match (reply.status, Said::of(&reply)) {
+        match (reply.status, IdentityAnswer::of(&reply)) {
             (StatusCode::OK, _) => answer::minted(&reply),
             (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Some(said)) => {
                 if said.error == "temporarily_unavailable" {

@@ -4,9 +4,9 @@ use super::door::Door;
 use super::imds::Imds;
 use super::keeper::Keeper;
 use super::surroundings::Surroundings;
-use super::{About, Minting, RESOURCE, Source};
+use super::{About, IdentitySource, Minting, RESOURCE};
 use crate::config::AssignedIdentity;
-use crate::upstream::auth::grant::encode_form;
+use crate::upstream::auth::token_client::encode_form;
 use crate::upstream::error::Failure;
 use crate::upstream::transport::pool::Outgoing;
 use bytes::Bytes;
@@ -22,7 +22,7 @@ pub(in crate::upstream) fn managed(
 ) -> Keeper {
     let about = |kind, from: String| About { kind, identity: words(identity), from, tenant: None, files: Vec::new() };
     let (asks, own) = (Arc::clone(door), identity.clone());
-    let keeper = |source: Box<dyn Source>, about| Keeper::new(source, about, Arc::clone(door));
+    let keeper = |source: Box<dyn IdentitySource>, about| Keeper::new(source, about, Arc::clone(door));
     match (endpoint, surroundings) {
         (Some(base), _) => {
             let from = format!("metadata service {}", base.authority().map_or("", |authority| authority.as_str()));
@@ -82,14 +82,14 @@ pub(super) fn request(
 /// Surroundings that larder does not speak to.
 struct Unsupported(&'static str);
 
-impl Source for Unsupported {
+impl IdentitySource for Unsupported {
     fn mint(&self) -> Minting<'_> {
         let (problem, remedy) = self.0.split_once("; ").unwrap_or((self.0, "choose another kind of credential"));
         Box::pin(async move { Err(Failure::credential("the managed identity", problem, remedy)) })
     }
 }
 
-impl Source for Box<dyn Source> {
+impl IdentitySource for Box<dyn IdentitySource> {
     fn mint(&self) -> Minting<'_> {
         (**self).mint()
     }

@@ -50,7 +50,7 @@ struct Minted {
 type Minting<'a> = Pin<Box<dyn Future<Output = Result<Minted, Failure>> + Send + 'a>>;
 
 /// One way to get tokens.
-trait Source: Send + Sync {
+trait IdentitySource: Send + Sync {
     /// Asks for a token, once or with the patience that the service wants.
     fn mint(&self) -> Minting<'_>;
 }

@@ -2,7 +2,7 @@ use super::assertion;
 use super::door::Door;
 use super::keeper::Keeper;
 use super::login::{Application, Proof};
-use super::{About, Minting, Source};
+use super::{About, IdentitySource, Minting};
 use crate::config::{PrincipalProof, SigningCertificate};
 use crate::upstream::auth::secret::Secret;
 use http::Uri;
@@ -67,7 +67,7 @@ impl Principal {
     }
 }
 
-impl Source for Principal {
+impl IdentitySource for Principal {
     fn mint(&self) -> Minting<'_> {
         Box::pin(async {
             let application = &self.application;

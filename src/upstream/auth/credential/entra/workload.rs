@@ -1,7 +1,7 @@
 use super::door::Door;
 use super::keeper::Keeper;
 use super::login::{Application, Proof};
-use super::{About, Minting, Source};
+use super::{About, IdentitySource, Minting};
 use crate::upstream::auth::secret::Secret;
 use http::Uri;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ impl Workload {
     }
 }
 
-impl Source for Workload {
+impl IdentitySource for Workload {
     fn mint(&self) -> Minting<'_> {
         Box::pin(async {
             let token = Secret::read(&self.file).await;
