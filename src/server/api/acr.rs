@@ -24,53 +24,53 @@ impl Inner {
     pub(in crate::server) async fn acr(
         &self,
         resource: &AcrResource,
-        context: &RequestContext<'_>,
+        ctx: &RequestContext<'_>,
         body: Incoming,
     ) -> Result<Reply, Problem> {
         let path = path(resource);
-        let link = context.naming.acr_path(&path);
+        let link = ctx.naming.acr_path(&path);
         let request = AcrRequest {
             method: AcrMethod::Get,
             repository: resource.repository().map(|repository| repository.name.clone()),
             path,
-            query: without_ns(context.query),
+            query: without_ns(ctx.query),
             body: None,
         };
-        if let (Some(repository), &(Method::PATCH | Method::DELETE)) = (resource.repository(), context.method) {
-            let request = self.change_of(request, context, body).await?;
+        if let (Some(repository), &(Method::PATCH | Method::DELETE)) = (resource.repository(), ctx.method) {
+            let request = self.change_of(request, ctx, body).await?;
             let hides = request.body.as_ref().is_none_or(|(_, content)| hides(content));
             let removal = if hides { removal(resource) } else { None };
             let answer = self.cache.change_acr(repository, request, removal).await;
             let answer = answer.map_err(|error| Problem::from(error).of_write())?;
-            return Ok(reply(&answer, answer.content.clone(), &link, context, Provenance::new(CacheStatus::Bypass)));
+            return Ok(reply(&answer, answer.content.clone(), &link, ctx, Provenance::new(CacheStatus::Bypass)));
         }
         let registry = resource.registry();
-        let MetadataAnswer { answer, provenance } = self.cache.metadata(registry, request, context.no_cache()).await?;
+        let MetadataAnswer { answer, provenance } = self.cache.metadata(registry, request, ctx.no_cache()).await?;
         let content = match resource {
-            AcrResource::Catalogue(registry) => self.visible_to(context, registry, &answer.content)?,
+            AcrResource::Catalogue(registry) => self.visible_to(ctx, registry, &answer.content)?,
             _ => answer.content.clone(),
         };
-        Ok(reply(&answer, content, &link, context, provenance))
+        Ok(reply(&answer, content, &link, ctx, provenance))
     }
 
     /// The request as one that changes or deletes.
     async fn change_of(
         &self,
         request: AcrRequest,
-        context: &RequestContext<'_>,
+        ctx: &RequestContext<'_>,
         body: Incoming,
     ) -> Result<AcrRequest, Problem> {
-        if context.method == Method::DELETE {
+        if ctx.method == Method::DELETE {
             return Ok(AcrRequest { method: AcrMethod::Delete, ..request });
         }
         let content = read_body::collect(body, "the change", MAX_CHANGE, self.cache.limits().stall_timeout).await?;
-        let kind = context.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let kind = ctx.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let body = Some((kind.unwrap_or("application/json").to_owned(), content));
         Ok(AcrRequest { method: AcrMethod::Patch, body, ..request })
     }
 
     /// The page of a catalogue without what the caller may not pull.
-    fn visible_to(&self, context: &RequestContext<'_>, registry: &Registry, page: &Bytes) -> Result<Bytes, Problem> {
+    fn visible_to(&self, ctx: &RequestContext<'_>, registry: &Registry, page: &Bytes) -> Result<Bytes, Problem> {
         if !self.access.restricts_pulls() {
             return Ok(page.clone());
         }
@@ -78,7 +78,7 @@ impl Inner {
             |problem: String| CacheError::Unreadable { upstream: registry.to_string(), what: "list", problem };
         let mut names = Vec::new();
         let mut add = |name: &str| {
-            if self.may_pull(context, registry, name) {
+            if self.may_pull(ctx, registry, name) {
                 names.push(name.to_owned());
             }
         };
@@ -98,13 +98,7 @@ struct Visible {
     repositories: Vec<String>,
 }
 
-fn reply(
-    answer: &AcrAnswer,
-    content: Bytes,
-    path: &str,
-    context: &RequestContext<'_>,
-    provenance: Provenance,
-) -> Reply {
+fn reply(answer: &AcrAnswer, content: Bytes, path: &str, ctx: &RequestContext<'_>, provenance: Provenance) -> Reply {
     let length = content.len();
     let mut response = Response::new(Body::full(content));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
@@ -114,7 +108,7 @@ fn reply(
     }
     headers.insert(header::CONTENT_LENGTH, length.into());
     if let Some(next) = &answer.next {
-        headers.insert(header::LINK, value(&passed_link(path, next, context.naming)));
+        headers.insert(header::LINK, value(&passed_link(path, next, ctx.naming)));
     }
     Reply { response, provenance: Some(provenance), detail: None }
 }

@@ -33,20 +33,20 @@ struct Share {
 }
 
 impl Inner {
-    pub(in crate::server) async fn catalogues(&self, context: &RequestContext<'_>) -> Result<Reply, Problem> {
-        let cut = Cut::parse(context.query)?;
+    pub(in crate::server) async fn catalogues(&self, ctx: &RequestContext<'_>) -> Result<Reply, Problem> {
+        let cut = Cut::parse(ctx.query)?;
         let registries = self.routes.registries();
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut asking = JoinSet::new();
         let mut refusals = Vec::new();
         for (place, registry) in registries.iter().enumerate() {
             // Whose list the caller may not read is left out without a word.
-            if let Err(refusal) = self.permit(context, Right::Pull, registry, None, &Deed::Catalogue).await {
+            if let Err(refusal) = self.permit(ctx, Right::Pull, registry, None, &Deed::Catalogue).await {
                 refusals.push((place, refusal));
                 continue;
             }
             let (cache, places, registry) = (self.cache.clone(), Arc::clone(&places), registry.clone());
-            let no_cache = context.no_cache();
+            let no_cache = ctx.no_cache();
             asking.spawn(async move {
                 let _place = places.acquire().await;
                 (place, share(&cache, &registry, no_cache).await)
@@ -72,7 +72,7 @@ impl Inner {
             }
             match share {
                 Ok(share) => {
-                    let unnamed = self.add_named(&mut names, registry, context, &share.entries);
+                    let unnamed = self.add_named(&mut names, registry, ctx, &share.entries);
                     if unnamed > 0 {
                         remarks
                             .push(format!("{unnamed} of {registry}, whose name no path can have (give it an alias)"));
@@ -94,8 +94,8 @@ impl Inner {
             (None, None) => Provenance::new(CacheStatus::Hit),
         };
         names.sort_unstable();
-        let page = lists::catalogue(&cut, context.naming, &names);
-        let mut reply = list_reply(page, JSON, context.is_head(), provenance);
+        let page = lists::catalogue(&cut, ctx.naming, &names);
+        let mut reply = list_reply(page, JSON, ctx.is_head(), provenance);
         if !remarks.is_empty()
             && let Some(warning) = explain::warning_text(&format!("not all repositories: {}", remarks.join("; ")))
         {
@@ -109,10 +109,10 @@ impl Inner {
         &self,
         names: &mut Vec<String>,
         registry: &Registry,
-        context: &RequestContext<'_>,
+        ctx: &RequestContext<'_>,
         entries: &Entries,
     ) -> usize {
-        let visible = self.visible(&ListKey::Catalogue(registry.clone()), context, entries);
+        let visible = self.visible(&ListKey::Catalogue(registry.clone()), ctx, entries);
         let Entries::Names(listed) = visible.as_ref().unwrap_or(entries) else { return 0 };
         let before = names.len();
         names.extend(listed.iter().filter_map(|name| self.routes.name_without_ns(registry, name)));

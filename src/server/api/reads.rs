@@ -17,45 +17,45 @@ impl Inner {
     pub(in crate::server) async fn tags(
         &self,
         repository: &Repository,
-        context: &RequestContext<'_>,
+        ctx: &RequestContext<'_>,
     ) -> Result<Reply, Problem> {
-        let path = context.naming.path(&format!("{}/tags/list", repository.name));
-        self.list(&ListKey::Tags(repository.clone()), context, &path).await
+        let path = ctx.naming.path(&format!("{}/tags/list", repository.name));
+        self.list(&ListKey::Tags(repository.clone()), ctx, &path).await
     }
 
     pub(in crate::server) async fn referrers(
         &self,
         repository: &Repository,
         digest: &Digest,
-        context: &RequestContext<'_>,
+        ctx: &RequestContext<'_>,
     ) -> Result<Reply, Problem> {
-        let path = context.naming.path(&format!("{}/referrers/{digest}", repository.name));
-        let answer = self.list(&ListKey::Referrers(repository.clone(), *digest), context, &path).await;
+        let path = ctx.naming.path(&format!("{}/referrers/{digest}", repository.name));
+        let answer = self.list(&ListKey::Referrers(repository.clone(), *digest), ctx, &path).await;
         answer.map_err(Problem::of_referrers)
     }
 
     pub(in crate::server) async fn catalogue(
         &self,
         registry: &Registry,
-        context: &RequestContext<'_>,
+        ctx: &RequestContext<'_>,
     ) -> Result<Reply, Problem> {
-        self.list(&ListKey::Catalogue(registry.clone()), context, &context.naming.path("_catalog")).await
+        self.list(&ListKey::Catalogue(registry.clone()), ctx, &ctx.naming.path("_catalog")).await
     }
 
-    async fn list(&self, key: &ListKey, context: &RequestContext<'_>, path: &str) -> Result<Reply, Problem> {
-        let cut = Cut::parse(context.query)?;
+    async fn list(&self, key: &ListKey, ctx: &RequestContext<'_>, path: &str) -> Result<Reply, Problem> {
+        let cut = Cut::parse(ctx.query)?;
         let ListAnswer { list, provenance } =
-            self.cache.list(key, &cut.for_upstream(context.naming), context.no_cache()).await?;
+            self.cache.list(key, &cut.for_upstream(ctx.naming), ctx.no_cache()).await?;
         let page = match &list {
             List::Whole(entries) => {
-                let visible = self.visible(key, context, entries);
-                lists::page(&cut, key, context.naming, path, visible.as_ref().unwrap_or(entries))
+                let visible = self.visible(key, ctx, entries);
+                lists::page(&cut, key, ctx.naming, path, visible.as_ref().unwrap_or(entries))
             }
             List::Page(passed) => {
-                let visible = self.visible(key, context, &passed.entries);
+                let visible = self.visible(key, ctx, &passed.entries);
                 let entries = visible.as_ref().unwrap_or(&passed.entries);
-                let mut page = lists::page(&cut.uncut(), key, context.naming, path, entries);
-                let next = passed.next.as_deref().map(|query| lists::passed_link(path, query, context.naming));
+                let mut page = lists::page(&cut.uncut(), key, ctx.naming, path, entries);
+                let next = passed.next.as_deref().map(|query| lists::passed_link(path, query, ctx.naming));
                 page.link = page.link.or(next);
                 page.filtered |= passed.filtered;
                 page
@@ -65,40 +65,40 @@ impl Inner {
             ListKey::Referrers(..) => HeaderValue::from_static(MediaType::OCI_INDEX),
             ListKey::Tags(_) | ListKey::Catalogue(_) => JSON,
         };
-        Ok(list_reply(page, kind, context.is_head(), provenance))
+        Ok(list_reply(page, kind, ctx.is_head(), provenance))
     }
 
     /// The repositories of a catalogue that the caller may pull; `None` if nothing is kept from anybody.
     pub(in crate::server) fn visible(
         &self,
         key: &ListKey,
-        context: &RequestContext<'_>,
+        ctx: &RequestContext<'_>,
         entries: &Entries,
     ) -> Option<Entries> {
         let (ListKey::Catalogue(registry), Entries::Names(names)) = (key, entries) else { return None };
         if !self.access.restricts_pulls() {
             return None;
         }
-        let visible = names.iter().filter(|name| self.may_pull(context, registry, name));
+        let visible = names.iter().filter(|name| self.may_pull(ctx, registry, name));
         Some(Entries::Names(visible.cloned().collect()))
     }
 
     /// Whether the caller may pull from the repository of this name, as a list has it.
-    pub(in crate::server) fn may_pull(&self, context: &RequestContext<'_>, registry: &Registry, name: &str) -> bool {
+    pub(in crate::server) fn may_pull(&self, ctx: &RequestContext<'_>, registry: &Registry, name: &str) -> bool {
         let repository = name.parse().ok().map(|name| Repository { registry: registry.clone(), name });
-        repository.is_some_and(|it| self.access.may_see(context.guest, &it))
+        repository.is_some_and(|it| self.access.may_see(ctx.guest, &it))
     }
 
     pub(in crate::server) async fn manifest(
         &self,
         repository: &Repository,
         reference: &Reference,
-        context: &RequestContext<'_>,
+        ctx: &RequestContext<'_>,
     ) -> Result<Reply, Problem> {
-        let lines = context.headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+        let lines = ctx.headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
         let accept = Accept::from_lines(lines);
-        let request = ManifestRequest { repository, reference, accept: &accept, revalidate: context.no_cache() };
-        let (body, ManifestPresence { digest, media_type, length, provenance }) = if context.is_head() {
+        let request = ManifestRequest { repository, reference, accept: &accept, revalidate: ctx.no_cache() };
+        let (body, ManifestPresence { digest, media_type, length, provenance }) = if ctx.is_head() {
             (Body::empty(), self.cache.manifest_head(request).await?)
         } else {
             let answer = self.cache.manifest(request).await?;
@@ -116,11 +116,11 @@ impl Inner {
         &self,
         repository: &Repository,
         digest: &Digest,
-        context: &RequestContext<'_>,
+        ctx: &RequestContext<'_>,
     ) -> Result<Reply, Problem> {
-        let ranges = if context.is_head() { None } else { request::ranges(context.headers)? };
+        let ranges = if ctx.is_head() { None } else { request::ranges(ctx.headers)? };
         let want = match &ranges {
-            _ if context.is_head() => Want::Head,
+            _ if ctx.is_head() => Want::Head,
             Some(Ranges::One(range)) => Want::Range(*range),
             Some(Ranges::Many(ranges)) => Want::Parts(ranges),
             None => Want::Whole,
@@ -129,7 +129,7 @@ impl Inner {
         let (several, unmeasured) = (matches!(content, Content::Parts(_)), matches!(content, Content::Unmeasured));
         let body = content::body(content);
         // An answer to HEAD has none, and says how long the blob is.
-        let bytes = if context.is_head() { length } else { body.length().unwrap_or(length) };
+        let bytes = if ctx.is_head() { length } else { body.length().unwrap_or(length) };
         let mut response = Response::new(body);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, OCTETS);

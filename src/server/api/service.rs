@@ -101,7 +101,7 @@ impl Inner {
         let named = host.filter(|host| self.routes.is_host(host)).or(peer.server_name.as_deref());
         let Resolved { target, naming } = self.routes.resolve(head.uri.path(), query, named)?;
         record.resolved(&target);
-        let context = RequestContext {
+        let ctx = RequestContext {
             method: &head.method,
             headers: &head.headers,
             query: query.unwrap_or(""),
@@ -111,8 +111,8 @@ impl Inner {
         };
         // An error, too, is scoped by the namespace.
         let result = match self.caller(&guest) {
-            None => self.target(&target, &context, body).await,
-            login => Box::pin(for_caller(login, self.target(&target, &context, body))).await,
+            None => self.target(&target, &ctx, body).await,
+            login => Box::pin(for_caller(login, self.target(&target, &ctx, body))).await,
         };
         let mut reply = result.unwrap_or_else(|problem| problem_reply(&problem, &record.request_id()));
         if let Some(ns) = naming.ns.as_deref().and_then(|ns| HeaderValue::from_str(ns).ok()) {
@@ -121,36 +121,36 @@ impl Inner {
         Ok(reply)
     }
 
-    async fn target(&self, target: &Target, context: &RequestContext<'_>, body: Incoming) -> Result<Reply, Problem> {
-        if !target.methods().contains(context.method) {
-            return Err(Problem::method(context.method, target.methods()));
+    async fn target(&self, target: &Target, ctx: &RequestContext<'_>, body: Incoming) -> Result<Reply, Problem> {
+        if !target.methods().contains(ctx.method) {
+            return Err(Problem::method(ctx.method, target.methods()));
         }
         // The catalogue of all upstreams is decided for each of them.
-        if let Some(registry) = self.routes.asked_of(target, context.naming, context.host) {
-            let (right, deed) = (target.right(context.method), target.deed(context.method));
-            self.permit(context, right, registry, target.repository(), &deed).await?;
+        if let Some(registry) = self.routes.asked_of(target, ctx.naming, ctx.host) {
+            let (right, deed) = (target.right(ctx.method), target.deed(ctx.method));
+            self.permit(ctx, right, registry, target.repository(), &deed).await?;
         }
-        if context.headers.contains_key(header::VIA) {
-            self.note_passers(target, context.headers)?;
+        if ctx.headers.contains_key(header::VIA) {
+            self.note_passers(target, ctx.headers)?;
         }
-        match (target, context.method) {
-            (Target::Ping, _) => Ok(ping(context.is_head())),
+        match (target, ctx.method) {
+            (Target::Ping, _) => Ok(ping(ctx.is_head())),
             (Target::Manifest(repository, reference), &Method::PUT) => {
-                self.put_manifest(repository, reference, context, body).await
+                self.put_manifest(repository, reference, ctx, body).await
             }
             (Target::Manifest(repository, reference), &Method::DELETE) => {
                 self.delete_manifest(repository, reference).await
             }
-            (Target::Manifest(repository, reference), _) => self.manifest(repository, reference, context).await,
+            (Target::Manifest(repository, reference), _) => self.manifest(repository, reference, ctx).await,
             (Target::Blob(repository, digest), &Method::DELETE) => self.delete_blob(repository, digest).await,
-            (Target::Blob(repository, digest), _) => self.blob(repository, digest, context).await,
-            (Target::Tags(repository), _) => self.tags(repository, context).await,
-            (Target::Catalogue(registry), _) => self.catalogue(registry, context).await,
-            (Target::Catalogues, _) => self.catalogues(context).await,
-            (Target::Referrers(repository, digest), _) => self.referrers(repository, digest, context).await,
-            (Target::Uploads(repository), _) => self.begin_upload(repository, context, body).await,
-            (Target::Upload(repository, session), _) => self.upload(repository, session, context, body).await,
-            (Target::Acr(resource), _) => self.acr(resource, context, body).await,
+            (Target::Blob(repository, digest), _) => self.blob(repository, digest, ctx).await,
+            (Target::Tags(repository), _) => self.tags(repository, ctx).await,
+            (Target::Catalogue(registry), _) => self.catalogue(registry, ctx).await,
+            (Target::Catalogues, _) => self.catalogues(ctx).await,
+            (Target::Referrers(repository, digest), _) => self.referrers(repository, digest, ctx).await,
+            (Target::Uploads(repository), _) => self.begin_upload(repository, ctx, body).await,
+            (Target::Upload(repository, session), _) => self.upload(repository, session, ctx, body).await,
+            (Target::Acr(resource), _) => self.acr(resource, ctx, body).await,
         }
     }
 }
@@ -167,13 +167,13 @@ impl Inner {
     /// Whether the caller may do this: the one way to ask.
     pub(in crate::server) async fn permit(
         &self,
-        context: &RequestContext<'_>,
+        ctx: &RequestContext<'_>,
         right: Right,
         registry: &Registry,
         repository: Option<&Repository>,
         deed: &Deed,
     ) -> Result<(), Refusal> {
-        self.access.permit(context.guest, &Act { right, registry, repository, deed }).await
+        self.access.permit(ctx.guest, &Act { right, registry, repository, deed }).await
     }
 
     /// Hears which larders have passed the request on. One that goes in a circle would wait for itself.

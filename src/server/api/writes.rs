@@ -24,12 +24,12 @@ impl Inner {
         &self,
         repository: &Repository,
         reference: &Reference,
-        context: &RequestContext<'_>,
+        ctx: &RequestContext<'_>,
         body: Incoming,
     ) -> Result<Reply, Problem> {
-        let media_type = context.headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str).transpose();
+        let media_type = ctx.headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str).transpose();
         let media_type = media_type.map_err(|_| invalid("Content-Type has characters that no media type has"))?;
-        let tags = tags(context.query)?;
+        let tags = tags(ctx.query)?;
         let stall = self.cache.limits().stall_timeout;
         let content = read_body::collect(body, "the manifest", MAX_MANIFEST, stall).await?;
         if let Reference::Digest(digest) = reference
@@ -50,7 +50,7 @@ impl Inner {
         let taken = self.cache.put_manifest(put).await.map_err(|error| Problem::from(error).of_write())?;
         let mut reply = done(StatusCode::CREATED, taken.stored);
         let headers = reply.response.headers_mut();
-        let location = context.naming.location(&format!("{}/manifests/{}", repository.name, taken.digest));
+        let location = ctx.naming.location(&format!("{}/manifests/{}", repository.name, taken.digest));
         headers.insert(header::LOCATION, value(&location));
         headers.insert(CONTENT_DIGEST, value(&taken.digest.to_string()));
         if let Some(subject) = &taken.subject {
