@@ -107,13 +107,7 @@ impl Upstream {
         let (metrics, resolver) = (Arc::clone(&parts.metrics), parts.network.resolver.clone());
         let name = settings.name.clone();
         let url = mirror.unwrap_or(&settings.url);
-        let Some(origin) = Origin::of(url) else {
-            // Without a user's part, which may hold a password, and without a query.
-            let url = url.to_string();
-            let url = url.split('?').next().unwrap_or_default().to_owned();
-            let url = url.split_once('@').map_or(url.clone(), |(_, rest)| format!("…@{rest}"));
-            return Err(SetupError::Address { upstream: name.to_string(), url });
-        };
+        let origin = origin_of(url, &name)?;
         let ca_file = settings.ca_file.as_deref();
         let place =
             Place { name: &name, origin: &origin, ca_file, environment, resolver: &resolver, metrics: &metrics };
@@ -397,6 +391,16 @@ impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Upstream").field("name", &self.0.name).field("url", &self.0.url).finish_non_exhaustive()
     }
+}
+
+fn origin_of(url: &Uri, name: &Registry) -> Result<Origin, SetupError> {
+    Origin::of(url).ok_or_else(|| {
+        // The user's part may hold a password; so may the query.
+        let url = url.to_string();
+        let url = url.split('?').next().unwrap_or_default().to_owned();
+        let url = url.split_once('@').map_or(url.clone(), |(_, rest)| format!("…@{rest}"));
+        SetupError::Address { upstream: name.to_string(), url }
+    })
 }
 
 /// Where the body begins in the blob, and how long the whole blob is.
