@@ -6,6 +6,7 @@
 
 use super::body::Body;
 use super::connection_io::{Io, Stream};
+use super::connection_places::{Accepted, LOOK, Places};
 use super::connection_watch::{DRAIN_GRACE, Patience, Watch};
 use super::drain::Drain;
 use super::listen::{BindError, Listeners};
@@ -19,15 +20,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::sync::Semaphore;
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// More headers than any client sends; more are answered 431.
@@ -37,10 +36,6 @@ pub(in crate::server) const MAX_STREAMS: u32 = 128;
 /// How often a silent HTTP/2 client is asked whether it is still there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WITHIN: Duration = Duration::from_secs(20);
-/// So long a connection has had no request when it is closed for the next one, where all that there may be are open; and how often
-/// such a one is looked for.
-const GIVES_WAY: Duration = Duration::from_secs(1);
-const CROWDED_LOOK: Duration = Duration::from_millis(250);
 /// hyper accepts no smaller bound on a head.
 const LEAST_HEADER_BYTES: usize = 8 << 10;
 /// A timer that is of no use now looks again after this.
@@ -138,59 +133,43 @@ impl Server {
 
     /// Serves until the drain, and returns by its deadline.
     pub async fn serve(self, handler: impl Handler, mut drain: Drain) {
-        let slots = Arc::new(Semaphore::new(self.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
         let mut connections = JoinSet::new();
         let mut begun = pin!({
             let mut drain = drain.clone();
             async move { drain.begun().await }
         });
+        let mut places = Places::new(&self.limits);
         let mut listeners = self.listeners;
-        let mut open = HashMap::new();
         loop {
-            let crowded = slots.available_permits() == 0;
-            if crowded {
-                give_way(&open);
-            }
-            let next = async {
-                let slot = Arc::clone(&slots).acquire_owned().await;
-                (slot, listeners.accept().await)
-            };
-            let (slot, (stream, peer)) = tokio::select! {
+            tokio::select! {
                 biased;
                 () = &mut begun => break,
                 Some(ended) = connections.join_next_with_id() => {
-                    open.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
+                    places.closed(ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
                     note(ended.map(|_| ()));
-                    continue;
                 }
-                accepted = next => accepted,
-                () = sleep(CROWDED_LOOK), if crowded => continue,
-            };
-            let watch = Arc::new(Watch::new(&self.limits));
-            let (handler, builder) = (handler.clone(), builder(&self.limits));
-            let (stats, drain, shared) = (Arc::clone(&self.stats), drain.clone(), Arc::clone(&watch));
-            let tls = self.tls.clone().filter(|_| matches!(*peer.listener, Listen::Tls(_)));
-            let counted = Counted::new(self.open.as_ref());
-            let task = connections.spawn(async move {
-                if let Some((stream, peer)) = secure(stream, peer, tls, &shared, drain.clone()).await {
-                    drive(stream, peer, handler, builder, shared, stats, drain).await;
-                }
-                drop((slot, counted));
-            });
-            open.insert(task.id(), (watch, task));
+                (stream, peer) = listeners.accept() => places.arrived(Accepted { stream, peer }),
+                () = sleep(LOOK), if places.is_anybody_waiting() => (),
+            }
+            while let Some((Accepted { stream, peer }, place)) = places.next() {
+                let watch = Arc::new(Watch::new(&self.limits));
+                let (handler, builder) = (handler.clone(), builder(&self.limits));
+                let (stats, drain, shared) = (Arc::clone(&self.stats), drain.clone(), Arc::clone(&watch));
+                let tls = self.tls.clone().filter(|_| matches!(*peer.listener, Listen::Tls(_)));
+                let counted = Counted::new(self.open.as_ref());
+                let whose = Arc::clone(&peer);
+                let task = connections.spawn(async move {
+                    if let Some((stream, peer)) = secure(stream, peer, tls, &shared, drain.clone()).await {
+                        drive(stream, peer, handler, builder, shared, stats, drain).await;
+                    }
+                    drop((place, counted));
+                });
+                places.opened(&whose, watch, task);
+            }
+            places.give_way();
         }
-        drop(listeners);
+        drop((listeners, places));
         finish(connections, &mut drain).await;
-    }
-}
-
-/// Closes the connection that has had no request for longest, if that is long enough: clients keep theirs for later, and reconnect.
-fn give_way(open: &HashMap<Id, (Arc<Watch>, AbortHandle)>) {
-    let idle = open.values().filter_map(|(watch, task)| Some((watch.idle_since()?, task)));
-    if let Some((since, task)) = idle.min_by_key(|(since, _)| *since)
-        && since.elapsed() >= GIVES_WAY
-    {
-        task.abort();
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod body;
 pub(in crate::server) mod body_file;
 pub(in crate::server) mod connection;
 pub(in crate::server) mod connection_io;
+pub(in crate::server) mod connection_places;
 pub(in crate::server) mod connection_watch;
 pub(in crate::server) mod drain;
 pub(in crate::server) mod listen;
@@ -16,6 +17,9 @@ pub(in crate::server) mod sendfile;
 
 #[cfg(test)]
 mod body_tests;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod connection_places_tests;
 #[cfg(test)]
 mod connection_tests;
 #[cfg(test)]

@@ -104,7 +104,17 @@ struct Taken {
 #[derive(Debug)]
 pub struct Place {
     client: Client,
+    count: usize,
     taken: Arc<Mutex<Taken>>,
+}
+
+/// What a client has of a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Nothing.
+    pub has_none: bool,
+    /// As much as it gets beside others.
+    pub has_its_share: bool,
 }
 
 impl Shares {
@@ -120,32 +130,58 @@ impl Shares {
         self.take_for(Client::current())
     }
 
-    fn take_for(&self, client: Client) -> Option<Place> {
+    /// The same for `client`.
+    #[must_use]
+    pub fn take_for(&self, client: Client) -> Option<Place> {
+        self.take_many(client, 1)
+    }
+
+    /// So many places at once.
+    #[must_use]
+    pub fn take_many(&self, client: Client, count: usize) -> Option<Place> {
         let mut taken = self.taken.lock();
-        let (own, all) = (taken.by.get(&client).copied().unwrap_or_default(), taken.all);
-        let is_alone = own == all;
-        let most = (self.limit / 8).saturating_mul(MOST_EIGHTHS).max(1);
-        let may = if all < self.limit {
-            is_alone || own < most
+        let (own, all) = taken.of(client);
+        let (own_then, all_then) = (own.saturating_add(count), all.saturating_add(count));
+        let may = if all_then <= self.limit {
+            own == all || own_then <= self.most()
         } else {
             // A limit of nothing allows nothing.
-            own == 0 && self.limit > 0 && all < self.limit.saturating_add((self.limit / 8).max(1))
+            own == 0 && self.limit > 0 && all_then <= self.limit.saturating_add((self.limit / 8).max(1))
         };
         if !may {
             return None;
         }
-        taken.all += 1;
-        *taken.by.entry(client).or_default() += 1;
-        Some(Place { client, taken: Arc::clone(&self.taken) })
+        taken.all = all_then;
+        taken.by.insert(client, own_then);
+        Some(Place { client, count, taken: Arc::clone(&self.taken) })
+    }
+
+    /// What `client` has of it.
+    #[must_use]
+    pub fn standing(&self, client: Client) -> Standing {
+        let (own, all) = self.taken.lock().of(client);
+        Standing { has_none: own == 0, has_its_share: own != all && own >= self.most() }
+    }
+
+    /// What a client has when it gets no more beside others.
+    fn most(&self) -> usize {
+        (self.limit / 8).saturating_mul(MOST_EIGHTHS).max(1)
+    }
+}
+
+impl Taken {
+    /// What `client` has, and what all have.
+    fn of(&self, client: Client) -> (usize, usize) {
+        (self.by.get(&client).copied().unwrap_or_default(), self.all)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.taken.lock();
-        taken.all = taken.all.saturating_sub(1);
+        taken.all = taken.all.saturating_sub(self.count);
         if let Some(own) = taken.by.get_mut(&self.client) {
-            *own = own.saturating_sub(1);
+            *own = own.saturating_sub(self.count);
             if *own == 0 {
                 taken.by.remove(&self.client);
             }
