@@ -1,7 +1,7 @@
 use crate::oci::{ByteRange, Digest, MediaType};
 use crate::store::BlobFile;
 use crate::telemetry::CacheStatus;
-use crate::upstream::{AcrAnswer, Relayed};
+use crate::upstream::{AcrAnswer, Relayed, Room};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -120,6 +120,8 @@ pub struct ListAnswer {
     pub list: List,
     /// Where it came from.
     pub provenance: Provenance,
+    /// What it has of the memory for large documents, if it was read for this answer.
+    pub room: Option<Room>,
 }
 
 /// The answer to a question to ACR's own API.

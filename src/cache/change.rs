@@ -171,7 +171,7 @@ impl Inner {
     /// The manifests whose lists of referrers name what goes: its subject, or any, if its document is not here.
     async fn subjects_of(&self, what: &Removal) -> Vec<Digest> {
         let Removal::Manifest(repository, digest) = what else { return Vec::new() };
-        if let Some(manifest) = self.stored_manifest(repository, digest).await {
+        if let Ok(Some(manifest)) = self.stored_manifest(repository, digest).await {
             return parse(&manifest.content).await.and_then(|manifest| manifest.subject).into_iter().collect();
         }
         // Lists that are on disk alone are seconds from being asked for anew: they are good for no longer than that.

@@ -1,7 +1,7 @@
 use super::upload::BodyLost;
 use crate::oci::{Code, Digest, Registry};
 use crate::store::StoreError;
-use crate::upstream::UpstreamError;
+use crate::upstream::{NoRoom, UpstreamError};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,6 +129,12 @@ pub enum CacheError {
     /// The work ended without a result: larder is stopping, or a bug was met and logged.
     #[error("larder gave up on this request: it is stopping, or met an error that its log names")]
     Aborted,
+}
+
+impl From<NoRoom> for CacheError {
+    fn from(no: NoRoom) -> Self {
+        Self::Busy { what: "large documents (document_memory)", retry: no.retry }
+    }
 }
 
 impl From<StoreError> for CacheError {

@@ -12,7 +12,7 @@ use super::{Cache, Inner, heard};
 use crate::oci::{self, Code, Name, Tag};
 use crate::store::{ListKey, StoredList};
 use crate::telemetry::CacheStatus;
-use crate::upstream::{ErrorKind, FetchedList, ListRequest, Page, Relayed};
+use crate::upstream::{ErrorKind, FetchedList, ListRequest, Page, READING, Relayed, Room, SHORT};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -24,11 +24,13 @@ use std::time::{Duration, SystemTime};
 const ENTRY: usize = 40;
 
 /// Bytes that a list may take to be kept: what a hundred thousand names of usual length do.
-const LONGEST: u64 = 16 << 20;
+const LONGEST: usize = 16 << 20;
 /// Entries of one page: a hundred times what registries give.
 const MOST_OF_A_PAGE: usize = 100_000;
 /// Bytes of pages that are read for one list, and the time that they may take.
 pub(super) const LONGEST_FETCH: usize = 64 << 20;
+/// Lists that are read from the store at once.
+pub(super) const READERS: usize = 4;
 const WHOLE: Duration = Duration::from_secs(120);
 
 /// A list as it is answered.
@@ -75,6 +77,8 @@ pub(super) struct ListState {
     pub(super) entries: Option<Arc<Entries>>,
     pub(super) age: Age,
     pub(super) relayed: Relayed,
+    /// What it has of the memory for large documents, where it is in no other.
+    pub(super) room: Option<Room>,
 }
 
 impl Aged for ListState {
@@ -96,8 +100,8 @@ impl Cache {
         let withdrawn = repository(key).is_some_and(|repository| outlook.is_withdrawn(repository));
         let state = if withdrawn { None } else { self.0.list_state(key).await };
         if state.is_none() && outlook.sealed {
-            let entries = Arc::new(self.0.local_list(key).await?);
-            return Ok(ListAnswer { list: List::Whole(entries), provenance: Provenance::new(CacheStatus::Hit) });
+            let list = List::Whole(Arc::new(self.0.local_list(key).await?));
+            return Ok(ListAnswer { list, provenance: Provenance::new(CacheStatus::Hit), room: None });
         }
         if state.is_none()
             && !revalidate
@@ -107,12 +111,12 @@ impl Cache {
             return Err(absence.into());
         }
         let ask = || self.fetch_list(key, generation);
-        let (ListState { entries, .. }, provenance) = outlook.current(state, ttl, revalidate, ask).await?;
+        let (ListState { entries, room, .. }, provenance) = outlook.current(state, ttl, revalidate, ask).await?;
         if let Some(Entries::Absent { code, message }) = entries.as_deref() {
             return Err(CacheError::Absent { code: code.clone(), message: message.clone() });
         }
         match entries {
-            Some(entries) => Ok(ListAnswer { list: List::Whole(entries), provenance }),
+            Some(entries) => Ok(ListAnswer { list: List::Whole(entries), provenance, room }),
             None => self.page(key, outlook, query).await,
         }
     }
@@ -144,7 +148,7 @@ impl Cache {
         let filtered = fetched.filters_applied.as_deref() == Some("artifactType");
         let page = Arc::new(ListPage { entries, next, filtered });
         let provenance = Provenance::new(CacheStatus::Bypass).relayed(&relayed);
-        Ok(ListAnswer { list: List::Page(page), provenance })
+        Ok(ListAnswer { list: List::Page(page), provenance, room: None })
     }
 }
 
@@ -153,11 +157,30 @@ impl Inner {
         if let Some(state) = self.lists.get(key) {
             return Some(state);
         }
-        let _looking = self.generations.look_of(key.registry(), repository(key)).await?;
-        let stored = heard("read the list of", key.registry(), self.store.list(key).await)??;
+        let (mut reading, mut room) = (self.list_readers.acquire().await.ok()?, None);
+        // Perhaps somebody else has just read it.
+        if let Some(state) = self.lists.get(key) {
+            return Some(state);
+        }
+        let stored = loop {
+            let _looking = self.generations.look_of(key.registry(), repository(key)).await?;
+            let stored = heard("read the list of", key.registry(), self.store.list(key).await)??;
+            let bytes = stored.content.len().saturating_mul(READING);
+            if room.is_some() || bytes <= SHORT {
+                break stored;
+            }
+            room = self.documents.room_now(bytes);
+            if room.is_some() {
+                break stored;
+            }
+            drop((stored, reading));
+            room = self.documents.room(bytes).await.ok()?;
+            reading = self.list_readers.acquire().await.ok()?;
+        };
         let entries = serde_json::from_slice(&stored.content).ok()?;
+        drop(reading);
         let (age, relayed) = (Age::since(stored.fetched), Relayed::default());
-        let state = ListState { entries: Some(Arc::new(entries)), age, relayed };
+        let state = ListState { entries: Some(Arc::new(entries)), age, relayed, room };
         self.lists.insert(key.clone(), state.clone());
         Some(state)
     }
@@ -182,7 +205,7 @@ impl Inner {
             (Some(stale), Ok(outlook)) => last_confirmed(stale, ttl(key, &outlook.freshness)),
             _ => SystemTime::now(),
         };
-        let state = ListState { entries: entries.map(Arc::new), age: Age::since(seen), relayed };
+        let state = ListState { entries: entries.map(Arc::new), age: Age::since(seen), relayed, room: None };
         let Some(_keeping) = self.generations.keep_of(key.registry(), repository(key), begun).await else {
             return Ok(state);
         };
@@ -225,12 +248,13 @@ impl Inner {
 
 impl Entries {
     /// Bytes that they take in memory, roughly.
-    pub(super) fn bytes(&self) -> u64 {
-        let sum = |lengths: &mut dyn Iterator<Item = usize>| lengths.map(|length| length + ENTRY).sum::<usize>() as u64;
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let sum = |lengths: &mut dyn Iterator<Item = usize>| lengths.map(|length| length + ENTRY).sum::<usize>();
         match self {
             Self::Names(names) => sum(&mut names.iter().map(String::len)),
             Self::Descriptors(all) => sum(&mut all.iter().map(|descriptor| descriptor.get().len())),
-            Self::Absent { code, message } => (code.len() + message.len()) as u64,
+            Self::Absent { code, message } => code.len() + message.len(),
         }
     }
 
@@ -281,7 +305,7 @@ impl Entries {
             };
             count += 1;
             odd += usize::from(!is_good);
-            bytes += if is_good { (raw.get().len() + ENTRY) as u64 } else { 0 };
+            bytes += if is_good { raw.get().len() + ENTRY } else { 0 };
             full = count > most || bytes > LONGEST;
             Ok(!full)
         });

@@ -11,7 +11,7 @@ use super::{Cache, Inner, heard};
 use crate::oci::{self, Accept, Algorithm, Code, Digest, Reference, Registry, Repository, Tag};
 use crate::store::TagLink;
 use crate::telemetry::CacheStatus;
-use crate::upstream::{ErrorKind, FetchedManifest, ManifestHead, Relayed, Unconfirmed, UpstreamError, parse};
+use crate::upstream::{ErrorKind, FetchedManifest, ManifestHead, Relayed, Room, Unconfirmed, UpstreamError, parse};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
@@ -96,7 +96,7 @@ impl Cache {
         digest: &Digest,
     ) -> Result<ManifestAnswer, CacheError> {
         let generation = self.0.generations.current(request.repository);
-        if let Some(manifest) = self.0.stored_manifest(request.repository, digest).await {
+        if let Some(manifest) = self.0.stored_manifest(request.repository, digest).await? {
             return Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Hit) });
         }
         self.cold(request, outlook, generation).await
@@ -113,7 +113,7 @@ impl Cache {
         let Some(state) = self.0.tag_state(repository, tag).await else {
             return self.cold(request, outlook, generation).await;
         };
-        let Some(manifest) = self.0.stored_manifest(repository, &state.digest).await else {
+        let Some(manifest) = self.0.stored_manifest(repository, &state.digest).await? else {
             return self.cold(request, outlook, generation).await;
         };
         let freshness = outlook.freshness.of(repository);
@@ -222,21 +222,29 @@ impl From<Fetched> for ManifestPresence {
 
 impl Inner {
     /// The manifest, if it may answer for `repository`: memory first, then a link and the blob behind it.
+    ///
+    /// # Errors
+    /// If it is large and there is no room for it.
     pub(super) async fn stored_manifest(
         &self,
         repository: &Repository,
         digest: &Digest,
-    ) -> Option<Arc<StoredManifest>> {
+    ) -> Result<Option<Arc<StoredManifest>>, CacheError> {
         if let Some(manifest) = self.memory.get(repository, digest) {
             self.store.used(digest);
-            return Some(manifest);
+            return Ok(Some(manifest));
         }
+        let length = self.store.length(digest).and_then(|length| usize::try_from(length).ok());
+        // What is longer is no manifest, and is not read.
+        let room = self.documents.room(length.unwrap_or_default().min(oci::MAX_MANIFEST)).await?;
         let _looking = self.generations.look(repository).await;
-        let media_type = heard("read the link of", digest, self.store.manifest_type(repository, digest).await)??;
-        let content = heard("read", digest, self.store.read_small(digest).await)??;
+        let media_type = heard("read the link of", digest, self.store.manifest_type(repository, digest).await);
+        let Some(media_type) = media_type.flatten() else { return Ok(None) };
+        let content = heard("read", digest, self.store.read_small(digest).await).flatten();
+        let Some(content) = content.map(|content| Room::around(room, content)) else { return Ok(None) };
         let manifest = Arc::new(StoredManifest { content, digest: *digest, media_type });
         self.memory.insert(repository, Arc::clone(&manifest));
-        Some(manifest)
+        Ok(Some(manifest))
     }
 
     pub(super) async fn tag_state(&self, repository: &Repository, tag: &Tag) -> Option<TagState> {

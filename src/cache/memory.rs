@@ -4,6 +4,8 @@ use super::answer::StoredManifest;
 use super::lists::ListState;
 use crate::oci::{Digest, Repository};
 use crate::store::ListKey;
+use crate::upstream::SHORT;
+use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use std::sync::Arc;
@@ -46,6 +48,13 @@ impl ManifestMemory {
     }
 
     pub(super) fn insert(&self, repository: &Repository, manifest: Arc<StoredManifest>) {
+        // A large one is copied: the room that it has is for what is in work, and this memory is bounded by itself.
+        let manifest = if manifest.content.len() > SHORT {
+            let content = Bytes::copy_from_slice(&manifest.content);
+            Arc::new(StoredManifest { content, ..StoredManifest::clone(&manifest) })
+        } else {
+            manifest
+        };
         self.0.insert((repository.clone(), manifest.digest), manifest);
     }
 }
@@ -62,7 +71,7 @@ const SHARDS: usize = 4;
 
 impl Weighter<ListKey, ListState> for ByEntries {
     fn weight(&self, _: &ListKey, state: &ListState) -> u64 {
-        state.entries.as_ref().map_or(0, |entries| entries.bytes()) + OVERHEAD
+        state.entries.as_ref().map_or(0, |entries| entries.bytes() as u64) + OVERHEAD
     }
 }
 
@@ -89,7 +98,7 @@ impl ListMemory {
 
     /// What was there under this key is gone, also if the list is too long.
     pub(super) fn insert(&self, key: ListKey, state: ListState) {
-        self.0.insert(key, state);
+        self.0.insert(key, ListState { room: None, ..state });
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = ListKey> {
@@ -114,6 +123,7 @@ mod tests {
             entries: Some(Arc::new(Entries::Names(names))),
             age: Age::new(),
             relayed: crate::upstream::Relayed::default(),
+            room: None,
         }
     }
 

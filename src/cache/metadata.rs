@@ -13,7 +13,8 @@ use super::generations::Generation;
 use super::memory::{OVERHEAD, items};
 use super::{Cache, Inner};
 use crate::oci::{Code, Registry, Repository};
-use crate::upstream::{AcrAnswer, AcrRequest, Relayed};
+use crate::upstream::{AcrAnswer, AcrRequest, Relayed, SHORT};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync};
 use std::collections::HashSet;
@@ -42,6 +43,17 @@ impl Aged for Said {
 
     fn relayed(&self) -> &Relayed {
         &self.answer.relayed
+    }
+}
+
+impl Said {
+    /// The same without the room that a large answer has while it is in work: what is remembered is bounded by itself.
+    fn for_memory(self) -> Self {
+        if self.answer.content.len() <= SHORT {
+            return self;
+        }
+        let content = Bytes::copy_from_slice(&self.answer.content);
+        Self { answer: Arc::new(AcrAnswer { content, ..AcrAnswer::clone(&self.answer) }), ..self }
     }
 }
 
@@ -133,7 +145,7 @@ impl Inner {
                 let age = if answer.relayed.stale.is_some() { Age::unknown() } else { Age::new() };
                 let said = Said { answer: Arc::new(answer), age, begun };
                 if keeping.is_some() {
-                    kept.insert(question, said.clone());
+                    kept.insert(question, said.clone().for_memory());
                 }
                 Ok(said)
             }

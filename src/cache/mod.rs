@@ -67,7 +67,7 @@ use crate::config::{AccessRule, Limits, UpstreamSettings};
 use crate::oci::{Code, Digest, Reference, Registry, Repository, Tag};
 use crate::store::{ListKey, Store, StoreError};
 use crate::telemetry::Metrics;
-use crate::upstream::{BlobHead, Upstream, UpstreamError};
+use crate::upstream::{BlobHead, Documents, Upstream, UpstreamError};
 use flight::Flights;
 use freshness::TagState;
 use generations::{Generation, Generations};
@@ -76,6 +76,7 @@ use outlook::Outlook;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// The cache; a cheap clone.
 #[derive(Clone)]
@@ -87,6 +88,7 @@ struct Inner {
     limits: Limits,
     outlooks: HashMap<Registry, Arc<Outlook>>,
     restrictions: vouch::Restrictions,
+    documents: Documents,
     memory: memory::ManifestMemory,
     tags: quick_cache::sync::Cache<(Repository, Tag), TagState>,
     lists: memory::ListMemory,
@@ -101,6 +103,7 @@ struct Inner {
     list_flights: Flights<(ListKey, Generation), Result<lists::ListState, CacheError>>,
     fills: fill::Fills,
     uploads: upload::Uploads,
+    list_readers: Semaphore,
     tasks: tasks::Tasks,
 }
 
@@ -115,6 +118,7 @@ impl Cache {
         metrics: Arc<Metrics>,
     ) -> Self {
         let registries: Vec<Registry> = upstreams.iter().map(|(settings, _)| settings.name.clone()).collect();
+        let documents = upstreams.first().map(|(_, upstream)| upstream.documents().clone());
         let outlooks = upstreams.into_iter().map(|(settings, upstream)| {
             metrics.expect_upstream(settings.name.as_str());
             let outlook = Outlook::new(upstream, &settings, limits.negative_entries, Arc::clone(&metrics));
@@ -123,6 +127,7 @@ impl Cache {
         let inner = Arc::new(Inner {
             outlooks: outlooks.collect(),
             restrictions: vouch::Restrictions::new(rules),
+            documents: documents.unwrap_or_else(|| Documents::new(limits.document_memory)),
             memory: memory::ManifestMemory::new(limits.manifest_memory),
             tags: quick_cache::sync::Cache::new(limits.tag_entries),
             lists: memory::ListMemory::new(limits.list_memory),
@@ -137,6 +142,7 @@ impl Cache {
             list_flights: Flights::default(),
             fills: fill::Fills::new(limits.fills),
             uploads: upload::Uploads::new(limits.uploads),
+            list_readers: Semaphore::new(lists::READERS),
             tasks: tasks::Tasks::default(),
             limits: limits.clone(),
             store,
@@ -156,6 +162,12 @@ impl Cache {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// Memory for large documents, for whoever holds one of its own.
+    #[must_use]
+    pub fn documents(&self) -> &Documents {
+        &self.0.documents
     }
 
     /// What was asked of sealed upstreams since the start and is not stored, most wanted first.

@@ -5,8 +5,11 @@ use super::error::CacheError;
 use super::lists::{Added, Entries, LONGEST_FETCH, in_time, in_words, repository, request};
 use super::outlook::Outlook;
 use crate::store::ListKey;
-use crate::upstream::{FetchedList, Page, Relayed, UpstreamError};
+use crate::upstream::{FetchedList, Page, Relayed, SHORT, UpstreamError};
 use std::collections::HashSet;
+
+/// What a list takes that is as long as it may be, with a page that is being read.
+const LONGEST_IN_WORK: usize = 32 << 20;
 
 impl Inner {
     /// `None`: there are more entries, bytes or pages than are kept. A list that ends early is not kept as a whole one. What
@@ -18,7 +21,7 @@ impl Inner {
     async fn fetch_all_pages(&self, key: &ListKey) -> Result<(Option<Entries>, Relayed), CacheError> {
         let outlook = self.outlook_of(key.registry())?;
         let (mut all, mut fetched_bytes) = (Entries::of(key), 0);
-        let (mut followed, mut relayed) = (HashSet::new(), Relayed::default());
+        let (mut followed, mut relayed, mut room) = (HashSet::new(), Relayed::default(), None);
         let mut fetched = outlook.ask(repository(key), outlook.upstream.get_list(request(key, Page::First))).await?;
         loop {
             fetched_bytes += fetched.content.len();
@@ -37,7 +40,17 @@ impl Inner {
             // A page that brings nothing and names another one would go on for ever, as would a circle of them.
             let next = next.filter(|next| added > 0 && followed.insert(next.clone()));
             let Some(next) = next else { return Ok((None, relayed)) };
-            fetched = match self.next_page(key, outlook, next, fetched.own_next).await {
+            let own = fetched.own_next.take();
+            if room.is_none() && fetched_bytes > SHORT {
+                drop(fetched);
+                room = self.documents.room(LONGEST_IN_WORK).await?;
+            }
+            let page = self.next_page(key, outlook, next, own);
+            let page = match &room {
+                Some(room) => room.cover(page).await,
+                None => page.await,
+            };
+            fetched = match page {
                 Ok(fetched) => fetched,
                 Err(error) if error.is_outage() && self.list_state(key).await.is_some() => return Err(error.into()),
                 Err(error) => {

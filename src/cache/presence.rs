@@ -114,7 +114,7 @@ impl Cache {
         let absent = !revalidate && self.0.negatives.recall(repository, Object::Manifest(reference.clone())).is_some();
         // Of a repository that is withheld upstream is asked in any case; its own answer is one that may go out.
         let withheld = outlook.is_withdrawn(repository);
-        if absent || outlook.sealed || !withheld && self.0.is_stored(repository, reference).await {
+        if absent || outlook.sealed || !withheld && self.0.is_stored(repository, reference).await? {
             return Ok(self.manifest(request).await?.into());
         }
         if let Reference::Tag(tag) = reference
@@ -143,15 +143,15 @@ impl Cache {
 }
 
 impl Inner {
-    async fn is_stored(&self, repository: &Repository, reference: &Reference) -> bool {
+    async fn is_stored(&self, repository: &Repository, reference: &Reference) -> Result<bool, CacheError> {
         let digest = match reference {
             Reference::Digest(digest) => Some(*digest),
             Reference::Tag(tag) => self.tag_state(repository, tag).await.map(|state| state.digest),
         };
-        match digest {
-            Some(digest) => self.stored_manifest(repository, &digest).await.is_some(),
+        Ok(match digest {
+            Some(digest) => self.stored_manifest(repository, &digest).await?.is_some(),
             None => false,
-        }
+        })
     }
 
     /// Upstream's own answer to a HEAD; the whole manifest only where that says too little.

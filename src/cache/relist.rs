@@ -55,7 +55,7 @@ impl Inner {
             heard("keep a list of", key.registry(), self.store.set_list(key, &list).await);
         }
         let (age, relayed) = (Age::unknown(), Relayed::default());
-        self.lists.insert(key.clone(), ListState { entries: Some(Arc::new(entries)), age, relayed });
+        self.lists.insert(key.clone(), ListState { entries: Some(Arc::new(entries)), age, relayed, room: None });
     }
 
     async fn names(&self, key: &ListKey) -> Option<Vec<String>> {

@@ -50,6 +50,7 @@ fn read_limits(mut section: Section<'_>) -> Limits {
         uploads: section.or("uploads", default.uploads),
         upstream_connections: section.or("upstream_connections", default.upstream_connections),
         manifest_memory: section.or("manifest_memory", Size(default.manifest_memory)).0,
+        document_memory: read_document_memory(&mut section, default.document_memory),
         metadata_memory: section.or("metadata_memory", Size(default.metadata_memory)).0,
         tag_entries: section.or("tag_entries", default.tag_entries),
         negative_entries: section.or("negative_entries", default.negative_entries),
@@ -62,6 +63,17 @@ fn read_limits(mut section: Section<'_>) -> Limits {
     };
     section.finish();
     limits
+}
+
+/// A long list with the page that is being read has to fit.
+fn read_document_memory(section: &mut Section<'_>, default: u64) -> u64 {
+    const LEAST: u64 = 32 << 20;
+    let size = section.or("document_memory", Size(default)).0;
+    if size < LEAST {
+        section.error("document_memory", r#"too small: write a size of "32MiB" or more"#);
+        return default;
+    }
+    size
 }
 
 fn read_header_bytes(section: &mut Section<'_>, default: usize) -> usize {

@@ -72,7 +72,7 @@ pub struct TlsSettings {
 /// Bounds of everything that grows with requests, in one place; `larder check` shows them.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Client connections open at once; one more waits in the kernel's queue.
+    /// Client connections open at once, shared by addresses; one more waits, or takes the place of one that is only kept.
     pub connections: usize,
     /// Downloads from upstreams into the store at once; one more answers 429.
     pub fills: usize,
@@ -82,6 +82,8 @@ pub struct Limits {
     pub upstream_connections: usize,
     /// Bytes of all manifests kept in memory.
     pub manifest_memory: u64,
+    /// Bytes of large documents that all requests together hold at once.
+    pub document_memory: u64,
     /// Bytes of all answers of ACR's own API kept in memory.
     pub metadata_memory: u64,
     /// Tags whose state is kept in memory at once.
@@ -110,6 +112,7 @@ impl Default for Limits {
             uploads: 64,
             upstream_connections: 128,
             manifest_memory: 64 << 20,
+            document_memory: 256 << 20,
             metadata_memory: 16 << 20,
             tag_entries: 100_000,
             negative_entries: 10_000,

@@ -16,7 +16,7 @@ use crate::config::{Listen, Settings};
 use crate::server::{Drain, DrainTrigger, RegistryService, Routes, Server, Tls};
 use crate::store::{RealDisk, Store};
 use crate::telemetry::{Log, Metrics};
-use crate::upstream::{Network, Upstream};
+use crate::upstream::{Documents, Network, Upstream};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -71,7 +71,9 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
     let mut routes = Routes::default();
     let mut upstreams = Vec::new();
     let own = server.addresses();
+    let documents = Documents::new(settings.server.limits.document_memory);
     let network = Network::new(&settings.network.dns, own.iter().filter_map(Listen::address));
+    let network = network.with_documents(documents.clone());
     let environment = Environment::of_process();
     for upstream in &settings.upstreams {
         routes.add(&upstream.name, upstream.aliases.iter().map(String::as_str), upstream.default);

@@ -12,6 +12,7 @@ use crate::upstream::auth::scope::Scope;
 use crate::upstream::auth::session::Session;
 use crate::upstream::auth::token_client::TokenClient;
 use crate::upstream::auth::tokens::Tokens;
+use crate::upstream::limits::documents::Documents;
 use crate::upstream::limits::op::Op;
 use crate::upstream::limits::rate::Rate;
 use crate::upstream::limits::throttle::Throttle;
@@ -56,6 +57,7 @@ struct Inner {
     mirrors: Vec<Upstream>,
     blamed: Blamed,
     denials: OriginDenials,
+    documents: Documents,
 }
 
 /// What the addresses of one upstream are made of.
@@ -99,6 +101,12 @@ impl Upstream {
         let mirrors = settings.mirrors.iter().map(|url| Self::endpoint(&parts, Some(url), Vec::new()));
         let mirrors = mirrors.collect::<Result<Vec<_>, _>>()?;
         Self::endpoint(&parts, None, mirrors)
+    }
+
+    /// Memory for large documents, which all upstreams share.
+    #[must_use]
+    pub fn documents(&self) -> &Documents {
+        &self.0.documents
     }
 
     /// One address of an upstream: its own, or a mirror's.
@@ -152,6 +160,7 @@ impl Upstream {
             rate,
             sealed,
             metrics,
+            documents: parts.network.documents.clone(),
             mirrors,
             blamed: Blamed::default(),
             denials: OriginDenials::new(limits.negative_entries),
@@ -211,7 +220,10 @@ impl Upstream {
                 });
             }
             let ask = self.manifest(Op::ManifestGet, Method::GET, repository, reference, MANIFESTS)?;
-            let document = self.session().fetch_whole(&ask, |answer| document::manifest(answer, reference)).await?;
+            let document = self
+                .session()
+                .fetch_whole(&ask, |answer| document::manifest(answer, reference, self.documents()))
+                .await?;
             let media_type = Some(document.media_type.clone());
             let (digest, length) = (document.digest, Some(document.content.len() as u64));
             let relayed = document.relayed.clone();
@@ -231,7 +243,7 @@ impl Upstream {
         let accepted = if accepted.is_empty() { MANIFESTS } else { &accepted };
         let fetched = async {
             let ask = self.manifest(Op::ManifestGet, Method::GET, repository, reference, accepted)?;
-            self.session().fetch_whole(&ask, |answer| document::manifest(answer, reference)).await
+            self.session().fetch_whole(&ask, |answer| document::manifest(answer, reference, self.documents())).await
         };
         self.done(fetched.await, || format!("fetch manifest {reference} of {repository}"))
     }
@@ -287,7 +299,7 @@ impl Upstream {
         let referrers = request.referrers_of();
         let fetched = async {
             let ask = request.ask(|path| self.url(path))?;
-            self.session().fetch_whole(&ask, |answer| list::page(&ask, answer)).await
+            self.session().fetch_whole(&ask, |answer| list::page(&ask, answer, self.documents())).await
         };
         let fetched = match (fetched.await, referrers) {
             (Err(failure), Some((repository, digest))) => {

@@ -7,7 +7,7 @@ use larder::daemon::asking;
 use larder::server::{Drain, DrainTrigger, RegistryService, Routes, Server, Tls};
 use larder::store::{Disk, RealDisk, Store};
 use larder::telemetry::{Log, LogGuard, Metrics};
-use larder::upstream::{Network, Upstream};
+use larder::upstream::{Documents, Network, Upstream};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,6 +48,7 @@ impl Larder {
         let mut routes = Routes::default();
         let mut upstreams = Vec::new();
         let network = Network::new(&settings.network.dns, server.addresses().iter().filter_map(Listen::address));
+        let network = network.with_documents(Documents::new(limits.document_memory));
         for upstream in &settings.upstreams {
             routes.add(&upstream.name, upstream.aliases.iter().map(String::as_str), upstream.default);
             let connection =

@@ -63,7 +63,8 @@ impl Inner {
         if ctx.method == Method::DELETE {
             return Ok(AcrRequest { method: AcrMethod::Delete, ..request });
         }
-        let content = read_body::collect(body, "the change", MAX_CHANGE, self.cache.limits().stall_timeout).await?;
+        let (stall, documents) = (self.cache.limits().stall_timeout, self.cache.documents());
+        let content = read_body::collect(body, "the change", MAX_CHANGE, stall, documents).await?;
         let kind = ctx.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let body = Some((kind.unwrap_or("application/json").to_owned(), content));
         Ok(AcrRequest { method: AcrMethod::Patch, body, ..request })

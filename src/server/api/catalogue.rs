@@ -94,8 +94,9 @@ impl Inner {
             (None, None) => Provenance::new(CacheStatus::Hit),
         };
         names.sort_unstable();
+        let room = self.cache.documents().room(cut.most_bytes_of(&names)).await.map_err(CacheError::from)?;
         let page = lists::catalogue(&cut, ctx.naming, &names);
-        let mut reply = list_reply(page, JSON, ctx.is_head(), provenance);
+        let mut reply = list_reply(page, JSON, ctx.is_head(), provenance, room);
         if !remarks.is_empty()
             && let Some(warning) = explain::warning_text(&format!("not all repositories: {}", remarks.join("; ")))
         {
@@ -125,7 +126,7 @@ async fn share(cache: &Cache, registry: &Registry, no_cache: bool) -> Result<Sha
     let Ok(answer) = timeout(WAIT, cache.list(&key, "", no_cache)).await else {
         return Err(CacheError::Slow { what: "the list of repositories", waited: WAIT });
     };
-    let ListAnswer { list, provenance } = answer?;
+    let ListAnswer { list, provenance, .. } = answer?;
     match list {
         List::Whole(entries) => Ok(Share { entries, provenance }),
         List::Page(_) => Err(CacheError::TooMany { registry: registry.clone() }),

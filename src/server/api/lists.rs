@@ -11,6 +11,9 @@ use serde_json::value::RawValue;
 
 /// Names on a page when the client sets no number: what oras-go's limit of 4 MiB per page bears, tags of 128 characters included.
 const NAMES: usize = 10_000;
+/// Bytes that a name takes on a page at most, and those beside its own text: the part that names its upstream, and its marks.
+const LONGEST_NAME: usize = 512;
+const BESIDE_A_NAME: usize = 64;
 /// Bytes of descriptors on a page, under the same limit.
 const DESCRIPTORS: usize = 2 << 20;
 
@@ -47,6 +50,20 @@ impl<'a> Cut<'a> {
     /// The same query, for a list that is cut already.
     pub(in crate::server) fn uncut(&self) -> Self {
         Self { query: self.query, count: None, last: None }
+    }
+
+    /// Bytes that a page of these entries has at most.
+    pub(in crate::server) fn most_bytes(&self, entries: &Entries) -> usize {
+        match entries {
+            Entries::Names(names) => self.most_bytes_of(names),
+            Entries::Descriptors(_) | Entries::Absent { .. } => entries.bytes(),
+        }
+    }
+
+    /// The same of these names.
+    pub(in crate::server) fn most_bytes_of(&self, names: &[String]) -> usize {
+        let all = names.iter().map(|name| name.len() + BESIDE_A_NAME).sum();
+        self.count.unwrap_or(NAMES).saturating_mul(LONGEST_NAME).min(all)
     }
 
     /// The query as upstream understands it: without what names the upstream here.

@@ -52,7 +52,8 @@ impl Inner {
         }
         let post = head.method == Method::POST;
         let fields = if post {
-            let form = read_body::collect(body, "the form", MAX_FORM, self.cache.limits().stall_timeout).await?;
+            let (stall, documents) = (self.cache.limits().stall_timeout, self.cache.documents());
+            let form = read_body::collect(body, "the form", MAX_FORM, stall, documents).await?;
             fields(&String::from_utf8_lossy(&form))
         } else {
             fields(head.uri.query().unwrap_or_default())

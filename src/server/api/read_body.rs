@@ -1,7 +1,9 @@
 //! A request's body that is held whole: bounded in bytes, and in the time that its client may take for them.
 
 use super::error::Problem;
+use crate::cache::CacheError;
 use crate::oci::Code;
+use crate::upstream::{Documents, READING, Room, SHORT};
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body_util::BodyExt as _;
@@ -18,6 +20,7 @@ pub(in crate::server) async fn collect(
     what: &str,
     limit: usize,
     stall: Duration,
+    documents: &Documents,
 ) -> Result<Bytes, Problem> {
     let too_large = || {
         let message = format!("{what} has more than the {limit} bytes that it may have");
@@ -27,10 +30,10 @@ pub(in crate::server) async fn collect(
         return Err(too_large());
     }
     let end = Instant::now() + stall * PATIENCE;
-    let mut whole = BytesMut::new();
+    let (mut whole, mut room) = (BytesMut::new(), None);
     loop {
         let frame = match timeout_at(end.min(Instant::now() + stall), body.frame()).await {
-            Ok(None) => return Ok(whole.freeze()),
+            Ok(None) => return Ok(Room::around(room, whole.freeze())),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => {
                 let message = format!("{what} ended before its end: {error}");
@@ -42,8 +45,15 @@ pub(in crate::server) async fn collect(
             }
         };
         if let Ok(data) = frame.into_data() {
-            if whole.len() + data.len() > limit {
+            let so_far = whole.len() + data.len();
+            if so_far > limit {
                 return Err(too_large());
+            }
+            if room.is_none() && so_far > SHORT {
+                let left = body.size_hint().exact().and_then(|left| usize::try_from(left).ok());
+                let length = left.map_or(limit, |left| so_far.saturating_add(left).min(limit));
+                room = documents.room(length.saturating_mul(READING)).await.map_err(CacheError::from)?;
+                whole.reserve(length - whole.len());
             }
             whole.extend_from_slice(&data);
         }

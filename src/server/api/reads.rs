@@ -7,7 +7,9 @@ use super::multipart;
 use super::reply::{CONTENT_DIGEST, JSON, OCTETS, Reply, list_reply, value};
 use super::request;
 use super::service::{Inner, RequestContext};
-use crate::cache::{BlobAnswer, Content, Entries, List, ListAnswer, ManifestPresence, ManifestRequest, Want};
+use crate::cache::{
+    BlobAnswer, CacheError, Content, Entries, List, ListAnswer, ManifestPresence, ManifestRequest, Want,
+};
 use crate::oci::{Accept, Digest, MediaType, Ranges, Reference, Registry, Repository};
 use crate::server::http::body::Body;
 use crate::store::ListKey;
@@ -44,8 +46,16 @@ impl Inner {
 
     async fn list(&self, key: &ListKey, ctx: &RequestContext<'_>, path: &str) -> Result<Reply, Problem> {
         let cut = Cut::parse(ctx.query)?;
-        let ListAnswer { list, provenance } =
+        let ListAnswer { list, provenance, room } =
             self.cache.list(key, &cut.for_upstream(ctx.naming), ctx.no_cache()).await?;
+        let entries = match &list {
+            List::Whole(entries) => entries,
+            List::Page(page) => &page.entries,
+        };
+        let room = match room {
+            Some(room) => Some(room),
+            None => self.cache.documents().room(cut.most_bytes(entries)).await.map_err(CacheError::from)?,
+        };
         let page = match &list {
             List::Whole(entries) => {
                 let visible = self.visible(key, ctx, entries);
@@ -65,7 +75,7 @@ impl Inner {
             ListKey::Referrers(..) => HeaderValue::from_static(MediaType::OCI_INDEX),
             ListKey::Tags(_) | ListKey::Catalogue(_) => JSON,
         };
-        Ok(list_reply(page, kind, ctx.is_head(), provenance))
+        Ok(list_reply(page, kind, ctx.is_head(), provenance, room))
     }
 
     /// The repositories of a catalogue that the caller may pull; `None` if nothing is kept from anybody.

@@ -5,6 +5,7 @@ use super::lists::Page;
 use crate::cache::Provenance;
 use crate::oci::{ErrorBody, RegistryError};
 use crate::server::http::body::Body;
+use crate::upstream::Room;
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Method, Response};
 
@@ -32,9 +33,15 @@ pub(in crate::server) fn ping(head: bool) -> Reply {
     Reply { response, provenance: None, detail: None }
 }
 
-pub(in crate::server) fn list_reply(page: Page, kind: HeaderValue, head: bool, provenance: Provenance) -> Reply {
+pub(in crate::server) fn list_reply(
+    page: Page,
+    kind: HeaderValue,
+    head: bool,
+    provenance: Provenance,
+    room: Option<Room>,
+) -> Reply {
     let length = page.body.len();
-    let body = if head { Body::empty() } else { Body::full(page.body.into()) };
+    let body = if head { Body::empty() } else { Body::full(Room::around(room, page.body.into())) };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, kind);

@@ -30,8 +30,8 @@ impl Inner {
         let media_type = ctx.headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str).transpose();
         let media_type = media_type.map_err(|_| invalid("Content-Type has characters that no media type has"))?;
         let tags = tags(ctx.query)?;
-        let stall = self.cache.limits().stall_timeout;
-        let content = read_body::collect(body, "the manifest", MAX_MANIFEST, stall).await?;
+        let (stall, documents) = (self.cache.limits().stall_timeout, self.cache.documents());
+        let content = read_body::collect(body, "the manifest", MAX_MANIFEST, stall, documents).await?;
         if let Reference::Digest(digest) = reference
             && !digest.matches(&content)
         {

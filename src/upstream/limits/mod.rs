@@ -3,6 +3,7 @@
 pub(in crate::upstream) mod again;
 pub(in crate::upstream) mod breaker;
 pub(in crate::upstream) mod budget;
+pub(in crate::upstream) mod documents;
 pub(in crate::upstream) mod op;
 pub(in crate::upstream) mod rate;
 pub(in crate::upstream) mod shares;

@@ -3,6 +3,7 @@ use super::relayed::{self, Passers};
 use crate::oci::Registry;
 use crate::telemetry::Metrics;
 use crate::upstream::error::{ErrorKind, Failure, Withheld};
+use crate::upstream::limits::documents::Documents;
 use crate::upstream::limits::op::{Op, QuotaClass};
 use crate::upstream::limits::throttle::Throttle;
 use crate::upstream::transport::body::Body;
@@ -55,6 +56,15 @@ impl Answer {
     /// The whole body, bounded.
     pub(in crate::upstream) async fn collect(self, limit: usize) -> Result<Bytes, Failure> {
         self.body.collect(limit).await
+    }
+
+    /// The same of a document, with what is made of it: where it is large, there has to be room.
+    pub(in crate::upstream) async fn collect_document(
+        self,
+        limit: usize,
+        documents: &Documents,
+    ) -> Result<Bytes, Failure> {
+        self.body.collect_document(limit, documents).await
     }
 }
 

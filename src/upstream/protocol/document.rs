@@ -8,16 +8,21 @@ use super::relayed::Relayed;
 use crate::oci::{self, Digest, MediaType, Reference, Shape};
 use crate::upstream::answers::FetchedManifest;
 use crate::upstream::error::Failure;
+use crate::upstream::limits::documents::Documents;
 use crate::upstream::parse;
 use crate::upstream::registry::{digest_of, media_type_of};
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
 
 /// Reads a manifest that `reference` was asked for.
-pub(in crate::upstream) async fn manifest(answer: Answer, reference: &Reference) -> Result<FetchedManifest, Failure> {
+pub(in crate::upstream) async fn manifest(
+    answer: Answer,
+    reference: &Reference,
+    documents: &Documents,
+) -> Result<FetchedManifest, Failure> {
     let (said, digest, origin) = (media_type_of(&answer), digest_of(&answer), answer.origin.to_string());
     let (page, relayed) = (classify::is_page(&answer.headers), Relayed::of(&answer.headers));
-    let content = answer.collect(oci::MAX_MANIFEST).await?;
+    let content = answer.collect_document(oci::MAX_MANIFEST, documents).await?;
     let shape = parse::read(&content, Shape::of).await.unwrap_or_default();
     // Without a digest there is nothing else to tell a manifest from what a filter or a cut left of it.
     if !shape.is_manifest() && !is_vouched_for(&content, reference, digest.as_ref(), page) {

@@ -6,6 +6,7 @@ use super::relayed::Relayed;
 use crate::oci::{Code, Digest, MediaType, Name, Reference};
 use crate::upstream::auth::scope::Scope;
 use crate::upstream::error::{ErrorKind, Failure};
+use crate::upstream::limits::documents::Documents;
 use crate::upstream::limits::op::Op;
 use crate::upstream::registry::{MANIFESTS, Upstream, media_type_of};
 use bytes::Bytes;
@@ -128,7 +129,11 @@ impl ListRequest {
 }
 
 /// Reads one page of the list that `asked` is.
-pub(in crate::upstream) async fn page(asked: &Ask, answer: Answer) -> Result<FetchedList, Failure> {
+pub(in crate::upstream) async fn page(
+    asked: &Ask,
+    answer: Answer,
+    documents: &Documents,
+) -> Result<FetchedList, Failure> {
     let (path, query) = (asked.url.path(), asked.url.query().unwrap_or_default());
     let at_own = |query: &str| Some(format!("{path}?{query}"));
     let (next, own_next, lost) = match link::next(&answer.headers, &answer.url) {
@@ -148,7 +153,7 @@ pub(in crate::upstream) async fn page(asked: &Ask, answer: Answer) -> Result<Fet
     let (media_type, origin) = (media_type_of(&answer), answer.origin.to_string());
     let relayed = Relayed::of(&answer.headers);
     let page = classify::is_page(&answer.headers);
-    let content = answer.collect(MAX_PAGE).await?;
+    let content = answer.collect_document(MAX_PAGE, documents).await?;
     if page && serde_json::from_slice::<IgnoredAny>(&content).is_err() {
         return Err(Failure::foreign(format!("{origin} answered with a web page; {}", classify::LOOK)));
     }

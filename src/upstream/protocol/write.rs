@@ -152,7 +152,13 @@ impl Upstream {
             };
             let (status, content_type) = (answer.status.as_u16(), answer.header(CONTENT_TYPE).map(str::to_owned));
             let relayed = Relayed::of(&answer.headers);
-            Ok(AcrAnswer { status, content_type, next, relayed, content: answer.collect(MAX_ACR).await? })
+            Ok(AcrAnswer {
+                status,
+                content_type,
+                next,
+                relayed,
+                content: answer.collect_document(MAX_ACR, self.documents()).await?,
+            })
         };
         self.settled(answered.await, || attempt)
     }

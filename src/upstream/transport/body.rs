@@ -1,6 +1,7 @@
 use super::pace::{Pace, TooSlow};
 use super::pool::Lease;
 use crate::upstream::error::{ErrorKind, Failure, UpstreamError};
+use crate::upstream::limits::documents::{Documents, NoRoom, READING, Room, SHORT};
 use crate::upstream::limits::rate::{Rate, SHARE};
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
@@ -67,7 +68,20 @@ impl Body {
     }
 
     /// The whole body, if it has at most `limit` bytes.
-    pub(in crate::upstream) async fn collect(mut self, limit: usize) -> Result<Bytes, Failure> {
+    pub(in crate::upstream) async fn collect(self, limit: usize) -> Result<Bytes, Failure> {
+        self.gather(limit, None).await
+    }
+
+    /// The same of a document, with what is made of it: where it is large, there has to be room.
+    pub(in crate::upstream) async fn collect_document(
+        self,
+        limit: usize,
+        documents: &Documents,
+    ) -> Result<Bytes, Failure> {
+        self.gather(limit, Some(documents)).await
+    }
+
+    async fn gather(mut self, limit: usize, documents: Option<&Documents>) -> Result<Bytes, Failure> {
         let too_large = || {
             Failure::new(ErrorKind::TooLarge, format!("the answer has more than the {limit} bytes that it may have"))
         };
@@ -75,15 +89,22 @@ impl Body {
             return Err(too_large());
         }
         let end = Instant::now() + self.stall * PATIENCE;
-        let mut whole = BytesMut::new();
+        let (mut whole, mut room) = (BytesMut::new(), None);
         loop {
             let chunk = match timeout_at(end, self.chunk()).await {
                 Ok(chunk) => chunk?,
                 Err(_) => return Err(interrupted(&format!("{} sends too slowly", self.host))),
             };
-            let Some(chunk) = chunk else { return Ok(whole.freeze()) };
-            if whole.len() + chunk.len() > limit {
+            let Some(chunk) = chunk else { return Ok(Room::around(room, whole.freeze())) };
+            let so_far = whole.len() + chunk.len();
+            if so_far > limit {
                 return Err(too_large());
+            }
+            if let Some(documents) = documents.filter(|_| room.is_none() && so_far > SHORT) {
+                let left = self.incoming.size_hint().exact().and_then(|left| usize::try_from(left).ok());
+                let length = left.map_or(limit, |left| so_far.saturating_add(left).min(limit));
+                room = documents.room(length.saturating_mul(READING)).await.map_err(no_room)?;
+                whole.reserve(length - whole.len());
             }
             whole.extend_from_slice(&chunk);
         }
@@ -102,6 +123,10 @@ impl Body {
             lease.give_back();
         }
     }
+}
+
+fn no_room(no: NoRoom) -> Failure {
+    Failure::new(ErrorKind::Throttled { retry_after: Some(no.retry) }, no.to_string())
 }
 
 fn interrupted(reason: &str) -> Failure {

@@ -3,8 +3,9 @@
 use super::dns;
 use super::origin::Origin;
 use super::resolve::Resolver;
-use crate::config::UpstreamSettings;
+use crate::config::{Limits, UpstreamSettings};
 use crate::upstream::error::SetupError;
+use crate::upstream::limits::documents::Documents;
 use hyper_util::client::legacy::connect::dns::Name;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Network {
     pub(in crate::upstream) resolver: Resolver,
+    pub(in crate::upstream) documents: Documents,
     own: Arc<[SocketAddr]>,
 }
 
@@ -31,12 +33,17 @@ impl Network {
             let servers = servers.to_vec();
             Resolver::with(move |name| dns::lookup(&servers, name))
         };
-        Self { resolver, own: own.into_iter().collect() }
+        Self { own: own.into_iter().collect(), ..Self::of(resolver) }
     }
 
-    #[cfg(test)]
+    /// The same, with this much memory for the large documents that all of larder holds at once.
+    #[must_use]
+    pub fn with_documents(self, documents: Documents) -> Self {
+        Self { documents, ..self }
+    }
+
     pub(in crate::upstream) fn of(resolver: Resolver) -> Self {
-        Self { resolver, own: Arc::default() }
+        Self { resolver, documents: Documents::new(Limits::default().document_memory), own: Arc::default() }
     }
 
     /// Whether larder listens at this address.

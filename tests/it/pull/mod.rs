@@ -16,6 +16,7 @@ mod credentials;
 mod door;
 mod errors;
 mod explain;
+mod large;
 mod lists;
 mod membership;
 mod naming;
