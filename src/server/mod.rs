@@ -14,8 +14,9 @@ pub use api::request::{AcrResource, Naming, RequestError, Resolved, Routes, Targ
 pub use api::service::{RegistryService, named_host};
 pub use api::stored::stored;
 pub use http::body::{Body, BodyEnd, BodyError, BodyOutcome, Chunks, Extent, Extents, FileBytes, ReadFuture};
-pub use http::connection::{Handler, Peer, Server};
+pub use http::connection::{Handler, Server};
 pub use http::drain::{Drain, DrainTrigger};
 pub use http::listen::BindError;
+pub use http::peer::Peer;
 pub use http::sendfile::SendfileStats;
 pub use tls::{Authority, AuthorityError, Tls, TlsState, server_key};

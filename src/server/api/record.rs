@@ -3,7 +3,7 @@
 use super::request::{AcrResource, Target};
 use crate::oci::{Digest, Name, Reference, Registry, Tag};
 use crate::server::http::body::{BodyEnd, BodyOutcome};
-use crate::server::http::connection::Peer;
+use crate::server::http::peer::Peer;
 use crate::telemetry::{AccessRecord, CacheStatus, Log, Metrics};
 use http::header::{self, HeaderValue};
 use http::{Method, Request, StatusCode};

@@ -10,8 +10,9 @@ use super::connection_places::{Accepted, LOOK, Places};
 use super::connection_watch::{DRAIN_GRACE, Patience, Watch};
 use super::drain::Drain;
 use super::listen::{BindError, Listeners};
+use super::peer::Peer;
 use super::sendfile::{Live, SendfileStats};
-use crate::config::{ClientName, Limits, Listen};
+use crate::config::{Limits, Listen};
 use crate::server::tls::Tls;
 use crate::telemetry::IntGauge;
 use http::{Method, Request, Response, Version};
@@ -21,7 +22,6 @@ use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -40,28 +40,6 @@ const PING_WITHIN: Duration = Duration::from_secs(20);
 const LEAST_HEADER_BYTES: usize = 8 << 10;
 /// A timer that is of no use now looks again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
-
-/// Who is at the other end of a connection.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// The client's address; none on a Unix socket.
-    pub address: Option<SocketAddr>,
-    /// The address that the client reached.
-    pub local: Option<SocketAddr>,
-    /// The listener that took the connection.
-    pub listener: Arc<Listen>,
-    /// The name that the client asked for in its TLS handshake, in lower case.
-    pub server_name: Option<Arc<str>>,
-    /// Whom the certificate names that the client presented, and that `client_ca_file` vouches for.
-    pub client: Option<ClientName>,
-}
-
-impl Peer {
-    /// A client of which nothing else is known.
-    pub(in crate::server) fn new(address: Option<SocketAddr>, listener: Arc<Listen>) -> Self {
-        Self { address, local: None, listener, server_name: None, client: None }
-    }
-}
 
 /// Answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {

@@ -3,9 +3,9 @@
 //! A connection beyond the bound, or beyond its client's share of it, is accepted all the same and waits: a client that comes behind it
 //! would not be seen otherwise. For each that waits, one is closed that has no request.
 
-use super::connection::Peer;
 use super::connection_io::Stream;
 use super::connection_watch::Watch;
+use super::peer::Peer;
 use crate::config::Limits;
 use crate::upstream::{Client, Place, Shares};
 use std::collections::{HashMap, VecDeque};

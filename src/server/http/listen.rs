@@ -3,9 +3,9 @@
 //! IPv6 loopback on a machine without IPv6 is left out with a warning as long as something else is bound; everything else that
 //! cannot be bound is an error. Running out of file descriptors pauses accepting, it never ends it.
 
-use super::connection::Peer;
 use super::connection_io::Stream;
 use super::listen_holder::{free_port, holder};
+use super::peer::Peer;
 use crate::config::Listen;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

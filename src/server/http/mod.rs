@@ -12,6 +12,7 @@ pub(in crate::server) mod connection_watch;
 pub(in crate::server) mod drain;
 pub(in crate::server) mod listen;
 pub(in crate::server) mod listen_holder;
+pub(in crate::server) mod peer;
 #[cfg_attr(not(target_os = "linux"), path = "sendfile_portable.rs")]
 pub(in crate::server) mod sendfile;
 
