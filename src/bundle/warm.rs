@@ -2,7 +2,7 @@
 //! people come first. What is stored already costs nothing, so an interrupted warm is continued by the same command.
 
 use super::scope::Platforms;
-use crate::cache::{Cache, CacheError, Content, Entries, List, ManifestRequest, Step, Want};
+use crate::cache::{BlobQuery, Cache, CacheError, Content, Entries, List, ManifestRequest, Step};
 use crate::oci::{Accept, Digest, MAX_DEPTH, Manifest, Reference, Repository};
 use crate::store::{ListKey, Store};
 use crate::upstream::in_background;
@@ -152,7 +152,7 @@ impl Walk<'_> {
 
 /// Fetches a blob to its end: its length, and whether it was stored before.
 async fn blob(cache: &Cache, repository: &Repository, digest: &Digest) -> Result<(u64, bool), CacheError> {
-    let answer = cache.blob(repository, digest, Want::Whole).await?;
+    let answer = cache.blob(repository, digest, BlobQuery::Whole).await?;
     let present = matches!(answer.content, Content::File(..) | Content::Memory(_));
     let mut transfer = match answer.content {
         Content::Follow(mut follower) => loop {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::fill::Follower;
 use super::lists::List;
-use super::parts::Parts;
+use super::multi_range::MultiRange;
 use super::transfer::Transfer;
 
 /// Why an answer came from where it came, for the client, the log line and the metric.
@@ -106,7 +106,7 @@ pub enum Content {
     /// A part of a complete, verified file.
     File(BlobFile, ByteRange),
     /// Several parts, one after another.
-    Parts(Box<Parts>),
+    Ranges(Box<MultiRange>),
     /// A part of a file that is being written.
     Follow(Box<Follower>),
     /// A download of this request's own, which nothing keeps.

@@ -3,7 +3,7 @@
 //! A tag that moved here later than in the bundle is left alone: an older disk must not put back what a newer one, or upstream, has
 //! brought.
 
-use super::generations::Touch;
+use super::epochs::WriteScope;
 use super::negative::Object;
 use super::{Cache, CacheError};
 use crate::oci::{Digest, MediaType, Reference, Repository, Role, Tag};
@@ -32,7 +32,7 @@ impl Cache {
         force: bool,
     ) -> Result<bool, CacheError> {
         let inner = &*self.0;
-        let _applying = inner.generations.begin(repository, Touch::Everything).settle().await;
+        let _applying = inner.epochs.begin(repository, WriteScope::Everything).apply().await;
         for (digest, media_type) in manifests {
             let Some(content) = inner.store.read_small(digest).await? else { continue };
             let children = parse(&content).await.unwrap_or_default();

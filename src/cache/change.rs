@@ -1,10 +1,10 @@
 //! What is removed or hidden upstream by way of larder: forwarded once, and forgotten here with upstream's word.
 
+use super::epochs::WriteScope;
 use super::freshness::{Age, TagState};
-use super::generations::Touch;
 use super::negative::{Absence, Object};
-use super::outlook::Outlook;
-use super::{Cache, CacheError, Inner, heard};
+use super::upstream_state::UpstreamState;
+use super::{Cache, CacheError, Inner, log_and_ignore};
 use crate::oci::{Code, Digest, Reference, Registry, Repository, Tag};
 use crate::store::{ListKey, TagLink};
 use crate::upstream::{AcrAnswer, AcrMethod, AcrRequest, Denied, ErrorKind, UpstreamError, parse};
@@ -32,10 +32,10 @@ impl Removal {
         it
     }
 
-    fn touch(&self) -> Touch {
+    fn touch(&self) -> WriteScope {
         match self {
-            Self::Tag(_, tag) => Touch::Tags(vec![tag.clone()]),
-            _ => Touch::Everything,
+            Self::Tag(_, tag) => WriteScope::Tags(vec![tag.clone()]),
+            _ => WriteScope::Everything,
         }
     }
 }
@@ -49,18 +49,18 @@ impl Cache {
         };
         let (repository, reference) = (repository.clone(), reference.clone());
         let delete =
-            async move |outlook: &Outlook| outlook.upstream.delete_manifest(&repository.name, &reference).await;
-        let (inner, outlook) = (Arc::clone(&self.0), Arc::clone(self.0.writable(&removal.repository().registry)?));
-        self.0.to_its_end(async move { inner.removed(&removal, &outlook, delete(&outlook)).await }).await
+            async move |upstream: &UpstreamState| upstream.client.delete_manifest(&repository.name, &reference).await;
+        let (inner, upstream) = (Arc::clone(&self.0), Arc::clone(self.0.writable(&removal.repository().registry)?));
+        self.0.to_its_end(async move { inner.removed(&removal, &upstream, delete(&upstream)).await }).await
     }
 
     /// Deletes a blob.
     pub async fn delete_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), CacheError> {
         let removal = Removal::Blob(repository.clone(), *digest);
-        let (inner, outlook) = (Arc::clone(&self.0), Arc::clone(self.0.writable(&repository.registry)?));
+        let (inner, upstream) = (Arc::clone(&self.0), Arc::clone(self.0.writable(&repository.registry)?));
         let (name, digest) = (repository.name.clone(), *digest);
-        let delete = async move |outlook: &Outlook| outlook.upstream.delete_blob(&name, &digest).await;
-        self.0.to_its_end(async move { inner.removed(&removal, &outlook, delete(&outlook)).await }).await
+        let delete = async move |upstream: &UpstreamState| upstream.client.delete_blob(&name, &digest).await;
+        self.0.to_its_end(async move { inner.removed(&removal, &upstream, delete(&upstream)).await }).await
     }
 
     /// Changes or deletes something of `repository` by ACR's own API. `removal` is what the request removes, or hides.
@@ -70,15 +70,15 @@ impl Cache {
         request: AcrRequest,
         removal: Option<Removal>,
     ) -> Result<AcrAnswer, CacheError> {
-        let (inner, outlook) = (Arc::clone(&self.0), Arc::clone(self.0.writable(&repository.registry)?));
+        let (inner, upstream) = (Arc::clone(&self.0), Arc::clone(self.0.writable(&repository.registry)?));
         let repository = repository.clone();
         let work = async move {
-            let answer = async |outlook: &Outlook| outlook.upstream.acr(&request).await;
+            let answer = async |upstream: &UpstreamState| upstream.client.acr(&request).await;
             match removal {
                 Some(removal) if request.method == AcrMethod::Delete => {
-                    inner.removed(&removal, &outlook, answer(&outlook)).await
+                    inner.removed(&removal, &upstream, answer(&upstream)).await
                 }
-                removal => inner.relabelled(&repository, removal.as_ref(), &outlook, answer(&outlook)).await,
+                removal => inner.relabelled(&repository, removal.as_ref(), &upstream, answer(&upstream)).await,
             }
         };
         self.0.to_its_end(work).await
@@ -87,9 +87,9 @@ impl Cache {
 
 impl Inner {
     /// The upstream of a write, if it is one that is asked.
-    pub(super) fn writable(&self, registry: &Registry) -> Result<&Arc<Outlook>, CacheError> {
-        let outlook = self.outlook_of(registry)?;
-        if outlook.sealed { Err(CacheError::ReadOnly { registry: registry.clone() }) } else { Ok(outlook) }
+    pub(super) fn writable(&self, registry: &Registry) -> Result<&Arc<UpstreamState>, CacheError> {
+        let upstream = self.upstream_of(registry)?;
+        if upstream.sealed { Err(CacheError::ReadOnly { registry: registry.clone() }) } else { Ok(upstream) }
     }
 
     /// Runs a write to its end, whoever waits for it or leaves.
@@ -109,38 +109,38 @@ impl Inner {
     async fn removed<T: Send>(
         &self,
         what: &Removal,
-        outlook: &Outlook,
+        upstream: &UpstreamState,
         request: impl Future<Output = Result<T, UpstreamError>> + Send,
     ) -> Result<T, CacheError> {
         let subjects = self.subjects_of(what).await;
         let repository = what.repository();
-        let write = self.generations.begin(repository, what.touch());
-        let answer = outlook.ask(None, request).await;
-        let settling = write.settle().await;
+        let write = self.epochs.begin(repository, what.touch());
+        let answer = upstream.ask(None, request).await;
+        let applying = write.apply().await;
         let error = answer.as_ref().err();
         let unknown = error.is_some_and(|error| matches!(error.kind(), ErrorKind::NotFound { .. }));
-        if error.is_none() || unknown && self.is_gone(what, outlook).await {
+        if error.is_none() || unknown && self.is_gone(what, upstream).await {
             self.forget_referrers(repository, subjects).await;
-            self.forget_removed(what, outlook, true).await;
+            self.forget_removed(what, upstream, true).await;
         } else if unknown || error.is_some_and(UpstreamError::may_have_happened) {
             self.forget_referrers(repository, subjects).await;
-            self.doubt_removed(what, outlook).await;
+            self.doubt_removed(what, upstream).await;
         }
-        drop(settling);
+        drop(applying);
         Ok(answer?)
     }
 
     /// Whether upstream does not have `what`, of which it said so to a DELETE: a registry without that way to delete says the same. A tag
     /// is asked for anew by the next who wants it, and so are those of a repository.
-    async fn is_gone(&self, what: &Removal, outlook: &Outlook) -> bool {
+    async fn is_gone(&self, what: &Removal, upstream: &UpstreamState) -> bool {
         let name = &what.repository().name;
         let asked = match what {
             Removal::Tag(..) | Removal::Repository(_) => return false,
             Removal::Manifest(_, digest) => {
                 let reference = Reference::Digest(*digest);
-                outlook.ask(None, outlook.upstream.head_manifest(name, &reference)).await.map(drop)
+                upstream.ask(None, upstream.client.head_manifest(name, &reference)).await.map(drop)
             }
-            Removal::Blob(_, digest) => outlook.ask(None, outlook.upstream.head_blob(name, digest)).await.map(drop),
+            Removal::Blob(_, digest) => upstream.ask(None, upstream.client.head_blob(name, digest)).await.map(drop),
         };
         asked.is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound { .. }))
     }
@@ -150,21 +150,21 @@ impl Inner {
         &self,
         repository: &Repository,
         hidden: Option<&Removal>,
-        outlook: &Outlook,
+        upstream: &UpstreamState,
         request: impl Future<Output = Result<T, UpstreamError>> + Send,
     ) -> Result<T, CacheError> {
-        let write = self.generations.begin(repository, hidden.map_or(Touch::Tags(Vec::new()), Removal::touch));
-        let answer = outlook.ask(None, request).await;
-        let settling = write.settle().await;
+        let write = self.epochs.begin(repository, hidden.map_or(WriteScope::Tags(Vec::new()), Removal::touch));
+        let answer = upstream.ask(None, request).await;
+        let applying = write.apply().await;
         if answer.as_ref().err().is_none_or(UpstreamError::may_have_happened) {
             if let Some(hidden) = hidden {
-                self.forget_removed(hidden, outlook, false).await;
+                self.forget_removed(hidden, upstream, false).await;
             }
             self.negatives.forget_all(repository);
             self.relist_tags(repository, &[], &[]).await;
             self.relist_catalogue(repository, |_| ()).await;
         }
-        drop(settling);
+        drop(applying);
         Ok(answer?)
     }
 
@@ -183,17 +183,17 @@ impl Inner {
     }
 
     /// Forgets what is there no more, and says so for a while if it is `deleted`; what is hidden is upstream's to answer for.
-    async fn forget_removed(&self, what: &Removal, outlook: &Outlook, deleted: bool) {
+    async fn forget_removed(&self, what: &Removal, upstream: &UpstreamState, deleted: bool) {
         let repository = what.repository();
         let absent = |object: Object, code: Code, name: &str| {
             if let Some(denied) = object.denied() {
-                outlook.upstream.deny(&repository.name, denied);
+                upstream.client.deny(&repository.name, denied);
             }
             if !deleted {
                 return;
             }
             let absence = Absence { code: code.as_str().to_owned(), message: format!("{name} has been deleted") };
-            self.negatives.remember(repository, object, absence, outlook.freshness.of(repository).negative_ttl);
+            self.negatives.remember(repository, object, absence, upstream.freshness.of(repository).negative_ttl);
         };
         let no_tag = |tag: &Tag| {
             absent(Object::Manifest(Reference::Tag(tag.clone())), Code::ManifestUnknown, &format!("tag {tag}"));
@@ -205,13 +205,13 @@ impl Inner {
         let no_blob = |digest: &Digest| absent(Object::Blob(*digest), Code::BlobUnknown, &format!("blob {digest}"));
         match what {
             Removal::Tag(_, tag) => {
-                heard("forget the tag", tag, self.forget_tag(repository, tag).await);
+                log_and_ignore("forget the tag", tag, self.forget_tag(repository, tag).await);
                 self.relist_tags(repository, &[], std::slice::from_ref(tag)).await;
                 no_tag(tag);
             }
             Removal::Manifest(_, digest) => {
                 let tags = self.tags_of(repository).await;
-                let gone = heard("forget", digest, self.forget_manifest(repository, digest, &tags).await);
+                let gone = log_and_ignore("forget", digest, self.forget_manifest(repository, digest, &tags).await);
                 let gone = gone.unwrap_or_default();
                 self.relist_tags(repository, &[], &gone).await;
                 if tags.len() == gone.len() {
@@ -222,14 +222,14 @@ impl Inner {
                 no_manifest(digest);
             }
             Removal::Blob(_, digest) => {
-                heard("forget", digest, self.store.disown_blob(repository, digest).await);
+                log_and_ignore("forget", digest, self.store.disown_blob(repository, digest).await);
                 no_blob(digest);
             }
             Removal::Repository(_) => {
-                outlook.upstream.deny(&repository.name, Denied::Repository);
+                upstream.client.deny(&repository.name, Denied::Repository);
                 let name = repository.name.as_str();
                 self.relist_catalogue(repository, |names| names.retain(|known| known != name)).await;
-                if let Some(links) = heard("forget", repository, self.forget_repository(repository).await) {
+                if let Some(links) = log_and_ignore("forget", repository, self.forget_repository(repository).await) {
                     links.tags.iter().for_each(|(tag, _)| no_tag(tag));
                     links.manifests.iter().for_each(no_manifest);
                     links.blobs.iter().for_each(no_blob);
@@ -239,7 +239,7 @@ impl Inner {
     }
 
     /// Nobody knows whether it is gone: the next who asks for one of its tags has upstream asked.
-    async fn doubt_removed(&self, what: &Removal, outlook: &Outlook) {
+    async fn doubt_removed(&self, what: &Removal, upstream: &UpstreamState) {
         let repository = what.repository();
         let tags: Vec<Tag> = match what {
             Removal::Tag(_, tag) => vec![tag.clone()],
@@ -250,7 +250,7 @@ impl Inner {
             }
             Removal::Repository(_) => self.tags_of(repository).await.into_iter().map(|(tag, _)| tag).collect(),
         };
-        self.doubt_tags(repository, outlook, &tags).await;
+        self.doubt_tags(repository, upstream, &tags).await;
         self.relist_tags(repository, &[], &[]).await;
         if let Removal::Repository(_) = what {
             self.relist_catalogue(repository, |_| ()).await;
@@ -258,22 +258,22 @@ impl Inner {
     }
 
     async fn tags_of(&self, repository: &Repository) -> Vec<(Tag, Digest)> {
-        heard("read the links of", repository, self.store.links(repository).await).unwrap_or_default().tags
+        log_and_ignore("read the links of", repository, self.store.links(repository).await).unwrap_or_default().tags
     }
 
     /// What is known of `tags` may not be so any more: it stands in for upstream, and is confirmed before it is anything else.
-    pub(super) async fn doubt_tags(&self, repository: &Repository, outlook: &Outlook, tags: &[Tag]) {
+    pub(super) async fn doubt_tags(&self, repository: &Repository, upstream: &UpstreamState, tags: &[Tag]) {
         for tag in tags {
             self.negatives.forget(repository, Object::Manifest(Reference::Tag(tag.clone())));
-            let link = heard("read the tag", tag, self.store.tag(repository, tag).await).flatten();
+            let link = log_and_ignore("read the tag", tag, self.store.tag(repository, tag).await).flatten();
             match link {
-                Some(TagLink { digest, .. }) if !outlook.freshness.of(repository).is_immutable(tag) => {
+                Some(TagLink { digest, .. }) if !upstream.freshness.of(repository).is_immutable(tag) => {
                     let link = TagLink { digest, seen: SystemTime::UNIX_EPOCH };
-                    heard("doubt the tag", tag, self.store.set_tag(repository, tag, link).await);
+                    log_and_ignore("doubt the tag", tag, self.store.set_tag(repository, tag, link).await);
                     let state = TagState { digest, age: Age::unknown() };
                     self.tags.insert((repository.clone(), tag.clone()), state);
                 }
-                _ => drop(heard("forget the tag", tag, self.forget_tag(repository, tag).await)),
+                _ => drop(log_and_ignore("forget the tag", tag, self.forget_tag(repository, tag).await)),
             }
         }
     }

@@ -24,6 +24,6 @@ impl Cache {
     /// How an upstream does at the moment.
     #[must_use]
     pub fn condition(&self, registry: &Registry) -> Condition {
-        self.0.outlooks.get(registry).map(|outlook| outlook.condition()).unwrap_or_default()
+        self.0.upstreams.get(registry).map(|upstream| upstream.condition()).unwrap_or_default()
     }
 }

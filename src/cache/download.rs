@@ -1,9 +1,9 @@
-//! One content being read from upstream: in order, from any offset, over as many connections and sources as it takes.
+//! One content being read from upstream: in order, from any offset, over as many connections and candidates as it takes.
 
+use super::candidates::{Candidate, Candidates};
 use super::error::CacheError;
 use super::fill::Watermark;
-use super::patience::Patience;
-use super::sources::{Source, Sources};
+use super::resume_backoff::ResumeBackoff;
 use crate::oci::{ByteRange, Digest};
 use crate::upstream::{ErrorKind, FetchedBlob, Relayed, UpstreamBody, UpstreamError, in_background};
 use bytes::{Buf, Bytes};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// A body that ends early without an error says that its source has no more. That often, in a row, is believed.
+/// A body that ends early without an error says that its candidate has no more. That often, in a row, is believed.
 const EARLY_ENDS: u32 = 6;
 /// An address whose bodies end so often in a row without a byte is left for the upstream's next one.
 const BARREN: u32 = 2;
@@ -25,7 +25,7 @@ const END_WAIT: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Download {
     digest: Digest,
-    sources: Arc<Sources>,
+    candidates: Arc<Candidates>,
     /// The next byte that [`Self::chunk`] gives.
     offset: u64,
     /// One past the last byte wanted; `None`: the end of the content.
@@ -39,12 +39,12 @@ pub(super) struct Download {
     /// The rest was refused as lying outside the content (416): the next request is for all of it.
     from_the_beginning: bool,
     /// How long it may gain nothing.
-    patience: Patience,
+    backoff: ResumeBackoff,
     /// Bodies in a row that ended early without an error and without a byte.
     early_ends: u32,
-    from: Option<Source>,
-    /// Whose bytes it has: sources, and which of their addresses.
-    givers: Vec<(Source, usize)>,
+    from: Option<Candidate>,
+    /// Whose bytes it has: candidates, and which of their addresses.
+    givers: Vec<(Candidate, usize)>,
     /// The number of the upstream's address that the body comes from, and bodies in a row that brought nothing from there.
     address: usize,
     barren: u32,
@@ -60,10 +60,10 @@ pub(super) struct Download {
 
 impl Download {
     /// A download of the whole content, from `offset` on.
-    pub(super) fn new(digest: Digest, sources: Arc<Sources>, offset: u64) -> Self {
+    pub(super) fn new(digest: Digest, candidates: Arc<Candidates>, offset: u64) -> Self {
         Self {
             digest,
-            sources,
+            candidates,
             offset,
             end: None,
             length: None,
@@ -71,7 +71,7 @@ impl Download {
             page: None,
             skip: 0,
             from_the_beginning: false,
-            patience: Patience::default(),
+            backoff: ResumeBackoff::default(),
             early_ends: 0,
             from: None,
             givers: Vec::new(),
@@ -85,8 +85,8 @@ impl Download {
     }
 
     /// A download of `range` alone.
-    pub(super) fn of_range(digest: Digest, sources: Arc<Sources>, range: ByteRange) -> Self {
-        Self { end: Some(range.end), ..Self::new(digest, sources, range.start) }
+    pub(super) fn of_range(digest: Digest, candidates: Arc<Candidates>, range: ByteRange) -> Self {
+        Self { end: Some(range.end), ..Self::new(digest, candidates, range.start) }
     }
 
     /// What is read for whoever follows `progress`: while nobody does, it comes after everybody else's requests.
@@ -118,57 +118,57 @@ impl Download {
 
     /// Where the bytes come from, for blame.
     fn upstream(&self) -> String {
-        let names = self.givers.iter().map(|(source, address)| source.outlook.upstream.address(*address));
+        let names = self.givers.iter().map(|(candidate, address)| candidate.upstream.client.address(*address));
         match names.collect::<Vec<_>>()[..] {
-            [] => self.from.as_ref().map_or_else(String::new, |source| source.repository.registry.to_string()),
+            [] => self.from.as_ref().map_or_else(String::new, |candidate| candidate.repository.registry.to_string()),
             ref names => names.join(" and "),
         }
     }
 
-    /// Waits until a source has answered. The first refusal of each source counts; nothing is tried twice.
+    /// Waits until a candidate has answered. The first refusal of each candidate counts; nothing is tried twice.
     pub(super) async fn open(&mut self) -> Result<(), CacheError> {
         loop {
-            let Some(source) = self.sources.choose(0) else {
+            let Some(candidate) = self.candidates.choose(0) else {
                 return Err(self.no_source());
             };
-            match self.request(&source).await {
+            match self.request(&candidate).await {
                 Ok(()) => return Ok(()),
-                // That is about the part that was asked for, not about the source.
+                // That is about the part that was asked for, not about the candidate.
                 Err(error) if is_range_refused(&error) => return Err(error.into()),
-                Err(error) => self.sources.close(&source, &error),
+                Err(error) => self.candidates.close(&candidate, &error),
             }
         }
     }
 
-    /// Waits until a source may have the content, all of which is here already.
+    /// Waits until a candidate may have the content, all of which is here already.
     pub(super) async fn confirm(&mut self) -> Result<(), CacheError> {
         loop {
-            let Some(source) = self.sources.choose(0) else {
+            let Some(candidate) = self.candidates.choose(0) else {
                 return Err(self.no_source());
             };
-            let answer = if source.member { Ok(()) } else { self.ask_whether(&source).await };
+            let answer = if candidate.member { Ok(()) } else { self.ask_whether(&candidate).await };
             match answer {
                 Ok(()) => {
-                    self.sources.prove(&source);
+                    self.candidates.prove(&candidate);
                     self.length = Some(self.offset);
-                    self.from = Some(source);
+                    self.from = Some(candidate);
                     return Ok(());
                 }
-                Err(error) => self.sources.close(&source, &error),
+                Err(error) => self.candidates.close(&candidate, &error),
             }
         }
     }
 
-    async fn ask_whether(&self, source: &Source) -> Result<(), UpstreamError> {
-        let head = source.outlook.upstream.head_blob(&source.repository.name, &self.digest);
-        source.ask(source.outlook.ask(Some(&source.repository), head)).await.map(drop)
+    async fn ask_whether(&self, candidate: &Candidate) -> Result<(), UpstreamError> {
+        let head = candidate.upstream.client.head_blob(&candidate.repository.name, &self.digest);
+        candidate.ask(candidate.upstream.ask(Some(&candidate.repository), head)).await.map(drop)
     }
 
     /// Asks for the length if the answer did not say it (a chunked body).
     pub(super) async fn learn_length(&mut self) {
-        if let (None, Some(source)) = (self.length, &self.from) {
-            let head = source.outlook.upstream.head_blob(&source.repository.name, &self.digest);
-            let head = source.ask(source.outlook.ask(Some(&source.repository), head)).await;
+        if let (None, Some(candidate)) = (self.length, &self.from) {
+            let head = candidate.upstream.client.head_blob(&candidate.repository.name, &self.digest);
+            let head = candidate.ask(candidate.upstream.ask(Some(&candidate.repository), head)).await;
             self.length = head.ok().and_then(|head| head.length);
         }
     }
@@ -181,7 +181,7 @@ impl Download {
             }
             let problem = match self.read().await {
                 Ok(Some(chunk)) => {
-                    self.patience = Patience::default();
+                    self.backoff = ResumeBackoff::default();
                     (self.early_ends, self.barren) = (0, 0);
                     self.offset += chunk.len() as u64;
                     if self.length.is_some_and(|length| self.offset > length) {
@@ -244,33 +244,33 @@ impl Download {
         Ok(None)
     }
 
-    /// Finds a source that gives the rest, after `problem` (`None`: the body ended early without one).
+    /// Finds a candidate that gives the rest, after `problem` (`None`: the body ended early without one).
     async fn resume(&mut self, mut problem: Option<UpstreamError>) -> Result<(), CacheError> {
         loop {
             if self.early_ends >= EARLY_ENDS {
                 return Err(self.mismatch("the body ends early, each time"));
             }
-            let Some(source) = self.sources.choose(self.patience.attempts() + self.slow.max(1)) else {
+            let Some(candidate) = self.candidates.choose(self.backoff.attempts() + self.slow.max(1)) else {
                 return Err(problem.map_or_else(|| self.no_source(), CacheError::from));
             };
             let waited_for = self.readers.as_ref().is_none_or(|readers| readers.readers() > 0);
             let asked = problem.as_ref().and_then(pause_asked_for);
-            let limit = source.outlook.resume_timeout;
-            let Some(pause) = self.patience.next(limit, waited_for, self.sources.count(), asked) else {
+            let limit = candidate.upstream.resume_timeout;
+            let Some(pause) = self.backoff.next(limit, waited_for, self.candidates.count(), asked) else {
                 return Err(problem.map_or_else(|| self.mismatch("the body ends early, each time"), CacheError::from));
             };
             sleep(pause).await;
-            let labels = [source.repository.registry.as_str()];
-            let metrics = &source.outlook.metrics;
+            let labels = [candidate.repository.registry.as_str()];
+            let metrics = &candidate.upstream.metrics;
             metrics.upstream_retries.with_label_values(&[labels[0], "resume"]).inc();
-            let attempt = self.patience.attempts();
+            let attempt = self.backoff.attempts();
             if attempt.is_power_of_two() {
                 tracing::info!(
-                    blob.digest = %self.digest, repo.name = %source.repository, offset_bytes = self.offset, attempt,
+                    blob.digest = %self.digest, repo.name = %candidate.repository, offset_bytes = self.offset, attempt,
                     error = problem.as_ref().map(tracing::field::display), "a transfer was cut and goes on"
                 );
             }
-            let request = self.request(&source);
+            let request = self.request(&candidate);
             let requested = if waited_for { request.await } else { Box::pin(in_background(request)).await };
             match requested {
                 Ok(()) => {
@@ -280,10 +280,10 @@ impl Download {
                     return Ok(());
                 }
                 Err(error) => {
-                    // The same source has begun a content of this length, or one like it has: only its ranges are not to be had.
+                    // The same candidate has begun a content of this length, or one like it has: only its ranges are not to be had.
                     self.from_the_beginning = self.end.is_none() && is_range_refused(&error);
                     if !self.from_the_beginning && !error.is_outage() {
-                        self.sources.close(&source, &error);
+                        self.candidates.close(&candidate, &error);
                     }
                     problem = Some(error);
                 }
@@ -291,44 +291,44 @@ impl Download {
         }
     }
 
-    /// Asks `source` for the bytes from `offset` on.
-    async fn request(&mut self, source: &Source) -> Result<(), UpstreamError> {
+    /// Asks `candidate` for the bytes from `offset` on.
+    async fn request(&mut self, candidate: &Candidate) -> Result<(), UpstreamError> {
         let range = match (self.offset, self.end) {
             _ if std::mem::take(&mut self.from_the_beginning) => None,
             (0, None) => None,
             (start, end) => Some((start, end.map(|end| end - 1))),
         };
-        if self.from.as_ref().is_none_or(|from| from.repository.registry != source.repository.registry) {
+        if self.from.as_ref().is_none_or(|from| from.repository.registry != candidate.repository.registry) {
             (self.first, self.barren) = (0, 0);
         }
-        let upstream = &source.outlook.upstream;
-        let request = upstream.get_blob_from(self.first, &source.repository.name, &self.digest, range);
+        let upstream = &candidate.upstream.client;
+        let request = upstream.get_blob_from(self.first, &candidate.repository.name, &self.digest, range);
         let FetchedBlob { start, length, body, address, page, relayed } =
-            source.ask(source.outlook.ask_for_bytes(&source.repository, request)).await?;
+            candidate.ask(candidate.upstream.ask_for_bytes(&candidate.repository, request)).await?;
         if address != self.address {
             (self.address, self.barren) = (address, 0);
         }
         if self.from.is_none() {
             self.relayed = relayed;
         }
-        self.sources.prove(source);
+        self.candidates.prove(candidate);
         self.skip = self.offset.saturating_sub(start);
         // The first answer's length is what readers were told; it stays, and the digest decides.
         self.length = self.length.or(length);
         self.page = page;
         self.body = Some(body);
-        self.from = Some(source.clone());
-        let known = |(giver, at): &(Source, usize)| *at == address && giver.repository == source.repository;
+        self.from = Some(candidate.clone());
+        let known = |(giver, at): &(Candidate, usize)| *at == address && giver.repository == candidate.repository;
         if !self.givers.iter().any(known) {
-            self.givers.push((source.clone(), address));
+            self.givers.push((candidate.clone(), address));
         }
         Ok(())
     }
 
-    /// An error that blames the source for the bytes; where it has other addresses, they are asked first from now on.
+    /// An error that blames the candidate for the bytes; where it has other addresses, they are asked first from now on.
     pub(super) fn mismatch(&self, problem: &str) -> CacheError {
-        for (source, address) in &self.givers {
-            source.outlook.upstream.blame(&self.digest, *address);
+        for (candidate, address) in &self.givers {
+            candidate.upstream.client.blame(&self.digest, *address);
         }
         if let Some(page) = &self.page {
             return page.clone().into();
@@ -337,7 +337,7 @@ impl Download {
     }
 
     fn no_source(&self) -> CacheError {
-        self.sources.last_refusal().map_or(CacheError::Aborted, CacheError::from)
+        self.candidates.last_refusal().map_or(CacheError::Aborted, CacheError::from)
     }
 }
 
@@ -345,7 +345,7 @@ fn is_range_refused(error: &UpstreamError) -> bool {
     matches!(error.kind(), ErrorKind::Rejected { status: 416, .. })
 }
 
-/// A source that throttles is not asked before its time: nothing would be sent.
+/// A candidate that throttles is not asked before its time: nothing would be sent.
 fn pause_asked_for(error: &UpstreamError) -> Option<Duration> {
     match error.kind() {
         ErrorKind::Throttled { retry_after } => *retry_after,

@@ -39,7 +39,7 @@ pub(super) struct Freshness {
     /// Time for which a stored tag is good.
     pub(super) ttl: Duration,
     /// How long a request waits for news of an expired one.
-    pub(super) patience: Duration,
+    pub(super) revalidate_wait: Duration,
     /// How old a stored tag may be to stand in for upstream.
     pub(super) max_stale: Option<Duration>,
     /// How long upstream's "not found" is believed.
@@ -130,7 +130,7 @@ impl Freshness {
     pub(super) fn new(settings: &FreshnessSettings) -> Self {
         Self {
             ttl: settings.tag_ttl,
-            patience: settings.revalidate_wait,
+            revalidate_wait: settings.revalidate_wait,
             max_stale: settings.max_stale,
             negative_ttl: settings.negative_ttl,
             immutable: settings.immutable_tags.clone(),
@@ -141,7 +141,7 @@ impl Freshness {
     fn with(&self, rule: &FreshnessRule) -> Self {
         Self {
             ttl: rule.tag_ttl.unwrap_or(self.ttl),
-            patience: self.patience,
+            revalidate_wait: self.revalidate_wait,
             max_stale: rule.max_stale.or(self.max_stale),
             negative_ttl: rule.negative_ttl.unwrap_or(self.negative_ttl),
             immutable: rule.immutable_tags.clone().unwrap_or_else(|| self.immutable.clone()),

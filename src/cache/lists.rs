@@ -1,14 +1,14 @@
 //! Lists: tags, catalogue, referrers. Fetched whole, kept with their time, and cut by whoever answers.
 
 use super::answer::{ListAnswer, Provenance};
-use super::current::{Aged, is_final};
+use super::epochs::Epoch;
 use super::error::CacheError;
 use super::freshness::Age;
-use super::generations::Generation;
 use super::manifest::last_confirmed;
 use super::negative::Object;
-use super::outlook::Outlook;
-use super::{Cache, Inner, heard};
+use super::stale_on_error::{Aged, is_final};
+use super::upstream_state::UpstreamState;
+use super::{Cache, Inner, log_and_ignore};
 use crate::oci::{self, Code, Name, Tag};
 use crate::store::{ListKey, StoredList};
 use crate::telemetry::CacheStatus;
@@ -94,46 +94,42 @@ impl Aged for ListState {
 impl Cache {
     /// The list. `query` goes to upstream where the list is too long to be kept.
     pub async fn list(&self, key: &ListKey, query: &str, revalidate: bool) -> Result<ListAnswer, CacheError> {
-        let outlook = self.0.outlook_of(key.registry())?;
-        let ttl = ttl(key, &outlook.freshness);
-        let generation = self.0.generations.current_of(key.registry(), repository(key));
-        let withdrawn = repository(key).is_some_and(|repository| outlook.is_withdrawn(repository));
-        let state = if withdrawn { None } else { self.0.list_state(key).await };
-        if state.is_none() && outlook.sealed {
+        let upstream = self.0.upstream_of(key.registry())?;
+        let ttl = ttl(key, &upstream.freshness);
+        let epoch = self.0.epochs.current_of(key.registry(), repository(key));
+        let denied = repository(key).is_some_and(|repository| upstream.is_denied(repository));
+        let state = if denied { None } else { self.0.list_state(key).await };
+        if state.is_none() && upstream.sealed {
             let list = List::Whole(Arc::new(self.0.local_list(key).await?));
             return Ok(ListAnswer { list, provenance: Provenance::new(CacheStatus::Hit), room: None });
         }
         if state.is_none()
             && !revalidate
-            && let Some((repository, object)) = absent(key, generation)
+            && let Some((repository, object)) = absent(key, epoch)
             && let Some(absence) = self.0.negatives.recall(repository, object)
         {
             return Err(absence.into());
         }
-        let ask = || self.fetch_list(key, generation);
-        let (ListState { entries, room, .. }, provenance) = outlook.current(state, ttl, revalidate, ask).await?;
+        let ask = || self.fetch_list(key, epoch);
+        let (ListState { entries, room, .. }, provenance) = upstream.current(state, ttl, revalidate, ask).await?;
         if let Some(Entries::Absent { code, message }) = entries.as_deref() {
             return Err(CacheError::Absent { code: code.clone(), message: message.clone() });
         }
         match entries {
             Some(entries) => Ok(ListAnswer { list: List::Whole(entries), provenance, room }),
-            None => self.page(key, outlook, query).await,
+            None => self.page(key, upstream, query).await,
         }
     }
 
-    fn fetch_list(&self, key: &ListKey, generation: Generation) -> super::flight::Seat<Result<ListState, CacheError>> {
+    fn fetch_list(&self, key: &ListKey, epoch: Epoch) -> super::single_flight::Waiter<Result<ListState, CacheError>> {
         let (inner, of) = (Arc::clone(&self.0), key.clone());
         let flights = &self.0.list_flights;
-        flights.board(
-            (of.clone(), generation),
-            &self.0.tasks,
-            || async move { inner.fetch_list(&of, generation).await },
-        )
+        flights.join((of.clone(), epoch), &self.0.tasks, || async move { inner.fetch_list(&of, epoch).await })
     }
 
-    async fn page(&self, key: &ListKey, outlook: &Outlook, query: &str) -> Result<ListAnswer, CacheError> {
-        let request = outlook.upstream.get_list(request(key, Page::Query(query.to_owned())));
-        let fetched = outlook.ask(repository(key), request).await?;
+    async fn page(&self, key: &ListKey, upstream: &UpstreamState, query: &str) -> Result<ListAnswer, CacheError> {
+        let request = upstream.client.get_list(request(key, Page::Query(query.to_owned())));
+        let fetched = upstream.ask(repository(key), request).await?;
         let mut entries = Entries::of(key);
         match entries.add(key, &fetched, MOST_OF_A_PAGE)? {
             Added::Some(_) => {}
@@ -163,8 +159,8 @@ impl Inner {
             return Some(state);
         }
         let stored = loop {
-            let _looking = self.generations.look_of(key.registry(), repository(key)).await?;
-            let stored = heard("read the list of", key.registry(), self.store.list(key).await)??;
+            let _looking = self.epochs.look_of(key.registry(), repository(key)).await?;
+            let stored = log_and_ignore("read the list of", key.registry(), self.store.list(key).await)??;
             let bytes = stored.content.len().saturating_mul(READING);
             if room.is_some() || bytes <= SHORT {
                 break stored;
@@ -186,7 +182,7 @@ impl Inner {
     }
 
     /// Fetches all pages and keeps the list, unless there was a write since `begun`.
-    async fn fetch_list(&self, key: &ListKey, begun: Generation) -> Result<ListState, CacheError> {
+    async fn fetch_list(&self, key: &ListKey, begun: Epoch) -> Result<ListState, CacheError> {
         let (entries, relayed) = match self.fetch_pages(key).await {
             Ok(fetched) => fetched,
             Err(error) => {
@@ -201,19 +197,19 @@ impl Inner {
             Some(entries) => self.is_lasting(key, entries).await,
             None => false,
         };
-        let seen = match (&relayed.stale, self.outlook_of(key.registry())) {
-            (Some(stale), Ok(outlook)) => last_confirmed(stale, ttl(key, &outlook.freshness)),
+        let seen = match (&relayed.stale, self.upstream_of(key.registry())) {
+            (Some(stale), Ok(upstream)) => last_confirmed(stale, ttl(key, &upstream.freshness)),
             _ => SystemTime::now(),
         };
         let state = ListState { entries: entries.map(Arc::new), age: Age::since(seen), relayed, room: None };
-        let Some(_keeping) = self.generations.keep_of(key.registry(), repository(key), begun).await else {
+        let Some(_keeping) = self.epochs.keep_of(key.registry(), repository(key), begun).await else {
             return Ok(state);
         };
         self.lists.insert(key.clone(), state.clone());
         let written = state.entries.as_ref().filter(|_| lasting);
         if let Some(content) = written.and_then(|entries| serde_json::to_vec(&**entries).ok()) {
             let list = StoredList { fetched: seen, content: content.into() };
-            heard("keep the list of", key.registry(), self.store.set_list(key, &list).await);
+            log_and_ignore("keep the list of", key.registry(), self.store.set_list(key, &list).await);
         }
         Ok(state)
     }
@@ -225,21 +221,23 @@ impl Inner {
         if !matches!(entries, Entries::Descriptors(all) if all.is_empty()) {
             return true;
         }
-        let linked = heard("read the link of", subject, self.store.manifest_type(repository, subject).await).flatten();
+        let linked =
+            log_and_ignore("read the link of", subject, self.store.manifest_type(repository, subject).await).flatten();
         // What was there before is replaced.
-        linked.is_some() || heard("read the list of", key.registry(), self.store.list(key).await).flatten().is_some()
+        linked.is_some()
+            || log_and_ignore("read the list of", key.registry(), self.store.list(key).await).flatten().is_some()
     }
 
-    async fn note_list_failure(&self, key: &ListKey, error: &CacheError, begun: Generation) {
-        let Some(_keeping) = self.generations.keep_of(key.registry(), repository(key), begun).await else { return };
+    async fn note_list_failure(&self, key: &ListKey, error: &CacheError, begun: Epoch) {
+        let Some(_keeping) = self.epochs.keep_of(key.registry(), repository(key), begun).await else { return };
         if is_final(error) {
-            if let (Some((repository, object)), CacheError::Upstream(error), Ok(outlook)) =
-                (absent(key, begun), error, self.outlook_of(key.registry()))
+            if let (Some((repository, object)), CacheError::Upstream(error), Ok(upstream)) =
+                (absent(key, begun), error, self.upstream_of(key.registry()))
             {
-                self.negatives.note(repository, object, error, outlook.freshness.of(repository).negative_ttl);
+                self.negatives.note(repository, object, error, upstream.freshness.of(repository).negative_ttl);
             }
             self.lists.remove(key);
-            heard("forget the list of", key.registry(), self.store.remove_list(key).await);
+            log_and_ignore("forget the list of", key.registry(), self.store.remove_list(key).await);
         } else if let Some(state) = self.lists.get(key) {
             self.lists.insert(key.clone(), ListState { age: state.age.postponed(), ..state });
         }
@@ -385,12 +383,12 @@ fn lacks_referrers(key: &ListKey, error: &CacheError) -> Option<Entries> {
 }
 
 /// What upstream says that it does not have where it has no such list.
-fn absent(key: &ListKey, generation: Generation) -> Option<(&crate::oci::Repository, Object)> {
+fn absent(key: &ListKey, epoch: Epoch) -> Option<(&crate::oci::Repository, Object)> {
     let digest = match key {
         ListKey::Referrers(_, digest) => Some(*digest),
         ListKey::Catalogue(_) | ListKey::Tags(_) => None,
     };
-    Some((repository(key)?, Object::List(digest, generation)))
+    Some((repository(key)?, Object::List(digest, epoch)))
 }
 
 pub(super) fn repository(key: &ListKey) -> Option<&crate::oci::Repository> {

@@ -1,13 +1,13 @@
 //! Answers to requests for manifests: by digest, which never changes, and by tag, which may.
 
 use super::answer::{ManifestAnswer, Provenance, StoredManifest};
+use super::epochs::Epoch;
 use super::error::CacheError;
 use super::freshness::{Age, Freshness, TagState};
-use super::generations::Generation;
 use super::negative::Object;
-use super::outlook::Outlook;
 use super::presence::ManifestPresence;
-use super::{Cache, Inner, heard};
+use super::upstream_state::UpstreamState;
+use super::{Cache, Inner, log_and_ignore};
 use crate::oci::{self, Accept, Algorithm, Code, Digest, Reference, Registry, Repository, Tag};
 use crate::store::TagLink;
 use crate::telemetry::CacheStatus;
@@ -47,18 +47,18 @@ impl Cache {
     /// The manifest, from memory, disk or upstream. The answer to HEAD is the same.
     pub async fn manifest(&self, request: ManifestRequest<'_>) -> Result<ManifestAnswer, CacheError> {
         let ManifestRequest { repository, reference, accept, .. } = request;
-        let outlook = self.0.outlook(repository)?;
-        if outlook.is_withdrawn(repository) {
-            outlook.ask(Some(repository), outlook.upstream.head_manifest(&repository.name, reference)).await?;
+        let upstream = self.0.upstream(repository)?;
+        if upstream.is_denied(repository) {
+            upstream.ask(Some(repository), upstream.client.head_manifest(&repository.name, reference)).await?;
         }
         let answer = match reference {
-            Reference::Digest(digest) => self.by_digest(request, outlook, digest).await?,
-            Reference::Tag(tag) => self.by_tag(request, outlook, tag).await?,
+            Reference::Digest(digest) => self.by_digest(request, upstream, digest).await?,
+            Reference::Tag(tag) => self.by_tag(request, upstream, tag).await?,
         };
-        if accept.allows(&answer.manifest.media_type) || outlook.sealed {
+        if accept.allows(&answer.manifest.media_type) || upstream.sealed {
             return Ok(answer);
         }
-        let Some(converted) = self.converted(request, outlook).await else { return Ok(answer) };
+        let Some(converted) = self.converted(request, upstream).await else { return Ok(answer) };
         match converted {
             Ok(fetched) => {
                 let manifest = Arc::new(verified(&repository.registry, reference, fetched)?.manifest);
@@ -73,52 +73,52 @@ impl Cache {
     async fn converted(
         &self,
         request: ManifestRequest<'_>,
-        outlook: &Arc<Outlook>,
+        upstream: &Arc<UpstreamState>,
     ) -> Option<Result<FetchedManifest, UpstreamError>> {
-        let limit = if outlook.is_slow() { Duration::ZERO } else { CONVERSION_WAIT };
+        let limit = if upstream.is_slow() { Duration::ZERO } else { CONVERSION_WAIT };
         let (repository, reference, accept) =
             (request.repository.clone(), request.reference.clone(), request.accept.clone());
         let (sender, receiver) = oneshot::channel();
-        let asked = Arc::clone(outlook);
+        let asked = Arc::clone(upstream);
         self.0.tasks.spawn(async move {
-            let get = asked.upstream.get_manifest(&repository.name, &reference, &accept);
+            let get = asked.client.get_manifest(&repository.name, &reference, &accept);
             // Whoever asked may have stopped waiting.
             let _ = sender.send(asked.ask(Some(&repository), get).await);
         });
-        let converted = timeout(limit, receiver).await.inspect_err(|_| outlook.kept_waiting());
+        let converted = timeout(limit, receiver).await.inspect_err(|_| upstream.kept_waiting());
         converted.ok()?.ok()
     }
 
     async fn by_digest(
         &self,
         request: ManifestRequest<'_>,
-        outlook: &Outlook,
+        upstream: &UpstreamState,
         digest: &Digest,
     ) -> Result<ManifestAnswer, CacheError> {
-        let generation = self.0.generations.current(request.repository);
+        let epoch = self.0.epochs.current(request.repository);
         if let Some(manifest) = self.0.stored_manifest(request.repository, digest).await? {
             return Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Hit) });
         }
-        self.cold(request, outlook, generation).await
+        self.cold(request, upstream, epoch).await
     }
 
     async fn by_tag(
         &self,
         request: ManifestRequest<'_>,
-        outlook: &Outlook,
+        upstream: &UpstreamState,
         tag: &Tag,
     ) -> Result<ManifestAnswer, CacheError> {
         let repository = request.repository;
-        let generation = self.0.generations.current(repository);
+        let epoch = self.0.epochs.current(repository);
         let Some(state) = self.0.tag_state(repository, tag).await else {
-            return self.cold(request, outlook, generation).await;
+            return self.cold(request, upstream, epoch).await;
         };
         let Some(manifest) = self.0.stored_manifest(repository, &state.digest).await? else {
-            return self.cold(request, outlook, generation).await;
+            return self.cold(request, upstream, epoch).await;
         };
-        let freshness = outlook.freshness.of(repository);
+        let freshness = upstream.freshness.of(repository);
         let ttl = freshness.left(tag, &state.age);
-        if outlook.sealed || freshness.is_fresh(tag, &state) && !request.revalidate {
+        if upstream.sealed || freshness.is_fresh(tag, &state) && !request.revalidate {
             return Ok(ManifestAnswer { manifest, provenance: Provenance::new(CacheStatus::Hit).with_ttl(ttl) });
         }
         let too_old = freshness.max_stale.filter(|limit| state.age.exceeds(*limit));
@@ -130,18 +130,18 @@ impl Cache {
             Ok(ManifestAnswer { manifest: Arc::clone(&manifest), provenance })
         };
         if !state.age.may_ask() {
-            return stand_in(outlook.outage());
+            return stand_in(upstream.outage());
         }
         let inner = Arc::clone(&self.0);
-        let key = (repository.clone(), request.reference.clone(), generation);
+        let key = (repository.clone(), request.reference.clone(), epoch);
         let (for_task, for_tag) = (repository.clone(), tag.clone());
         let current = Arc::clone(&manifest);
-        let seat = self.0.manifest_flights.board(key, &self.0.tasks, || async move {
-            inner.revalidate(&for_task, &for_tag, state, current, generation).await
+        let waiter = self.0.manifest_flights.join(key, &self.0.tasks, || async move {
+            inner.revalidate(&for_task, &for_tag, state, current, epoch).await
         });
-        let first = seat.first;
-        let patience = if too_old.is_some() { Duration::MAX } else { outlook.patience() };
-        match timeout(patience, seat.result()).await {
+        let first = waiter.first;
+        let patience = if too_old.is_some() { Duration::MAX } else { upstream.revalidate_wait() };
+        match timeout(patience, waiter.result()).await {
             Ok(Some(Ok(Fetched { relayed: Relayed { stale: Some(unconfirmed), .. }, .. }))) if too_old.is_some() => {
                 stand_in(unconfirmed.why)
             }
@@ -154,10 +154,10 @@ impl Cache {
                 _ => stand_in(error.to_string().into()),
             },
             Ok(Some(Err(error))) => stand_in(error.to_string().into()),
-            Ok(None) => stand_in(outlook.outage()),
+            Ok(None) => stand_in(upstream.outage()),
             Err(_) => {
-                outlook.kept_waiting();
-                stand_in(outlook.outage())
+                upstream.kept_waiting();
+                stand_in(upstream.outage())
             }
         }
     }
@@ -166,8 +166,8 @@ impl Cache {
     async fn cold(
         &self,
         request: ManifestRequest<'_>,
-        outlook: &Outlook,
-        generation: Generation,
+        upstream: &UpstreamState,
+        epoch: Epoch,
     ) -> Result<ManifestAnswer, CacheError> {
         let ManifestRequest { repository, reference, .. } = request;
         if !request.revalidate
@@ -175,18 +175,18 @@ impl Cache {
         {
             return Err(absence.into());
         }
-        if outlook.sealed {
+        if upstream.sealed {
             return Err(self.0.sealed(repository, reference, Code::ManifestUnknown));
         }
         let inner = Arc::clone(&self.0);
-        let key = (repository.clone(), reference.clone(), generation);
+        let key = (repository.clone(), reference.clone(), epoch);
         let (of, what, begun) = key.clone();
-        let seat =
-            self.0.manifest_flights.board(key, &self.0.tasks, || async move { inner.fetch(&of, &what, begun).await });
-        let first = seat.first;
-        let fetched = seat.result().await.ok_or(CacheError::Aborted)??;
+        let waiter =
+            self.0.manifest_flights.join(key, &self.0.tasks, || async move { inner.fetch(&of, &what, begun).await });
+        let first = waiter.first;
+        let fetched = waiter.result().await.ok_or(CacheError::Aborted)??;
         let mut provenance = match reference {
-            Reference::Tag(tag) => fetched.provenance(first, outlook.freshness.of(repository), tag),
+            Reference::Tag(tag) => fetched.provenance(first, upstream.freshness.of(repository), tag),
             Reference::Digest(_) => Provenance::new(fetched.status(first)).relayed(&fetched.relayed),
         };
         provenance.stored = fetched.kept;
@@ -237,10 +237,10 @@ impl Inner {
         let length = self.store.length(digest).and_then(|length| usize::try_from(length).ok());
         // What is longer is no manifest, and is not read.
         let room = self.documents.room(length.unwrap_or_default().min(oci::MAX_MANIFEST)).await?;
-        let _looking = self.generations.look(repository).await;
-        let media_type = heard("read the link of", digest, self.store.manifest_type(repository, digest).await);
+        let _looking = self.epochs.look(repository).await;
+        let media_type = log_and_ignore("read the link of", digest, self.store.manifest_type(repository, digest).await);
         let Some(media_type) = media_type.flatten() else { return Ok(None) };
-        let content = heard("read", digest, self.store.read_small(digest).await).flatten();
+        let content = log_and_ignore("read", digest, self.store.read_small(digest).await).flatten();
         let Some(content) = content.map(|content| Room::around(room, content)) else { return Ok(None) };
         let manifest = Arc::new(StoredManifest { content, digest: *digest, media_type });
         self.memory.insert(repository, Arc::clone(&manifest));
@@ -252,8 +252,8 @@ impl Inner {
         if let Some(state) = self.tags.get(&key) {
             return Some(state);
         }
-        let _looking = self.generations.look(repository).await;
-        let link = heard("read the tag", tag, self.store.tag(repository, tag).await)??;
+        let _looking = self.epochs.look(repository).await;
+        let link = log_and_ignore("read the tag", tag, self.store.tag(repository, tag).await)??;
         let state = TagState::from(link);
         self.tags.insert(key, state);
         Some(state)
@@ -266,14 +266,14 @@ impl Inner {
         tag: &Tag,
         state: TagState,
         current: Arc<StoredManifest>,
-        begun: Generation,
+        begun: Epoch,
     ) -> Result<Fetched, CacheError> {
-        let outlook = self.outlook(repository)?;
+        let upstream = self.upstream(repository)?;
         let reference = Reference::Tag(tag.clone());
-        let head = outlook.ask(Some(repository), outlook.upstream.head_manifest(&repository.name, &reference)).await;
+        let head = upstream.ask(Some(repository), upstream.client.head_manifest(&repository.name, &reference)).await;
         match head {
             Ok(head) if head.digest == Some(state.digest) => {
-                let keeping = self.generations.keep(repository, begun).await;
+                let keeping = self.epochs.keep(repository, begun).await;
                 if keeping.is_some() && head.relayed.stale.is_none() {
                     self.keep_tag(repository, tag, state.digest, SystemTime::now()).await;
                 }
@@ -296,14 +296,14 @@ impl Inner {
         tag: &Tag,
         state: TagState,
         error: &UpstreamError,
-        begun: Generation,
+        begun: Epoch,
     ) {
         let key = (repository.clone(), tag.clone());
         self.note_absence(repository, Object::Manifest(Reference::Tag(tag.clone())), error, begun).await;
-        let Some(_keeping) = self.generations.keep(repository, begun).await else { return };
+        let Some(_keeping) = self.epochs.keep(repository, begun).await else { return };
         if let ErrorKind::NotFound { .. } = error.kind() {
             self.tags.remove(&key);
-            heard("forget the tag", tag, self.store.remove_tag(repository, tag).await);
+            log_and_ignore("forget the tag", tag, self.store.remove_tag(repository, tag).await);
         } else {
             self.tags.insert(key, TagState { age: state.age.postponed(), ..state });
         }
@@ -314,12 +314,12 @@ impl Inner {
         &self,
         repository: &Repository,
         reference: &Reference,
-        begun: Generation,
+        begun: Epoch,
     ) -> Result<Fetched, CacheError> {
-        let outlook = self.outlook(repository)?;
+        let upstream = self.upstream(repository)?;
         let everything = Accept::default();
-        let request = outlook.upstream.get_manifest(&repository.name, reference, &everything);
-        match outlook.ask(Some(repository), request).await {
+        let request = upstream.client.get_manifest(&repository.name, reference, &everything);
+        match upstream.ask(Some(repository), request).await {
             Ok(fetched) => self.take_in(repository, reference, fetched, begun).await,
             Err(error) => {
                 self.note_absence(repository, Object::Manifest(reference.clone()), &error, begun).await;
@@ -334,7 +334,7 @@ impl Inner {
         repository: &Repository,
         reference: &Reference,
         fetched: FetchedManifest,
-        begun: Generation,
+        begun: Epoch,
     ) -> Result<Fetched, CacheError> {
         let relayed = fetched.relayed.clone();
         let (manifest, signed) = match verified(&repository.registry, reference, fetched) {
@@ -344,7 +344,7 @@ impl Inner {
                 return Err(error);
             }
         };
-        let Some(_keeping) = self.generations.keep(repository, begun).await else {
+        let Some(_keeping) = self.epochs.keep(repository, begun).await else {
             return Ok(Fetched { manifest, sent: true, kept: false, relayed });
         };
         self.negatives.forget(repository, Object::Manifest(reference.clone()));
@@ -362,8 +362,8 @@ impl Inner {
 
     /// When upstream has confirmed what it says of `tag` now.
     pub(super) fn seen(&self, repository: &Repository, tag: &Tag, relayed: &Relayed) -> SystemTime {
-        match (&relayed.stale, self.outlook(repository)) {
-            (Some(stale), Ok(outlook)) => last_confirmed(stale, outlook.freshness.of(repository).ttl_of(tag)),
+        match (&relayed.stale, self.upstream(repository)) {
+            (Some(stale), Ok(upstream)) => last_confirmed(stale, upstream.freshness.of(repository).ttl_of(tag)),
             _ => SystemTime::now(),
         }
     }
@@ -377,7 +377,7 @@ impl Inner {
             Ok(()) => self.store.link_manifest(repository, digest, media_type, &children).await,
             Err(error) => Err(error),
         };
-        let kept = heard("keep the manifest", digest, kept).is_some();
+        let kept = log_and_ignore("keep the manifest", digest, kept).is_some();
         if kept {
             self.memory.insert(repository, Arc::clone(manifest));
         }
@@ -387,7 +387,7 @@ impl Inner {
     /// What `tag` named when it was seen.
     pub(super) async fn keep_tag(&self, repository: &Repository, tag: &Tag, digest: Digest, seen: SystemTime) {
         let link = TagLink { digest, seen };
-        heard("keep the tag", tag, self.store.set_tag(repository, tag, link).await);
+        log_and_ignore("keep the tag", tag, self.store.set_tag(repository, tag, link).await);
         self.tags.insert((repository.clone(), tag.clone()), TagState { digest, age: Age::since(seen) });
     }
 }

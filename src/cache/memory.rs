@@ -66,7 +66,7 @@ pub(super) struct ListMemory(Cache<ListKey, ListState, ByEntries>);
 #[derive(Clone, Debug)]
 struct ByEntries;
 
-/// Parts of the memory, each with a lock and a share of the bytes of its own: few, so that a long list fits into one.
+/// MultiRange of the memory, each with a lock and a share of the bytes of its own: few, so that a long list fits into one.
 const SHARDS: usize = 4;
 
 impl Weighter<ListKey, ListState> for ByEntries {

@@ -1,16 +1,16 @@
 //! What ACR's own API says to questions: kept as it came, in memory, for seconds, and given out until upstream is back when it is away.
 //!
 //! It is kept by the whole question, its page and order included, since only upstream can put such lists together. An answer is good
-//! under the generation that it began under: after a write through larder to that repository (or, of a list of repositories, after one
+//! under the epoch that it began under: after a write through larder to that repository (or, of a list of repositories, after one
 //! that may have changed which there are) it is not given out any more, not even in an outage.
 
 use super::answer::MetadataAnswer;
-use super::current::{Aged, is_final};
+use super::epochs::Epoch;
 use super::error::CacheError;
-use super::flight::Flights;
 use super::freshness::Age;
-use super::generations::Generation;
 use super::memory::{OVERHEAD, items};
+use super::single_flight::SingleFlight;
+use super::stale_on_error::{Aged, is_final};
 use super::{Cache, Inner};
 use crate::oci::{Code, Registry, Repository};
 use crate::upstream::{AcrAnswer, AcrRequest, Relayed, SHORT};
@@ -30,13 +30,13 @@ struct Question {
 
 /// An answer as it is remembered.
 #[derive(Clone, Debug)]
-struct Said {
+struct KnownAnswer {
     answer: Arc<AcrAnswer>,
     age: Age,
-    begun: Generation,
+    begun: Epoch,
 }
 
-impl Aged for Said {
+impl Aged for KnownAnswer {
     fn age(&self) -> Age {
         self.age
     }
@@ -46,7 +46,7 @@ impl Aged for Said {
     }
 }
 
-impl Said {
+impl KnownAnswer {
     /// The same without the room that a large answer has while it is in work: what is remembered is bounded by itself.
     fn for_memory(self) -> Self {
         if self.answer.content.len() <= SHORT {
@@ -60,18 +60,18 @@ impl Said {
 #[derive(Clone, Debug)]
 struct ByBytes;
 
-impl Weighter<Question, Said> for ByBytes {
-    fn weight(&self, question: &Question, said: &Said) -> u64 {
+impl Weighter<Question, KnownAnswer> for ByBytes {
+    fn weight(&self, question: &Question, known: &KnownAnswer) -> u64 {
         let words = question.path.len() + question.query.len();
-        (said.answer.content.len() + words) as u64 + OVERHEAD
+        (known.answer.content.len() + words) as u64 + OVERHEAD
     }
 }
 
 /// All that is remembered of ACR's own API.
 #[derive(Debug)]
 pub(super) struct Metadata {
-    said: sync::Cache<Question, Said, ByBytes>,
-    flights: Flights<(Question, Generation), Result<Said, CacheError>>,
+    known: sync::Cache<Question, KnownAnswer, ByBytes>,
+    flights: SingleFlight<(Question, Epoch), Result<KnownAnswer, CacheError>>,
     /// Upstreams whose list of repositories has been asked for since it last changed here.
     catalogues: Mutex<HashSet<Registry>>,
 }
@@ -79,8 +79,8 @@ pub(super) struct Metadata {
 impl Metadata {
     /// Keeps at most `bytes`.
     pub(super) fn new(bytes: u64) -> Self {
-        let said = sync::Cache::with_weighter(items(bytes), bytes, ByBytes);
-        Self { said, flights: Flights::default(), catalogues: Mutex::default() }
+        let known = sync::Cache::with_weighter(items(bytes), bytes, ByBytes);
+        Self { known, flights: SingleFlight::default(), catalogues: Mutex::default() }
     }
 
     /// Whether the upstream's list of repositories has been asked for since this was last called.
@@ -97,8 +97,8 @@ impl Cache {
         request: AcrRequest,
         revalidate: bool,
     ) -> Result<MetadataAnswer, CacheError> {
-        let outlook = self.0.outlook_of(registry)?;
-        if outlook.sealed {
+        let upstream = self.0.upstream_of(registry)?;
+        if upstream.sealed {
             let (what, registry) = (format!("/acr/v1/{}", request.path), registry.clone());
             return Err(CacheError::Sealed { what, registry, code: Code::NameUnknown });
         }
@@ -107,21 +107,21 @@ impl Cache {
         if repository.is_none() {
             self.0.metadata.catalogues.lock().insert(registry.clone());
         }
-        let generation = self.0.generations.current_of(registry, repository.as_ref());
+        let epoch = self.0.epochs.current_of(registry, repository.as_ref());
         let question =
             Question { registry: registry.clone(), path: request.path.clone(), query: request.query.clone() };
-        let withdrawn = repository.as_ref().is_some_and(|repository| outlook.is_withdrawn(repository));
-        let known = self.0.metadata.said.get(&question).filter(|said| said.begun == generation && !withdrawn);
-        let freshness = &outlook.freshness;
+        let denied = repository.as_ref().is_some_and(|repository| upstream.is_denied(repository));
+        let known = self.0.metadata.known.get(&question).filter(|known| known.begun == epoch && !denied);
+        let freshness = &upstream.freshness;
         // Seconds, whatever tags are good for: locks and times change without a tag that moves.
         let ttl = repository.as_ref().map_or(&freshness.other, |repository| freshness.of(repository)).brief_ttl();
         let ask = || {
             let (inner, of) = (Arc::clone(&self.0), question.clone());
-            let work = || async move { inner.ask_acr(of, &request, repository.as_ref(), generation).await };
-            self.0.metadata.flights.board((question.clone(), generation), &self.0.tasks, work)
+            let work = || async move { inner.ask_acr(of, &request, repository.as_ref(), epoch).await };
+            self.0.metadata.flights.join((question.clone(), epoch), &self.0.tasks, work)
         };
-        let (said, provenance) = outlook.current(known, ttl, revalidate, ask).await?;
-        Ok(MetadataAnswer { answer: said.answer, provenance })
+        let (known, provenance) = upstream.current(known, ttl, revalidate, ask).await?;
+        Ok(MetadataAnswer { answer: known.answer, provenance })
     }
 }
 
@@ -132,30 +132,30 @@ impl Inner {
         question: Question,
         request: &AcrRequest,
         repository: Option<&Repository>,
-        begun: Generation,
-    ) -> Result<Said, CacheError> {
-        let outlook = self.outlook_of(&question.registry)?;
+        begun: Epoch,
+    ) -> Result<KnownAnswer, CacheError> {
+        let upstream = self.upstream_of(&question.registry)?;
         // Who may not read metadata may pull all the same: a refusal is about nothing else.
-        let answer = outlook.ask(None, outlook.upstream.acr(request)).await.map_err(CacheError::from);
-        let keeping = self.generations.keep_of(&question.registry, repository, begun).await;
-        let kept = &self.metadata.said;
+        let answer = upstream.ask(None, upstream.client.acr(request)).await.map_err(CacheError::from);
+        let keeping = self.epochs.keep_of(&question.registry, repository, begun).await;
+        let kept = &self.metadata.known;
         match answer {
             Ok(answer) => {
                 // Seconds are too short a time to count backwards in.
                 let age = if answer.relayed.stale.is_some() { Age::unknown() } else { Age::new() };
-                let said = Said { answer: Arc::new(answer), age, begun };
+                let known = KnownAnswer { answer: Arc::new(answer), age, begun };
                 if keeping.is_some() {
-                    kept.insert(question, said.clone().for_memory());
+                    kept.insert(question, known.clone().for_memory());
                 }
-                Ok(said)
+                Ok(known)
             }
             Err(error) => {
                 if is_final(&error) {
                     kept.remove(&question);
                 } else if keeping.is_some()
-                    && let Some(said) = kept.get(&question)
+                    && let Some(known) = kept.get(&question)
                 {
-                    kept.insert(question, Said { age: said.age.postponed(), ..said });
+                    kept.insert(question, KnownAnswer { age: known.age.postponed(), ..known });
                 }
                 Err(error)
             }

@@ -9,42 +9,42 @@
 
 mod answer;
 mod arrive;
+mod availability;
 mod batch;
 mod blob;
+mod candidates;
 mod change;
 mod condition;
-mod current;
+mod denied;
 mod download;
+mod epochs;
 mod error;
 mod fill;
-mod flight;
 mod freshness;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-mod generations;
 mod lists;
 mod local_lists;
 mod manifest;
 mod memory;
 mod metadata;
-mod missing;
+mod multi_range;
 mod negative;
-mod outlook;
+mod offline_misses;
 mod pages;
-mod parts;
-mod patience;
 mod presence;
 mod purge;
 mod put;
-mod reach;
+mod query;
 mod relist;
-mod sources;
+mod resume_backoff;
+mod single_flight;
+mod stale_on_error;
 mod tasks;
 mod transfer;
 mod upload;
+mod upstream_state;
 mod vouch;
-mod want;
-mod withdrawn;
 
 pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, MetadataAnswer, Provenance, StoredManifest};
 pub use arrive::ArrivingTag;
@@ -54,29 +54,29 @@ pub use error::CacheError;
 pub use fill::{Follower, Step};
 pub use lists::{Entries, List, ListPage};
 pub use manifest::ManifestRequest;
-pub use missing::Missing;
-pub use parts::Parts;
+pub use multi_range::MultiRange;
+pub use offline_misses::OfflineMiss;
 pub use presence::ManifestPresence;
 pub use purge::{Purge, Purged};
 pub use put::{Put, Taken};
+pub use query::BlobQuery;
 pub use transfer::Transfer;
 pub use upload::{BodyLost, UploadBody, Uploaded};
-pub use want::Want;
 
 use crate::config::{AccessRule, Limits, UpstreamSettings};
 use crate::oci::{Code, Digest, Reference, Registry, Repository, Tag};
 use crate::store::{ListKey, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::upstream::{BlobHead, Documents, Upstream, UpstreamError};
-use flight::Flights;
+use epochs::{Epoch, Epochs};
 use freshness::TagState;
-use generations::{Generation, Generations};
 use http::HeaderMap;
-use outlook::Outlook;
+use single_flight::SingleFlight;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
+use upstream_state::UpstreamState;
 
 /// The cache; a cheap clone.
 #[derive(Clone)]
@@ -86,7 +86,7 @@ struct Inner {
     store: Store,
     metrics: Arc<Metrics>,
     limits: Limits,
-    outlooks: HashMap<Registry, Arc<Outlook>>,
+    upstreams: HashMap<Registry, Arc<UpstreamState>>,
     restrictions: vouch::Restrictions,
     documents: Documents,
     memory: memory::ManifestMemory,
@@ -95,12 +95,12 @@ struct Inner {
     metadata: metadata::Metadata,
     negatives: negative::Negatives,
     named: presence::Named,
-    missing: missing::MissingList,
-    generations: Arc<Generations>,
-    manifest_flights: Flights<(Repository, Reference, Generation), Result<manifest::Fetched, CacheError>>,
-    presence_flights: Flights<(Repository, Reference, Generation), Result<presence::ManifestPresence, CacheError>>,
-    head_flights: Flights<(Repository, Digest, Generation), Result<BlobHead, UpstreamError>>,
-    list_flights: Flights<(ListKey, Generation), Result<lists::ListState, CacheError>>,
+    missing: offline_misses::OfflineMisses,
+    epochs: Arc<Epochs>,
+    manifest_flights: SingleFlight<(Repository, Reference, Epoch), Result<manifest::Fetched, CacheError>>,
+    presence_flights: SingleFlight<(Repository, Reference, Epoch), Result<presence::ManifestPresence, CacheError>>,
+    head_flights: SingleFlight<(Repository, Digest, Epoch), Result<BlobHead, UpstreamError>>,
+    list_flights: SingleFlight<(ListKey, Epoch), Result<lists::ListState, CacheError>>,
     fills: fill::Fills,
     uploads: upload::Uploads,
     list_readers: Semaphore,
@@ -119,13 +119,13 @@ impl Cache {
     ) -> Self {
         let registries: Vec<Registry> = upstreams.iter().map(|(settings, _)| settings.name.clone()).collect();
         let documents = upstreams.first().map(|(_, upstream)| upstream.documents().clone());
-        let outlooks = upstreams.into_iter().map(|(settings, upstream)| {
+        let upstreams = upstreams.into_iter().map(|(settings, upstream)| {
             metrics.expect_upstream(settings.name.as_str());
-            let outlook = Outlook::new(upstream, &settings, limits.negative_entries, Arc::clone(&metrics));
-            (settings.name.clone(), Arc::new(outlook))
+            let upstream = UpstreamState::new(upstream, &settings, limits.negative_entries, Arc::clone(&metrics));
+            (settings.name.clone(), Arc::new(upstream))
         });
         let inner = Arc::new(Inner {
-            outlooks: outlooks.collect(),
+            upstreams: upstreams.collect(),
             restrictions: vouch::Restrictions::new(rules),
             documents: documents.unwrap_or_else(|| Documents::new(limits.document_memory)),
             memory: memory::ManifestMemory::new(limits.manifest_memory),
@@ -134,12 +134,12 @@ impl Cache {
             metadata: metadata::Metadata::new(limits.metadata_memory),
             negatives: negative::Negatives::new(limits.negative_entries),
             named: presence::Named::new(limits.negative_entries),
-            missing: missing::MissingList::default(),
-            generations: Arc::new(Generations::new(registries)),
-            manifest_flights: Flights::default(),
-            presence_flights: Flights::default(),
-            head_flights: Flights::default(),
-            list_flights: Flights::default(),
+            missing: offline_misses::OfflineMisses::default(),
+            epochs: Arc::new(Epochs::new(registries)),
+            manifest_flights: SingleFlight::default(),
+            presence_flights: SingleFlight::default(),
+            head_flights: SingleFlight::default(),
+            list_flights: SingleFlight::default(),
             fills: fill::Fills::new(limits.fills),
             uploads: upload::Uploads::new(limits.uploads),
             list_readers: Semaphore::new(lists::READERS),
@@ -148,13 +148,14 @@ impl Cache {
             store,
             metrics,
         });
-        let (asked, watching) = (inner.outlooks.clone(), Arc::downgrade(&inner));
+        let (asked, watching) = (inner.upstreams.clone(), Arc::downgrade(&inner));
         inner.store.hold_for(move |perhaps| {
-            let is_away = |outlook: &Outlook| outlook.is_away() || perhaps && outlook.reach.is_unheard_of();
-            let away = asked.iter().filter(|(_, outlook)| is_away(outlook));
+            let is_away =
+                |upstream: &UpstreamState| upstream.is_away() || perhaps && upstream.availability.is_unheard_of();
+            let away = asked.iter().filter(|(_, upstream)| is_away(upstream));
             away.map(|(registry, _)| registry.clone()).collect()
         });
-        inner.tasks.spawn(reach::watch(watching));
+        inner.tasks.spawn(availability::watch(watching));
         Self(inner)
     }
 
@@ -172,7 +173,7 @@ impl Cache {
 
     /// What was asked of sealed upstreams since the start and is not stored, most wanted first.
     #[must_use]
-    pub fn missing(&self) -> Vec<Missing> {
+    pub fn missing(&self) -> Vec<OfflineMiss> {
         self.0.missing.list()
     }
 
@@ -181,7 +182,7 @@ impl Cache {
     /// # Errors
     /// If it has passed this one before.
     pub fn note_passers(&self, registry: &Registry, headers: &HeaderMap) -> Result<(), CacheError> {
-        if self.0.outlook_of(registry)?.upstream.note_passers(headers) {
+        if self.0.upstream_of(registry)?.client.note_passers(headers) {
             return Ok(());
         }
         Err(CacheError::Circle { registry: registry.clone() })
@@ -189,13 +190,13 @@ impl Cache {
 }
 
 impl Inner {
-    fn outlook(&self, repository: &Repository) -> Result<&Arc<Outlook>, CacheError> {
-        self.outlook_of(&repository.registry)
+    fn upstream(&self, repository: &Repository) -> Result<&Arc<UpstreamState>, CacheError> {
+        self.upstream_of(&repository.registry)
     }
 
     /// Every registry that a request can name is configured, since requests are resolved against the same list.
-    fn outlook_of(&self, registry: &Registry) -> Result<&Arc<Outlook>, CacheError> {
-        self.outlooks.get(registry).ok_or(CacheError::Aborted)
+    fn upstream_of(&self, registry: &Registry) -> Result<&Arc<UpstreamState>, CacheError> {
+        self.upstreams.get(registry).ok_or(CacheError::Aborted)
     }
 
     /// The answer to a request for what a sealed upstream would have to be asked for.
@@ -214,17 +215,15 @@ impl Inner {
         repository: &Repository,
         object: negative::Object,
         error: &UpstreamError,
-        begun: Generation,
+        begun: Epoch,
     ) {
-        if let (Ok(outlook), Some(_keeping)) =
-            (self.outlook(repository), self.generations.keep(repository, begun).await)
-        {
-            self.negatives.note(repository, object, error, outlook.freshness.of(repository).negative_ttl);
+        if let (Ok(upstream), Some(_keeping)) = (self.upstream(repository), self.epochs.keep(repository, begun).await) {
+            self.negatives.note(repository, object, error, upstream.freshness.of(repository).negative_ttl);
         }
     }
 }
 
 /// Logs a failure of the store, which never fails a pull: what cannot be read is absent, what cannot be kept is not kept.
-fn heard<T>(attempt: &str, what: impl Display, result: Result<T, StoreError>) -> Option<T> {
+fn log_and_ignore<T>(attempt: &str, what: impl Display, result: Result<T, StoreError>) -> Option<T> {
     result.inspect_err(|error| tracing::error!(%error, "could not {attempt} {what}")).ok()
 }

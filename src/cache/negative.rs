@@ -1,5 +1,5 @@
 use super::CacheError;
-use super::generations::Generation;
+use super::epochs::Epoch;
 use crate::oci::{Digest, Reference, Repository};
 use crate::upstream::{Denied, ErrorKind, UpstreamError};
 use quick_cache::sync::Cache;
@@ -20,7 +20,7 @@ pub(super) enum Object {
     Manifest(Reference),
     Blob(Digest),
     /// The list of tags, or of a digest's referrers, with what was written until then: any write may bring it about.
-    List(Option<Digest>, Generation),
+    List(Option<Digest>, Epoch),
 }
 
 impl Object {

@@ -3,7 +3,7 @@
 use super::Inner;
 use super::error::CacheError;
 use super::lists::{Added, Entries, LONGEST_FETCH, in_time, in_words, repository, request};
-use super::outlook::Outlook;
+use super::upstream_state::UpstreamState;
 use crate::store::ListKey;
 use crate::upstream::{FetchedList, Page, Relayed, SHORT, UpstreamError};
 use std::collections::HashSet;
@@ -19,10 +19,10 @@ impl Inner {
     }
 
     async fn fetch_all_pages(&self, key: &ListKey) -> Result<(Option<Entries>, Relayed), CacheError> {
-        let outlook = self.outlook_of(key.registry())?;
+        let upstream = self.upstream_of(key.registry())?;
         let (mut all, mut fetched_bytes) = (Entries::of(key), 0);
         let (mut followed, mut relayed, mut room) = (HashSet::new(), Relayed::default(), None);
-        let mut fetched = outlook.ask(repository(key), outlook.upstream.get_list(request(key, Page::First))).await?;
+        let mut fetched = upstream.ask(repository(key), upstream.client.get_list(request(key, Page::First))).await?;
         loop {
             fetched_bytes += fetched.content.len();
             let added = all.add(key, &fetched, self.limits.list_entries)?;
@@ -45,7 +45,7 @@ impl Inner {
                 drop(fetched);
                 room = self.documents.room(LONGEST_IN_WORK).await?;
             }
-            let page = self.next_page(key, outlook, next, own);
+            let page = self.next_page(key, upstream, next, own);
             let page = match &room {
                 Some(room) => room.cover(page).await,
                 None => page.await,
@@ -65,15 +65,15 @@ impl Inner {
     async fn next_page(
         &self,
         key: &ListKey,
-        outlook: &Outlook,
+        upstream: &UpstreamState,
         next: String,
         own: Option<String>,
     ) -> Result<FetchedList, UpstreamError> {
-        let get = |next: String| outlook.upstream.get_list(request(key, Page::Next(next)));
+        let get = |next: String| upstream.client.get_list(request(key, Page::Next(next)));
         // That a page is not to be had says nothing about the repository, which has given one.
-        let fetched = outlook.ask(None, get(next)).await;
+        let fetched = upstream.ask(None, get(next)).await;
         match own {
-            Some(own) if fetched.is_err() => outlook.ask(None, get(own)).await,
+            Some(own) if fetched.is_err() => upstream.ask(None, get(own)).await,
             _ => fetched,
         }
     }

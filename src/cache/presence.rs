@@ -2,12 +2,12 @@
 //! GETs against a quota, and whoever only watches tags sends none.
 
 use super::answer::{ManifestAnswer, Provenance};
+use super::epochs::Epoch;
 use super::error::CacheError;
 use super::freshness::{Age, Freshness, TagState};
-use super::generations::Generation;
 use super::manifest::ManifestRequest;
 use super::negative::Object;
-use super::{Cache, Inner, heard};
+use super::{Cache, Inner, log_and_ignore};
 use crate::oci::{Digest, MediaType, Reference, Repository, Tag};
 use crate::telemetry::CacheStatus;
 use crate::upstream::ManifestHead;
@@ -44,15 +44,15 @@ impl From<ManifestAnswer> for ManifestPresence {
 /// as long as a stored one would be good.
 #[derive(Debug)]
 pub(super) struct Named {
-    tags: sync::Cache<(Repository, Tag), Said>,
-    by_digest: sync::Cache<(Repository, Digest), (Tag, SystemTime, Generation)>,
+    tags: sync::Cache<(Repository, Tag), NamedTag>,
+    by_digest: sync::Cache<(Repository, Digest), (Tag, SystemTime, Epoch)>,
 }
 
 #[derive(Clone, Debug)]
-struct Said {
+struct NamedTag {
     presence: ManifestPresence,
     age: Age,
-    begun: Generation,
+    begun: Epoch,
 }
 
 impl Named {
@@ -62,31 +62,18 @@ impl Named {
     }
 
     /// What a tag named when it was `seen`.
-    fn note(
-        &self,
-        repository: &Repository,
-        tag: &Tag,
-        presence: &ManifestPresence,
-        seen: SystemTime,
-        begun: Generation,
-    ) {
-        let said = Said { presence: presence.clone(), age: Age::since(seen), begun };
+    fn note(&self, repository: &Repository, tag: &Tag, presence: &ManifestPresence, seen: SystemTime, begun: Epoch) {
+        let said = NamedTag { presence: presence.clone(), age: Age::since(seen), begun };
         self.tags.insert((repository.clone(), tag.clone()), said);
         self.by_digest.insert((repository.clone(), presence.digest), (tag.clone(), seen, begun));
     }
 
     /// What a tag names, if upstream has said so lately and there was no write since.
-    fn recall(
-        &self,
-        repository: &Repository,
-        tag: &Tag,
-        rules: &Freshness,
-        now: Generation,
-    ) -> Option<ManifestPresence> {
+    fn recall(&self, repository: &Repository, tag: &Tag, rules: &Freshness, now: Epoch) -> Option<ManifestPresence> {
         if self.tags.is_empty() {
             return None;
         }
-        let Said { mut presence, age, begun } = self.tags.get(&(repository.clone(), tag.clone()))?;
+        let NamedTag { mut presence, age, begun } = self.tags.get(&(repository.clone(), tag.clone()))?;
         let state = TagState { digest: presence.digest, age };
         if begun != now || !rules.is_fresh(tag, &state) {
             return None;
@@ -96,7 +83,7 @@ impl Named {
     }
 
     /// The tag of a manifest that has come, and when upstream named it, unless there was a write since.
-    pub(super) fn take(&self, repository: &Repository, digest: Digest, now: Generation) -> Option<(Tag, SystemTime)> {
+    pub(super) fn take(&self, repository: &Repository, digest: Digest, now: Epoch) -> Option<(Tag, SystemTime)> {
         if self.by_digest.is_empty() {
             return None;
         }
@@ -109,29 +96,29 @@ impl Cache {
     /// What the head of the answer to GET would say.
     pub async fn manifest_head(&self, request: ManifestRequest<'_>) -> Result<ManifestPresence, CacheError> {
         let ManifestRequest { repository, reference, accept, revalidate } = request;
-        let outlook = self.0.outlook(repository)?;
-        let generation = self.0.generations.current(repository);
+        let upstream = self.0.upstream(repository)?;
+        let epoch = self.0.epochs.current(repository);
         let absent = !revalidate && self.0.negatives.recall(repository, Object::Manifest(reference.clone())).is_some();
         // Of a repository that is withheld upstream is asked in any case; its own answer is one that may go out.
-        let withheld = outlook.is_withdrawn(repository);
-        if absent || outlook.sealed || !withheld && self.0.is_stored(repository, reference).await? {
+        let withheld = upstream.is_denied(repository);
+        if absent || upstream.sealed || !withheld && self.0.is_stored(repository, reference).await? {
             return Ok(self.manifest(request).await?.into());
         }
         if let Reference::Tag(tag) = reference
             && !revalidate
             && !withheld
-            && let Some(known) = self.0.named.recall(repository, tag, outlook.freshness.of(repository), generation)
+            && let Some(known) = self.0.named.recall(repository, tag, upstream.freshness.of(repository), epoch)
             && accept.allows(&known.media_type)
         {
             return Ok(known);
         }
         let inner = Arc::clone(&self.0);
-        let key = (repository.clone(), reference.clone(), generation);
+        let key = (repository.clone(), reference.clone(), epoch);
         let (of, what, begun) = key.clone();
         let work = || async move { inner.ask_presence(&of, &what, begun).await };
-        let seat = self.0.presence_flights.board(key, &self.0.tasks, work);
-        let first = seat.first;
-        let mut presence = seat.result().await.ok_or(CacheError::Aborted)??;
+        let waiter = self.0.presence_flights.join(key, &self.0.tasks, work);
+        let first = waiter.first;
+        let mut presence = waiter.result().await.ok_or(CacheError::Aborted)??;
         if presence.media_type.is_specific() && !accept.allows(&presence.media_type) {
             return Ok(self.manifest(request).await?.into());
         }
@@ -159,10 +146,10 @@ impl Inner {
         &self,
         repository: &Repository,
         reference: &Reference,
-        begun: Generation,
+        begun: Epoch,
     ) -> Result<ManifestPresence, CacheError> {
-        let outlook = self.outlook(repository)?;
-        let head = outlook.ask(Some(repository), outlook.upstream.head_manifest(&repository.name, reference)).await;
+        let upstream = self.upstream(repository)?;
+        let head = upstream.ask(Some(repository), upstream.client.head_manifest(&repository.name, reference)).await;
         let head = match head {
             Ok(head) => head,
             Err(error) => {
@@ -210,9 +197,9 @@ impl Inner {
         (repository, tag): (&Repository, &Tag),
         said: &ManifestPresence,
         seen: SystemTime,
-        begun: Generation,
+        begun: Epoch,
     ) {
-        let Some(_keeping) = self.generations.keep(repository, begun).await else { return };
+        let Some(_keeping) = self.epochs.keep(repository, begun).await else { return };
         self.negatives.forget(repository, Object::Manifest(Reference::Tag(tag.clone())));
         if self.memory.get(repository, &said.digest).is_some() || self.is_linked(repository, &said.digest).await {
             self.keep_tag(repository, tag, said.digest, seen).await;
@@ -222,7 +209,9 @@ impl Inner {
     }
 
     async fn is_linked(&self, repository: &Repository, digest: &Digest) -> bool {
-        heard("read the link of", digest, self.store.manifest_type(repository, digest).await).flatten().is_some()
+        log_and_ignore("read the link of", digest, self.store.manifest_type(repository, digest).await)
+            .flatten()
+            .is_some()
     }
 }
 

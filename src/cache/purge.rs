@@ -1,7 +1,7 @@
 //! Forgetting at an operator's word. What is forgotten is asked for upstream the next time. The bytes that nothing speaks for any
 //! more are removed, unless somebody reads them: those go when their room is needed.
 
-use super::generations::{Settling, Touch};
+use super::epochs::{Applying, WriteScope};
 use super::{Cache, CacheError, Inner};
 use crate::oci::{Digest, Registry, Repository, Tag};
 use crate::store::{ListKey, RepositoryLinks, StoreError};
@@ -115,8 +115,8 @@ impl Cache {
     }
 
     /// From here on, nobody keeps what was being asked before.
-    async fn settle(&self, repository: &Repository) -> Settling {
-        self.0.generations.begin(repository, Touch::Everything).settle().await
+    async fn settle(&self, repository: &Repository) -> Applying {
+        self.0.epochs.begin(repository, WriteScope::Everything).apply().await
     }
 }
 

@@ -1,10 +1,10 @@
 //! Manifests that clients put: upstream decides, larder remembers. What upstream has taken is stored, linked and served from then on.
 
 use super::answer::StoredManifest;
-use super::generations::Touch;
+use super::epochs::WriteScope;
 use super::negative::Object;
-use super::outlook::Outlook;
-use super::{Cache, CacheError, Inner, heard};
+use super::upstream_state::UpstreamState;
+use super::{Cache, CacheError, Inner, log_and_ignore};
 use crate::oci::{Algorithm, Digest, Manifest, MediaType, Reference, Repository, Tag};
 use crate::store::ListKey;
 use crate::upstream::{ErrorKind, PutManifest, UpstreamError, parse};
@@ -55,30 +55,30 @@ impl Cache {
 impl Inner {
     async fn put(&self, put: &Put) -> Result<Taken, CacheError> {
         let Put { repository, reference, content, .. } = put;
-        let outlook = self.writable(&repository.registry)?;
+        let upstream = self.writable(&repository.registry)?;
         let mut tags = put.tags.clone();
         if let Reference::Tag(tag) = reference {
             tags.push(tag.clone());
         }
-        let write = self.generations.begin(repository, Touch::Tags(tags.clone()));
-        let mut said = self.forward(put, outlook).await;
+        let write = self.epochs.begin(repository, WriteScope::Tags(tags.clone()));
+        let mut said = self.forward(put, upstream).await;
         // Read only now: what upstream refuses costs nothing here.
         let is_refused = said.as_ref().err().is_some_and(|error| !lacks_blobs(error) && !error.may_have_happened());
         let parsed = if is_refused { Manifest::default() } else { parse(content).await.unwrap_or_default() };
         if let Err(error) = &said {
             let lacking = self.drop_what_is_lacking(repository, &parsed, error).await;
-            if self.push_again(repository, outlook, &lacking).await {
-                said = self.forward(put, outlook).await;
+            if self.push_again(repository, upstream, &lacking).await {
+                said = self.forward(put, upstream).await;
             }
         }
-        let settling = write.settle().await;
+        let applying = write.apply().await;
         match said {
             Ok(said) => {
                 self.forget_referrers(repository, parsed.subject).await;
                 self.relist_repositories(repository).await;
                 let set: Vec<Tag> = tags.iter().filter(|tag| put.sets(tag, &said)).cloned().collect();
                 self.relist_tags(repository, &set, &[]).await;
-                let stored = if settling.is_disturbed() {
+                let stored = if applying.is_conflicted() {
                     self.forget_tags(repository, &tags).await;
                     false
                 } else {
@@ -89,7 +89,7 @@ impl Inner {
             }
             Err(error) => {
                 if error.may_have_happened() {
-                    self.doubt_tags(repository, outlook, &tags).await;
+                    self.doubt_tags(repository, upstream, &tags).await;
                     self.forget_referrers(repository, parsed.subject).await;
                     self.relist_tags(repository, &[], &[]).await;
                     self.relist_repositories(repository).await;
@@ -99,7 +99,7 @@ impl Inner {
         }
     }
 
-    async fn forward(&self, put: &Put, outlook: &Outlook) -> Result<PutManifest, UpstreamError> {
+    async fn forward(&self, put: &Put, upstream: &UpstreamState) -> Result<PutManifest, UpstreamError> {
         let mut query = String::new();
         for tag in &put.tags {
             let joint = if query.is_empty() { "" } else { "&" };
@@ -108,7 +108,7 @@ impl Inner {
         }
         let (media_type, content) = (put.media_type.as_deref(), put.content.clone());
         let name = &put.repository.name;
-        outlook.ask(None, outlook.upstream.put_manifest(name, &put.reference, media_type, &query, content)).await
+        upstream.ask(None, upstream.client.put_manifest(name, &put.reference, media_type, &query, content)).await
     }
 
     /// Upstream does not have what links here say that it has: they go. Blobs that the repository had by them, and nobody else's,
@@ -129,10 +129,10 @@ impl Inner {
             if self.is_known_upstream(repository, &blob.digest).await {
                 had.push(blob.digest);
             }
-            heard("forget", blob.digest, self.store.disown_blob(repository, &blob.digest).await);
+            log_and_ignore("forget", blob.digest, self.store.disown_blob(repository, &blob.digest).await);
         }
         for child in manifest.manifests.iter().filter(|child| lacking(&child.digest)) {
-            heard("forget", child.digest, self.forget_manifest(repository, &child.digest, &[]).await);
+            log_and_ignore("forget", child.digest, self.forget_manifest(repository, &child.digest, &[]).await);
         }
         had
     }
@@ -165,14 +165,14 @@ impl Inner {
     pub(super) async fn forget_referrers(&self, repository: &Repository, subjects: impl IntoIterator<Item = Digest>) {
         for subject in subjects {
             let list = ListKey::Referrers(repository.clone(), subject);
-            heard("forget the referrers of", subject, self.forget_list(&list).await);
+            log_and_ignore("forget the referrers of", subject, self.forget_list(&list).await);
         }
     }
 
     async fn forget_tags(&self, repository: &Repository, tags: &[Tag]) {
         for tag in tags {
             self.negatives.forget(repository, Object::Manifest(Reference::Tag(tag.clone())));
-            heard("forget the tag", tag, self.forget_tag(repository, tag).await);
+            log_and_ignore("forget the tag", tag, self.forget_tag(repository, tag).await);
         }
     }
 }

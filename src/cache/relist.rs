@@ -3,7 +3,7 @@
 
 use super::freshness::Age;
 use super::lists::{Entries, ListState};
-use super::{Inner, heard};
+use super::{Inner, log_and_ignore};
 use crate::oci::{Repository, Tag};
 use crate::store::{ListKey, StoredList};
 use crate::upstream::Relayed;
@@ -39,20 +39,20 @@ impl Inner {
 
     pub(super) async fn relist_catalogue(&self, repository: &Repository, change: impl FnOnce(&mut Vec<String>)) {
         let registry = &repository.registry;
-        let _changing = self.generations.change_catalogue(registry).await;
+        let _changing = self.epochs.change_catalogue(registry).await;
         self.relist(&ListKey::Catalogue(registry.clone()), change).await;
     }
 
     async fn relist(&self, key: &ListKey, change: impl FnOnce(&mut Vec<String>)) {
         let Some(mut names) = self.names(key).await.filter(|names| names.len() <= LONGEST) else {
-            heard("forget a list of", key.registry(), self.forget_list(key).await);
+            log_and_ignore("forget a list of", key.registry(), self.forget_list(key).await);
             return;
         };
         change(&mut names);
         let entries = Entries::Names(names);
         if let Ok(content) = serde_json::to_vec(&entries) {
             let list = StoredList { fetched: SystemTime::UNIX_EPOCH, content: content.into() };
-            heard("keep a list of", key.registry(), self.store.set_list(key, &list).await);
+            log_and_ignore("keep a list of", key.registry(), self.store.set_list(key, &list).await);
         }
         let (age, relayed) = (Age::unknown(), Relayed::default());
         self.lists.insert(key.clone(), ListState { entries: Some(Arc::new(entries)), age, relayed, room: None });
@@ -62,7 +62,7 @@ impl Inner {
         let entries = if let Some(state) = self.lists.get(key) {
             state.entries?
         } else {
-            let stored = heard("read a list of", key.registry(), self.store.list(key).await)??;
+            let stored = log_and_ignore("read a list of", key.registry(), self.store.list(key).await)??;
             Arc::new(serde_json::from_slice(&stored.content).ok()?)
         };
         match &*entries {

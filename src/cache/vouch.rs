@@ -6,8 +6,8 @@
 //! * For anything else upstream is asked, once for each repository and blob.
 //! * A registry that is `isolated` shares no bytes: it is asked for its own, and what came from it alone answers for no other.
 
-use super::generations::Generation;
-use super::{Inner, heard};
+use super::epochs::Epoch;
+use super::{Inner, log_and_ignore};
 use crate::config::{AccessRule, Right};
 use crate::oci::{Digest, Registry, Repository, RepositoryPattern};
 use crate::store::{Giver, Givers, Member};
@@ -56,14 +56,14 @@ impl Inner {
     /// Why a repository has a blob, as far as is known here.
     pub(super) async fn membership(&self, repository: &Repository, digest: &Digest) -> Option<Member> {
         let member = self.store.membership(repository, digest).await;
-        heard("read the links of", digest, member).flatten()
+        log_and_ignore("read the links of", digest, member).flatten()
     }
 
     /// Who gave the stored bytes of a blob.
     pub(super) async fn givers(&self, digest: &Digest) -> Arc<Givers> {
-        let givers = heard("read who gave", digest, self.store.givers(digest).await).unwrap_or_default();
-        match self.uploads.landings.get(digest) {
-            Some(landing) => Arc::new(givers.and(&landing.giver)),
+        let givers = log_and_ignore("read who gave", digest, self.store.givers(digest).await).unwrap_or_default();
+        match self.uploads.pending_commits.get(digest) {
+            Some(pending) => Arc::new(givers.and(&pending.giver)),
             None => givers,
         }
     }
@@ -107,12 +107,12 @@ impl Inner {
     /// Whether everybody who is let in may pull it, and so may larder's own login.
     fn is_open(&self, repository: &Repository) -> bool {
         !self.restrictions.cover(repository)
-            && self.outlooks.get(&repository.registry).is_some_and(|outlook| !outlook.is_withdrawn(repository))
+            && self.upstreams.get(&repository.registry).is_some_and(|upstream| !upstream.is_denied(repository))
     }
 
     /// The same of all that a registry has.
     fn is_open_throughout(&self, registry: &Registry) -> bool {
-        self.restrictions.are_none() && self.outlooks.get(registry).is_some_and(|outlook| !outlook.has_withdrawn())
+        self.restrictions.are_none() && self.upstreams.get(registry).is_some_and(|upstream| !upstream.has_denied())
     }
 
     /// Whether the registry may use bytes that these gave.
@@ -127,7 +127,7 @@ impl Inner {
             return givers.all().any(|giver| !giver.alone && !self.is_isolated(&giver.repository.registry));
         }
         let isolated = |registry: &Registry| self.is_isolated(registry);
-        let mut registries = self.outlooks.keys();
+        let mut registries = self.upstreams.keys();
         match registries.clone().find(|registry| givers.is_earlier(registry)) {
             Some(giver) => !isolated(giver),
             None => !registries.any(isolated),
@@ -135,11 +135,11 @@ impl Inner {
     }
 
     pub(super) fn is_isolated(&self, registry: &Registry) -> bool {
-        self.outlooks.get(registry).is_some_and(|outlook| outlook.isolated)
+        self.upstreams.get(registry).is_some_and(|upstream| upstream.isolated)
     }
 
     /// These repositories as givers.
-    pub(super) fn as_givers(&self, proven: &[(Repository, Generation)]) -> Vec<Giver> {
+    pub(super) fn as_givers(&self, proven: &[(Repository, Epoch)]) -> Vec<Giver> {
         proven.iter().map(|(repository, _)| self.as_giver(repository)).collect()
     }
 

@@ -85,7 +85,7 @@ impl Follower {
             tracing::warn!(blob.digest = %digest, %error, "a reader is cut off: what it has of a failed download cannot be read again");
             CacheError::Aborted
         })?;
-        let download = Download::new(digest, Arc::clone(&self.fill.sources), self.position).going_on(self.length);
+        let download = Download::new(digest, Arc::clone(&self.fill.candidates), self.position).going_on(self.length);
         self.position = self.range.end;
         Ok(Step::Rest(Box::new(Transfer::going_on(download, digest, beginning, lacking))))
     }

@@ -21,9 +21,9 @@ mod sync {
 pub use follower::{Follower, Step};
 
 use super::Inner;
+use super::candidates::{Candidate, Candidates};
 use super::download::Download;
 use super::error::CacheError;
-use super::sources::{Source, Sources};
 use crate::oci::{Digest, Registry};
 use crate::store::BlobFile;
 use crate::upstream::{Relayed, Shares};
@@ -73,10 +73,10 @@ pub(super) enum End {
 /// One fill, as its readers and its task share it.
 #[derive(Debug)]
 pub(super) struct Fill {
-    /// Whom it is from: all of its sources are this registry's.
+    /// Whom it is from: all of its candidates are this registry's.
     pub(super) registry: Registry,
     pub(super) digest: Digest,
-    pub(super) sources: Arc<Sources>,
+    pub(super) candidates: Arc<Candidates>,
     pub(super) progress: Watermark,
     /// What caches on the way said of it; set when it is opened.
     pub(super) relayed: OnceLock<Relayed>,
@@ -133,14 +133,14 @@ impl Fills {
         if running.is_empty() { None } else { running.get(&(registry.clone(), *digest)).cloned() }
     }
 
-    /// Joins the fill of `digest` from the registry of `source`, or begins it. The flag says that it was begun.
+    /// Joins the fill of `digest` from the registry of `candidate`, or begins it. The flag says that it was begun.
     pub(super) fn join(
         &self,
         inner: &Arc<Inner>,
         digest: &Digest,
-        source: Source,
+        candidate: Candidate,
     ) -> Result<(Arc<Fill>, bool), CacheError> {
-        let key = (source.repository.registry.clone(), *digest);
+        let key = (candidate.repository.registry.clone(), *digest);
         let mut running = self.lock();
         if let Some(fill) = running.get(&key) {
             return Ok((Arc::clone(fill), false));
@@ -153,7 +153,7 @@ impl Fills {
         let fill = Arc::new(Fill {
             registry: key.0.clone(),
             digest: *digest,
-            sources: Arc::new(Sources::of(source)),
+            candidates: Arc::new(Candidates::of(candidate)),
             progress,
             relayed: OnceLock::new(),
             pace: Pace::default(),

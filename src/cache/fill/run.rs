@@ -28,7 +28,7 @@ impl From<CacheError> for Problem {
 
 /// Runs `fill` to its end, which `writer` tells, and takes it off the list.
 pub(super) async fn run(inner: &Arc<Inner>, fill: &Arc<Fill>, mut writer: Writer) {
-    let leave = Leave::new(inner, fill);
+    let running = Running::new(inner, fill);
     let (result, end) = match fill_up(inner, fill, &mut writer).await {
         Ok(()) => ("stored", None),
         Err(Problem::Upstream(error)) => {
@@ -40,7 +40,7 @@ pub(super) async fn run(inner: &Arc<Inner>, fill: &Arc<Fill>, mut writer: Writer
     };
     inner.metrics.fills.with_label_values(&[result]).inc();
     // Off the list before the end is told: who hears of a failure and tries again must not meet this fill.
-    drop(leave);
+    drop(running);
     if let Some(end) = end {
         writer.end(end);
     }
@@ -51,13 +51,13 @@ fn bypassed(download: Option<Box<Download>>) -> End {
 }
 
 /// A fill under way. Takes it off the list and out of the count, also when its task is cut short.
-struct Leave<'a> {
+struct Running<'a> {
     inner: &'a Inner,
     fill: &'a Fill,
     inflight: IntGauge,
 }
 
-impl<'a> Leave<'a> {
+impl<'a> Running<'a> {
     fn new(inner: &'a Inner, fill: &'a Fill) -> Self {
         let inflight = inner.metrics.fills_inflight.with_label_values(&[] as &[&str]);
         inflight.inc();
@@ -65,7 +65,7 @@ impl<'a> Leave<'a> {
     }
 }
 
-impl Drop for Leave<'_> {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.inflight.dec();
         self.inner.fills.remove(self.fill);
@@ -90,7 +90,7 @@ async fn fill_up(inner: &Inner, fill: &Fill, writer: &mut Writer) -> Result<(), 
     };
     // A content whose length upstream did not announce is opened only now that all of it is there.
     writer.complete(|| Opened { file: verified.file(), length }, length, End::Verified);
-    let proven = fill.sources.proven();
+    let proven = fill.candidates.proven();
     match verified.given_by(inner.as_givers(&proven)).commit().await {
         Ok(_) => {
             for (repository, asked) in proven {
@@ -107,7 +107,7 @@ async fn fill_up(inner: &Inner, fill: &Fill, writer: &mut Writer) -> Result<(), 
 async fn open(inner: &Inner, fill: &Fill, writer: &Writer) -> Result<(Download, Option<Ingest>), Problem> {
     let mut ingest = begin(inner, fill).await;
     let mut kept = ingest.as_ref().map_or(0, Ingest::received);
-    let mut download = Download::new(fill.digest, Arc::clone(&fill.sources), kept).followed(&fill.progress);
+    let mut download = Download::new(fill.digest, Arc::clone(&fill.candidates), kept).followed(&fill.progress);
     let whole = ingest.as_ref().is_some_and(Ingest::is_whole);
     let opened = if whole { download.confirm().await } else { download.open().await };
     match opened {
@@ -118,7 +118,7 @@ async fn open(inner: &Inner, fill: &Fill, writer: &Writer) -> Result<(Download, 
             }
             ingest = begin(inner, fill).await;
             kept = 0;
-            download = Download::new(fill.digest, Arc::clone(&fill.sources), 0).followed(&fill.progress);
+            download = Download::new(fill.digest, Arc::clone(&fill.candidates), 0).followed(&fill.progress);
             download.open().await?;
         }
         result => result?,
@@ -129,14 +129,14 @@ async fn open(inner: &Inner, fill: &Fill, writer: &Writer) -> Result<(Download, 
     let Some(length) = download.length() else { return Ok((download, ingest)) };
     let Some(mut open) = ingest else { return Ok((download, None)) };
     if !inner.store.fits(length - kept.min(length)).await {
-        inner.ask_around(|_| true).await;
+        inner.probe_idle(|_| true).await;
     }
     if let Err(error) = open.expect_length(length).await {
         no_room(fill, &error);
         open.discard().await;
         // What was kept is gone: a reader must begin with the first byte.
         if kept > 0 {
-            download = Download::new(fill.digest, Arc::clone(&fill.sources), 0).followed(&fill.progress);
+            download = Download::new(fill.digest, Arc::clone(&fill.candidates), 0).followed(&fill.progress);
             download.open().await?;
         }
         return Ok((download, None));
@@ -190,18 +190,18 @@ fn store_failed(fill: &Fill, error: &StoreError) -> Problem {
 mod tests {
     use super::super::Watermark;
     use super::*;
-    use crate::cache::sources::Sources;
+    use crate::cache::candidates::Candidates;
     use crate::oci::{Algorithm, Hasher};
 
     #[test]
     fn a_download_that_nobody_takes_is_dropped_with_its_fill() {
-        let sources = Arc::new(Sources::default());
+        let candidates = Arc::new(Candidates::default());
         let digest = Hasher::new(Algorithm::Sha256).finish();
         let (mut writer, mark) = Watermark::new(End::Failed(CacheError::Aborted));
-        let download = Download::new(digest, Arc::clone(&sources), 0).followed(&mark);
+        let download = Download::new(digest, Arc::clone(&candidates), 0).followed(&mark);
         writer.end(bypassed(Some(Box::new(download))));
-        assert_eq!(Arc::strong_count(&sources), 2);
+        assert_eq!(Arc::strong_count(&candidates), 2);
         drop((writer, mark));
-        assert_eq!(Arc::strong_count(&sources), 1, "the download holds the fill that holds it");
+        assert_eq!(Arc::strong_count(&candidates), 1, "the download holds the fill that holds it");
     }
 }

@@ -1,7 +1,7 @@
 //! Uploads of what is stored here, for an upstream that has lost it.
 
-use super::super::outlook::Outlook;
-use super::super::{Inner, heard};
+use super::super::upstream_state::UpstreamState;
+use super::super::{Inner, log_and_ignore};
 use crate::oci::{Digest, Repository};
 use crate::store::Blob;
 use crate::upstream::{BodyHeaders, UploadAnswer, UploadError, UploadSource, UploadStart, UploadStep};
@@ -70,17 +70,17 @@ impl Inner {
     pub(in crate::cache) async fn push_again(
         &self,
         repository: &Repository,
-        outlook: &Outlook,
+        upstream: &UpstreamState,
         blobs: &[Digest],
     ) -> bool {
         let mut any = false;
         for digest in blobs {
-            let Some(blob) = heard("open", digest, self.store.blob(digest).await).flatten() else { continue };
-            match push(repository, outlook, digest, blob).await {
+            let Some(blob) = log_and_ignore("open", digest, self.store.blob(digest).await).flatten() else { continue };
+            match push(repository, upstream, digest, blob).await {
                 Ok(()) => {
                     any = true;
                     tracing::info!(blob.digest = %digest, repo.name = %repository, "upstream had lost a blob, and got it again");
-                    heard("link", digest, self.store.link_blob(repository, digest).await);
+                    log_and_ignore("link", digest, self.store.link_blob(repository, digest).await);
                     self.count_upload(repository, "again");
                 }
                 Err(error) => {
@@ -92,8 +92,8 @@ impl Inner {
     }
 }
 
-async fn push(repository: &Repository, outlook: &Outlook, digest: &Digest, blob: Blob) -> Result<(), String> {
-    let (name, headers, upstream) = (&repository.name, BodyHeaders::default(), &outlook.upstream);
+async fn push(repository: &Repository, upstream: &UpstreamState, digest: &Digest, blob: Blob) -> Result<(), String> {
+    let (name, headers, upstream) = (&repository.name, BodyHeaders::default(), &upstream.client);
     let begun = upstream.start_upload(name, &UploadStart::default(), &headers, &mut Nothing).await.map_err(said)?;
     let UploadAnswer::Session(session) = begun else { return Ok(()) };
     let headers = BodyHeaders { media_type: Some(HeaderValue::from_static("application/octet-stream")), range: None };

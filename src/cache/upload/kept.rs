@@ -74,14 +74,14 @@ impl Copies {
 
 /// Blobs that upstream has taken and whose bytes are verified here, until they are in their place: a sync may take seconds.
 #[derive(Debug, Default)]
-pub(in crate::cache) struct Landings {
-    all: Mutex<HashMap<Digest, Landing>>,
+pub(in crate::cache) struct PendingCommits {
+    all: Mutex<HashMap<Digest, PendingCommit>>,
     /// How many: nearly always none, which costs a hit one load.
     count: AtomicUsize,
 }
 
 #[derive(Clone, Debug)]
-pub(in crate::cache) struct Landing {
+pub(in crate::cache) struct PendingCommit {
     pub(in crate::cache) file: BlobFile,
     pub(in crate::cache) length: u64,
     /// Who has taken it.
@@ -89,32 +89,32 @@ pub(in crate::cache) struct Landing {
 }
 
 /// At most so many at a time; beyond that a push waits for its own commit.
-const LANDINGS: usize = 64;
+const PENDING_COMMITS: usize = 64;
 
-impl Landings {
-    /// The blob, if it is landing.
-    pub(in crate::cache) fn get(&self, digest: &Digest) -> Option<Landing> {
+impl PendingCommits {
+    /// The blob, if it is pending.
+    pub(in crate::cache) fn get(&self, digest: &Digest) -> Option<PendingCommit> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
         self.all.lock().get(digest).cloned()
     }
 
-    /// Enters one. `false`: another of that digest is landing, or too many are.
-    pub(super) fn begin(&self, digest: Digest, landing: Landing) -> bool {
-        let mut landings = self.all.lock();
-        if landings.len() >= LANDINGS || landings.contains_key(&digest) {
+    /// Enters one. `false`: another of that digest is pending, or too many are.
+    pub(super) fn begin(&self, digest: Digest, pending: PendingCommit) -> bool {
+        let mut pending_commits = self.all.lock();
+        if pending_commits.len() >= PENDING_COMMITS || pending_commits.contains_key(&digest) {
             return false;
         }
-        landings.insert(digest, landing);
-        self.count.store(landings.len(), Ordering::Release);
+        pending_commits.insert(digest, pending);
+        self.count.store(pending_commits.len(), Ordering::Release);
         true
     }
 
     pub(super) fn end(&self, digest: &Digest) {
-        let mut landings = self.all.lock();
-        landings.remove(digest);
-        self.count.store(landings.len(), Ordering::Release);
+        let mut pending_commits = self.all.lock();
+        pending_commits.remove(digest);
+        self.count.store(pending_commits.len(), Ordering::Release);
     }
 }
 
@@ -177,21 +177,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let disk = Arc::new(RealDisk::new(folder.path()));
         let store = Store::open(&settings(folder.path()), disk, Arc::new(Metrics::new())).await.unwrap();
-        let digests: Vec<Digest> = (0..=LANDINGS).map(|n| Digest::of(Algorithm::Sha256, &n.to_le_bytes())).collect();
+        let digests: Vec<Digest> =
+            (0..=PENDING_COMMITS).map(|n| Digest::of(Algorithm::Sha256, &n.to_le_bytes())).collect();
         let content = b"content";
         let digest = Digest::of(Algorithm::Sha256, content);
         store.put_small(&digest, bytes::Bytes::from_static(content)).await.unwrap();
         let file = store.blob(&digest).await.unwrap().unwrap().file().clone();
         let repository = Repository { registry: Registry::new("r.io"), name: "a".parse().unwrap() };
-        let landing = Landing { file, length: 7, giver: Giver { repository, alone: false } };
-        let landings = Landings::default();
-        for digest in &digests[..LANDINGS] {
-            assert!(landings.begin(*digest, landing.clone()));
+        let pending = PendingCommit { file, length: 7, giver: Giver { repository, alone: false } };
+        let pending_commits = PendingCommits::default();
+        for digest in &digests[..PENDING_COMMITS] {
+            assert!(pending_commits.begin(*digest, pending.clone()));
         }
-        assert!(!landings.begin(digests[LANDINGS], landing.clone()), "one too many");
-        landings.end(&digests[0]);
-        assert!(landings.get(&digests[0]).is_none());
-        assert!(!landings.begin(digests[1], landing.clone()), "that one is landing");
-        assert!(landings.begin(digests[LANDINGS], landing));
+        assert!(!pending_commits.begin(digests[PENDING_COMMITS], pending.clone()), "one too many");
+        pending_commits.end(&digests[0]);
+        assert!(pending_commits.get(&digests[0]).is_none());
+        assert!(!pending_commits.begin(digests[1], pending.clone()), "that one is pending");
+        assert!(pending_commits.begin(digests[PENDING_COMMITS], pending));
     }
 }

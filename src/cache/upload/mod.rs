@@ -1,28 +1,28 @@
 //! Pushing blobs: upstream decides, larder remembers.
 //!
-//! Every request of an upload is upstream's to answer. The client holds upstream's moving address sealed (`sealed`), so that any
+//! Every request of an upload is upstream's to answer. The client holds upstream's moving address sealed (`session_token`), so that any
 //! larder with the same key can go on; the bytes are copied to the store while they pass (`tee`), by session and offset
 //! (`kept`): where the copy is missing or out of step, the upload goes on without. Once upstream has taken the blob, and only
 //! then, the copy becomes a blob here, if it has that digest, and the repository has it.
 
 mod again;
 mod kept;
-mod sealed;
+mod session_token;
 mod tee;
 
-pub(super) use kept::Landings;
+pub(super) use kept::PendingCommits;
 pub use tee::{BodyLost, UploadBody};
 
+use super::epochs::{Write, WriteScope};
 use super::error::CacheError;
-use super::generations::{Touch, Write};
 use super::negative::Object;
-use super::outlook::Outlook;
-use super::{Cache, Inner, heard};
+use super::upstream_state::UpstreamState;
+use super::{Cache, Inner, log_and_ignore};
 use crate::oci::{Digest, Repository};
 use crate::store::VerifyError;
 use crate::upstream::{BodyHeaders, UploadAnswer, UploadError, UploadSession, UploadStart, UploadStep};
-use kept::{Copies, Kept, Landing};
-use sealed::{Sealer, Session};
+use kept::{Copies, Kept, PendingCommit};
+use session_token::{Session, SessionKey};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -35,17 +35,22 @@ const ROUND: Duration = Duration::from_secs(60);
 /// What the cache knows of uploads.
 #[derive(Debug)]
 pub(super) struct Uploads {
-    sealer: OnceCell<Option<Sealer>>,
+    session_key: OnceCell<Option<SessionKey>>,
     copies: Copies,
-    pub(super) landings: Landings,
+    pub(super) pending_commits: PendingCommits,
     reaping: AtomicBool,
 }
 
 impl Uploads {
     /// Keeps at most `most` copies at once.
     pub(super) fn new(most: usize) -> Self {
-        let landings = Landings::default();
-        Self { sealer: OnceCell::new(), copies: Copies::new(most), landings, reaping: AtomicBool::new(false) }
+        let pending_commits = PendingCommits::default();
+        Self {
+            session_key: OnceCell::new(),
+            copies: Copies::new(most),
+            pending_commits,
+            reaping: AtomicBool::new(false),
+        }
     }
 }
 
@@ -81,13 +86,13 @@ impl Cache {
         headers: &BodyHeaders,
         body: impl UploadBody,
     ) -> Result<Uploaded, CacheError> {
-        let outlook = self.0.writable(&repository.registry)?;
+        let upstream = self.0.writable(&repository.registry)?;
         let (name, stall) = (&repository.name, self.0.limits.stall_timeout);
         let Some(digest) = &start.digest else {
             let write = start.mount.is_some().then(|| self.0.begin_write(repository));
             let mut nothing = Tee::new((), None, stall).await;
-            let answer = outlook.upstream.start_upload(name, start, &BodyHeaders::default(), &mut nothing).await;
-            return match (heeded(outlook, answer)?, &start.mount, write) {
+            let answer = upstream.client.start_upload(name, start, &BodyHeaders::default(), &mut nothing).await;
+            return match (heeded(upstream, answer)?, &start.mount, write) {
                 (UploadAnswer::Session(session), ..) => self.0.opened(repository, session).await,
                 (_, Some((digest, _)), Some(write)) => {
                     self.0.mounted(repository, digest, write).await;
@@ -99,8 +104,8 @@ impl Cache {
         };
         let write = self.0.begin_write(repository);
         let mut tee = Tee::new(body, self.0.begin_copy().await, stall).await;
-        let answer = outlook.upstream.start_upload(name, start, headers, &mut tee).await;
-        if let UploadAnswer::Session(session) = heeded(outlook, answer)? {
+        let answer = upstream.client.start_upload(name, start, headers, &mut tee).await;
+        if let UploadAnswer::Session(session) = heeded(upstream, answer)? {
             return self.0.opened(repository, session).await;
         }
         let kept = if tee.is_whole() { tee.finish().await } else { None };
@@ -117,9 +122,9 @@ impl Cache {
         headers: &BodyHeaders,
         body: impl UploadBody,
     ) -> Result<Uploaded, CacheError> {
-        let outlook = self.0.writable(&repository.registry)?;
-        let sealer = self.0.sealer().await?;
-        let session = sealer.open(repository, session).ok_or(CacheError::NoSession)?;
+        let upstream = self.0.writable(&repository.registry)?;
+        let session_key = self.0.session_key().await?;
+        let session = session_key.decrypt(repository, session).ok_or(CacheError::NoSession)?;
         let kept = match step {
             UploadStep::Chunk | UploadStep::End(_) => self.0.copy_of(&session, headers).await,
             UploadStep::Status => None,
@@ -132,9 +137,9 @@ impl Cache {
         let write = matches!(step, UploadStep::End(_)).then(|| self.0.begin_write(repository));
         let mut tee = Tee::new(body, kept, self.0.limits.stall_timeout).await;
         let (name, location) = (&repository.name, session.location.as_str());
-        let answer = outlook.upstream.continue_upload(name, location, step, headers, &mut tee).await;
+        let answer = upstream.client.continue_upload(name, location, step, headers, &mut tee).await;
         let (taken, is_whole) = (tee.taken(), tee.is_whole());
-        let answer = match heeded(outlook, answer) {
+        let answer = match heeded(upstream, answer) {
             Ok(answer) => answer,
             Err(error) => {
                 // A request of which no byte was taken changes nothing: the client may repeat it.
@@ -160,7 +165,7 @@ impl Cache {
                     self.put_back(session.id, tee.finish().await);
                 }
                 let session = Session { offset, location: answer.location.clone(), ..session };
-                given(sealer, repository, &session, answer)
+                given(session_key, repository, &session, answer)
             }
             UploadAnswer::Cancelled => Ok(Uploaded::Cancelled),
         }
@@ -177,14 +182,14 @@ impl Cache {
 
 impl Inner {
     /// A store that has no key does not keep anybody from pushing: then the sessions are good for this process alone.
-    async fn sealer(&self) -> Result<&Sealer, CacheError> {
-        let made = self.uploads.sealer.get_or_init(|| async {
+    async fn session_key(&self) -> Result<&SessionKey, CacheError> {
+        let made = self.uploads.session_key.get_or_init(|| async {
             let key = self.store.upload_key().await.inspect_err(|error| {
                 tracing::error!(%error, "the store has no key for uploads: none that runs now outlives a restart");
             });
             let mut own = [0; 32];
             let key = key.or_else(|_| aws_lc_rs::rand::fill(&mut own).map(|()| own));
-            key.ok().and_then(|key| Sealer::new(&key))
+            key.ok().and_then(|key| SessionKey::new(&key))
         });
         made.await.as_ref().ok_or(CacheError::Aborted)
     }
@@ -226,13 +231,13 @@ impl Inner {
     /// Upstream has begun a session.
     async fn opened(&self, repository: &Repository, answer: UploadSession) -> Result<Uploaded, CacheError> {
         let session = Session { id: new_id()?, offset: Some(0), location: answer.location.clone() };
-        given(self.sealer().await?, repository, &session, answer)
+        given(self.session_key().await?, repository, &session, answer)
     }
 
     /// A request that may give the repository a blob is about to be forwarded.
     fn begin_write(&self, repository: &Repository) -> Write {
         // It sets no tag, and content that it adds harms nobody.
-        self.generations.begin(repository, Touch::Tags(Vec::new()))
+        self.epochs.begin(repository, WriteScope::Tags(Vec::new()))
     }
 
     /// Upstream has taken the blob from another of its repositories.
@@ -247,7 +252,7 @@ impl Inner {
         let Ok(digest) = digest.parse::<Digest>() else { return };
         let result = match kept {
             Some(kept) => self.land(repository, digest, kept).await,
-            None if heard("open", digest, self.store.blob(&digest).await).flatten().is_some() => "present",
+            None if log_and_ignore("open", digest, self.store.blob(&digest).await).flatten().is_some() => "present",
             None => "unkept",
         };
         self.own(repository, &digest, write, result != "mismatch").await;
@@ -257,10 +262,10 @@ impl Inner {
     /// Notes that the repository has the blob: it was pushed there. If it is not `sure` that it is this one, upstream is asked when
     /// somebody wants it.
     async fn own(&self, repository: &Repository, digest: &Digest, write: Write, sure: bool) {
-        let settling = write.settle().await;
+        let applying = write.apply().await;
         self.negatives.forget(repository, Object::Blob(*digest));
-        if sure && !settling.is_disturbed() && !self.is_vouched(repository, digest).await {
-            heard("link", digest, self.store.link_blob(repository, digest).await);
+        if sure && !applying.is_conflicted() && !self.is_vouched(repository, digest).await {
+            log_and_ignore("link", digest, self.store.link_blob(repository, digest).await);
         }
     }
 
@@ -281,21 +286,21 @@ impl Inner {
             }
         };
         let giver = self.as_giver(repository);
-        if heard("open", digest, self.store.blob(&digest).await).flatten().is_some() {
-            heard("note who has", digest, self.store.given_by(&digest, giver).await);
+        if log_and_ignore("open", digest, self.store.blob(&digest).await).flatten().is_some() {
+            log_and_ignore("note who has", digest, self.store.given_by(&digest, giver).await);
             return "present";
         }
-        let landing = Landing { file: verified.file(), length: verified.received(), giver: giver.clone() };
+        let pending = PendingCommit { file: verified.file(), length: verified.received(), giver: giver.clone() };
         let verified = verified.given_by(vec![giver]);
-        if !self.uploads.landings.begin(digest, landing) {
-            heard("store", digest, verified.commit().await);
+        if !self.uploads.pending_commits.begin(digest, pending) {
+            log_and_ignore("store", digest, verified.commit().await);
             return "stored";
         }
         let inner = Arc::downgrade(self);
         self.tasks.spawn(async move {
-            heard("store", digest, verified.commit().await);
+            log_and_ignore("store", digest, verified.commit().await);
             if let Some(inner) = inner.upgrade() {
-                inner.uploads.landings.end(&digest);
+                inner.uploads.pending_commits.end(&digest);
             }
         });
         "stored"
@@ -316,28 +321,31 @@ async fn reap(inner: Weak<Inner>) {
 }
 
 /// What an answer says about the upstream. A login that may not push says nothing about who may pull.
-fn heeded(outlook: &Outlook, answer: Result<UploadAnswer, UploadError<BodyLost>>) -> Result<UploadAnswer, CacheError> {
+fn heeded(
+    upstream: &UpstreamState,
+    answer: Result<UploadAnswer, UploadError<BodyLost>>,
+) -> Result<UploadAnswer, CacheError> {
     match answer {
         Ok(answer) => {
-            outlook.told(None);
+            upstream.record_result(None);
             Ok(answer)
         }
         Err(UploadError::Source(lost)) => Err(CacheError::BodyLost(lost)),
         Err(UploadError::Upstream(error, range)) => {
-            outlook.told(Some(&error));
+            upstream.record_result(Some(&error));
             Err(CacheError::Upload { error, range })
         }
     }
 }
 
 fn given(
-    sealer: &Sealer,
+    session_key: &SessionKey,
     repository: &Repository,
     session: &Session,
     answer: UploadSession,
 ) -> Result<Uploaded, CacheError> {
     let UploadSession { location: _, range, uuid, chunk_min_length } = answer;
-    let session = sealer.seal(repository, session).ok_or(CacheError::Aborted)?;
+    let session = session_key.encrypt(repository, session).ok_or(CacheError::Aborted)?;
     Ok(Uploaded::Session { session, range, uuid, chunk_min_length })
 }
 
@@ -365,7 +373,7 @@ fn new_id() -> Result<u128, CacheError> {
 /// Where a property does not hold.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz(input: &[u8]) {
-    sealed::fuzz(input);
+    session_token::fuzz(input);
     let Ok(text) = std::str::from_utf8(input) else { return };
     for known in [None, Some(0), Some(1), Some(u64::MAX)] {
         let offset = offset_of(Some(text), known);

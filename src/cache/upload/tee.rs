@@ -15,7 +15,7 @@ use tokio::time::timeout;
 /// Chunks (of up to 64 KiB, as hyper reads them) that may have arrived and not be written.
 const CHUNKS: usize = 64;
 /// How long the store may hold the push up before it is left out.
-const PATIENCE: Duration = Duration::from_secs(5);
+const COPY_STALL: Duration = Duration::from_secs(5);
 /// Bytes read at once when a body goes a second time.
 const REPLAY: u64 = 512 << 10;
 
@@ -55,7 +55,7 @@ pub enum BodyLost {
 
 pub(super) struct Tee<B> {
     body: B,
-    copy: Copy,
+    copy: LocalCopy,
     /// Where this body begins in the upload.
     start: u64,
     /// Bytes that the client has sent.
@@ -67,7 +67,7 @@ pub(super) struct Tee<B> {
 }
 
 /// What becomes of the copy.
-enum Copy {
+enum LocalCopy {
     /// There is none, or none any more.
     None,
     /// One that is not being written at the moment.
@@ -90,7 +90,7 @@ struct Replay {
 impl<B: UploadBody> Tee<B> {
     /// `kept`: what the store has of the upload, all of it up to this body's beginning.
     pub(super) async fn new(body: B, kept: Option<Kept>, stall: Duration) -> Self {
-        let mut copy = Copy::None;
+        let mut copy = LocalCopy::None;
         let mut start = 0;
         if let Some(mut kept) = kept {
             start = kept.upload.received();
@@ -99,7 +99,7 @@ impl<B: UploadBody> Tee<B> {
                 _ => Ok(()),
             };
             match expected {
-                Ok(()) => copy = Copy::Idle(Box::new(kept)),
+                Ok(()) => copy = LocalCopy::Idle(Box::new(kept)),
                 Err(error) => tracing::warn!(%error, "the store takes no copy of an upload: it is pushed and not kept"),
             }
         }
@@ -123,12 +123,12 @@ impl<B: UploadBody> Tee<B> {
 
     /// Ends the writing.
     async fn settle(&mut self) -> Option<Box<Kept>> {
-        match std::mem::replace(&mut self.copy, Copy::None) {
-            Copy::None => None,
-            Copy::Idle(kept) => Some(kept),
-            Copy::Writing(Writer { chunks, task }) => {
+        match std::mem::replace(&mut self.copy, LocalCopy::None) {
+            LocalCopy::None => None,
+            LocalCopy::Idle(kept) => Some(kept),
+            LocalCopy::Writing(Writer { chunks, task }) => {
                 drop(chunks);
-                let Ok(written) = timeout(PATIENCE, task).await else {
+                let Ok(written) = timeout(COPY_STALL, task).await else {
                     lagging();
                     return None;
                 };
@@ -139,17 +139,17 @@ impl<B: UploadBody> Tee<B> {
 
     /// Has the store write a chunk.
     async fn keep(&mut self, chunk: Bytes) {
-        if let Copy::Idle(_) = &self.copy
-            && let Copy::Idle(kept) = std::mem::replace(&mut self.copy, Copy::None)
+        if let LocalCopy::Idle(_) = &self.copy
+            && let LocalCopy::Idle(kept) = std::mem::replace(&mut self.copy, LocalCopy::None)
         {
-            self.copy = Copy::Writing(Writer::start(kept));
+            self.copy = LocalCopy::Writing(Writer::start(kept));
         }
-        let Copy::Writing(writer) = &self.copy else { return };
+        let LocalCopy::Writing(writer) = &self.copy else { return };
         let taken = match writer.chunks.try_send(chunk) {
             Ok(()) => true,
             Err(TrySendError::Closed(_)) => false,
             Err(TrySendError::Full(chunk)) => {
-                let sent = timeout(PATIENCE, writer.chunks.send(chunk)).await;
+                let sent = timeout(COPY_STALL, writer.chunks.send(chunk)).await;
                 if sent.is_err() {
                     lagging();
                 }
@@ -157,7 +157,7 @@ impl<B: UploadBody> Tee<B> {
             }
         };
         if !taken {
-            self.copy = Copy::None;
+            self.copy = LocalCopy::None;
         }
     }
 }
@@ -214,7 +214,7 @@ impl<B: UploadBody> UploadSource for Tee<B> {
             return false;
         }
         self.replay = Some(Replay { file: kept.upload.file(), next: start, end });
-        self.copy = Copy::Idle(kept);
+        self.copy = LocalCopy::Idle(kept);
         true
     }
 }
@@ -235,7 +235,7 @@ impl<B> Tee<B> {
 }
 
 fn lagging() {
-    tracing::warn!(patience_s = PATIENCE.as_secs(), "the store lags behind an upload: it is pushed and not kept");
+    tracing::warn!(patience_s = COPY_STALL.as_secs(), "the store lags behind an upload: it is pushed and not kept");
 }
 
 #[cfg(test)]
@@ -300,23 +300,23 @@ mod tests {
         let pieces = vec![&b"x"[..]; CHUNKS + 3];
         let mut tee = Tee::new(Body(pieces), None, Duration::MAX).await;
         let (chunks, _stuck) = mpsc::channel(CHUNKS);
-        tee.copy = Copy::Writing(Writer { chunks, task: tokio::spawn(std::future::pending()) });
+        tee.copy = LocalCopy::Writing(Writer { chunks, task: tokio::spawn(std::future::pending()) });
         let begun = tokio::time::Instant::now();
         for _ in 0..CHUNKS {
             assert!(tee.chunk().await.is_ok_and(|chunk| chunk.is_some()));
         }
         assert_eq!(begun.elapsed(), Duration::ZERO);
         assert!(tee.chunk().await.is_ok_and(|chunk| chunk.is_some()));
-        assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
+        assert_eq!(begun.elapsed().as_secs(), COPY_STALL.as_secs());
         assert!(tee.chunk().await.is_ok_and(|chunk| chunk.is_some()));
-        assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs(), "it is left out from then on");
+        assert_eq!(begun.elapsed().as_secs(), COPY_STALL.as_secs(), "it is left out from then on");
 
         // Nor does the end wait any longer.
         let mut tee = Tee::new(Body(Vec::new()), None, Duration::MAX).await;
         let (chunks, _stuck) = mpsc::channel(CHUNKS);
-        tee.copy = Copy::Writing(Writer { chunks, task: tokio::spawn(std::future::pending()) });
+        tee.copy = LocalCopy::Writing(Writer { chunks, task: tokio::spawn(std::future::pending()) });
         let begun = tokio::time::Instant::now();
         assert!(tee.finish().await.is_none());
-        assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
+        assert_eq!(begun.elapsed().as_secs(), COPY_STALL.as_secs());
     }
 }

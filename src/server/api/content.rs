@@ -16,7 +16,7 @@ pub(in crate::server) fn body(content: Content) -> Body {
     match content {
         Content::Nothing | Content::Unmeasured => Body::empty(),
         Content::Memory(bytes) => Body::full(bytes),
-        Content::Parts(parts) => multipart::body(parts),
+        Content::Ranges(parts) => multipart::body(parts),
         Content::File(file, range) => {
             let range = range.start..range.end;
             if file.is_checked(&range) {

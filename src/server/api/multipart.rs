@@ -4,7 +4,7 @@
 //! it cannot be made.
 
 use super::content::{self, PollAdapter};
-use crate::cache::{Content, Parts};
+use crate::cache::{Content, MultiRange};
 use crate::oci::{ByteRange, Digest};
 use crate::server::http::body::{Bodies, Body, BodyError};
 use std::task::{Context, Poll, ready};
@@ -18,7 +18,7 @@ pub(in crate::server) fn content_type(digest: &Digest) -> String {
 }
 
 /// The answer's body, of known length.
-pub(in crate::server) fn body(parts: Box<Parts>) -> Body {
+pub(in crate::server) fn body(parts: Box<MultiRange>) -> Body {
     let frame = Frame { boundary: boundary(parts.digest()), total: parts.length() };
     let ranges = parts.ranges().to_vec();
     let heads: u64 = (0..).zip(&ranges).map(|(index, range)| frame.head(index, *range).len() as u64).sum();
@@ -58,7 +58,7 @@ struct Multipart {
     /// Parts whose head is out.
     index: usize,
     due: Due,
-    parts: PollAdapter<Box<Parts>, Content>,
+    parts: PollAdapter<Box<MultiRange>, Content>,
 }
 
 enum Due {

@@ -8,7 +8,7 @@ use super::reply::{CONTENT_DIGEST, JSON, OCTETS, Reply, list_reply, value};
 use super::request;
 use super::service::{Inner, RequestContext};
 use crate::cache::{
-    BlobAnswer, CacheError, Content, Entries, List, ListAnswer, ManifestPresence, ManifestRequest, Want,
+    BlobAnswer, BlobQuery, CacheError, Content, Entries, List, ListAnswer, ManifestPresence, ManifestRequest,
 };
 use crate::oci::{Accept, Digest, MediaType, Ranges, Reference, Registry, Repository};
 use crate::server::http::body::Body;
@@ -130,13 +130,13 @@ impl Inner {
     ) -> Result<Reply, Problem> {
         let ranges = if ctx.is_head() { None } else { request::ranges(ctx.headers)? };
         let want = match &ranges {
-            _ if ctx.is_head() => Want::Head,
-            Some(Ranges::One(range)) => Want::Range(*range),
-            Some(Ranges::Many(ranges)) => Want::Parts(ranges),
-            None => Want::Whole,
+            _ if ctx.is_head() => BlobQuery::Head,
+            Some(Ranges::One(range)) => BlobQuery::Range(*range),
+            Some(Ranges::Many(ranges)) => BlobQuery::Ranges(ranges),
+            None => BlobQuery::Whole,
         };
         let BlobAnswer { length, range, content, provenance } = self.cache.blob(repository, digest, want).await?;
-        let (several, unmeasured) = (matches!(content, Content::Parts(_)), matches!(content, Content::Unmeasured));
+        let (several, unmeasured) = (matches!(content, Content::Ranges(_)), matches!(content, Content::Unmeasured));
         let body = content::body(content);
         // An answer to HEAD has none, and says how long the blob is.
         let bytes = if ctx.is_head() { length } else { body.length().unwrap_or(length) };

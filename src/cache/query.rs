@@ -3,8 +3,8 @@
 use super::answer::{BlobAnswer, Content, Provenance};
 use super::error::CacheError;
 use super::fill::HELD_BACK;
-use super::heard;
-use super::parts::Parts;
+use super::log_and_ignore;
+use super::multi_range::MultiRange;
 use crate::oci::{ByteRange, Digest, RangeRequest, resolve_many};
 use crate::store::BlobFile;
 
@@ -15,7 +15,7 @@ const CHECKED_PIECE: u64 = 1 << 20;
 
 /// What is wanted of a blob.
 #[derive(Clone, Copy, Debug)]
-pub enum Want<'a> {
+pub enum BlobQuery<'a> {
     /// Whether it is there, and its length.
     Head,
     /// All of it.
@@ -23,30 +23,30 @@ pub enum Want<'a> {
     /// A part.
     Range(RangeRequest),
     /// Several parts, in this order.
-    Parts(&'a [RangeRequest]),
+    Ranges(&'a [RangeRequest]),
 }
 
 /// What is wanted, once the blob's length is known.
-pub(super) enum Wanted {
+pub(super) enum Selection {
     Whole,
     Range(ByteRange),
-    Parts(Vec<ByteRange>),
+    Ranges(Vec<ByteRange>),
 }
 
 /// What `want` means in a blob of `length` bytes.
-pub(super) fn resolve(want: Want<'_>, length: u64) -> Result<Wanted, CacheError> {
+pub(super) fn resolve(want: BlobQuery<'_>, length: u64) -> Result<Selection, CacheError> {
     match want {
-        Want::Range(range) => {
-            range.resolve(length).map(Wanted::Range).map_err(|_| CacheError::Unsatisfiable { length })
+        BlobQuery::Range(range) => {
+            range.resolve(length).map(Selection::Range).map_err(|_| CacheError::Unsatisfiable { length })
         }
-        Want::Parts(asked) => Ok(match resolve_many(asked, length) {
-            None => Wanted::Whole,
+        BlobQuery::Ranges(asked) => Ok(match resolve_many(asked, length) {
+            None => Selection::Whole,
             Some(parts) => match parts[..] {
-                [only] => Wanted::Range(only),
-                _ => Wanted::Parts(parts),
+                [only] => Selection::Range(only),
+                _ => Selection::Ranges(parts),
             },
         }),
-        Want::Head | Want::Whole => Ok(Wanted::Whole),
+        BlobQuery::Head | BlobQuery::Whole => Ok(Selection::Whole),
     }
 }
 
@@ -55,19 +55,19 @@ pub(super) fn from_file(
     digest: &Digest,
     file: &BlobFile,
     length: u64,
-    want: Want<'_>,
+    want: BlobQuery<'_>,
     provenance: Provenance,
 ) -> Result<BlobAnswer, CacheError> {
     let answer = |range, content| BlobAnswer { length, range, content, provenance };
-    if let Want::Head = want {
+    if let BlobQuery::Head = want {
         return Ok(answer(None, Content::Nothing));
     }
     let part = |range| Content::File(file.clone(), range);
     Ok(match resolve(want, length)? {
-        Wanted::Whole => answer(None, part(ByteRange { start: 0, end: length })),
-        Wanted::Range(range) => answer(Some(range), part(range)),
-        Wanted::Parts(ranges) => {
-            answer(None, Content::Parts(Box::new(Parts::stored(*digest, file.clone(), length, ranges))))
+        Selection::Whole => answer(None, part(ByteRange { start: 0, end: length })),
+        Selection::Range(range) => answer(Some(range), part(range)),
+        Selection::Ranges(ranges) => {
+            answer(None, Content::Ranges(Box::new(MultiRange::stored(*digest, file.clone(), length, ranges))))
         }
     })
 }
@@ -77,7 +77,7 @@ pub(super) async fn begins_sound(digest: &Digest, file: &BlobFile, ranges: &[Byt
     let mut left = CHECKED_FIRST;
     for range in ranges {
         let first = range.start..range.end.min(range.start.saturating_add(left));
-        if !file.is_checked(&first) && heard("check", digest, file.check(first).await).is_none() {
+        if !file.is_checked(&first) && log_and_ignore("check", digest, file.check(first).await).is_none() {
             return false;
         }
         // A disk in trouble may not even give out what was checked: an answer that has begun could only break.

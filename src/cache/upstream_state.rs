@@ -10,16 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
+use super::availability::Availability;
 use super::condition::Condition;
+use super::denied::{Denial, DeniedRepositories};
 use super::freshness::FreshnessRules;
-use super::reach::Reach;
-use super::withdrawn::{Refusal, Withdrawn};
 
 /// One upstream, with what the cache expects of it at the moment.
 #[derive(Debug)]
-pub(super) struct Outlook {
+pub(super) struct UpstreamState {
     /// The connection to it.
-    pub(super) upstream: Upstream,
+    pub(super) client: Upstream,
     pub(super) metrics: Arc<Metrics>,
     /// Whether it is never asked.
     pub(super) sealed: bool,
@@ -34,18 +34,18 @@ pub(super) struct Outlook {
     /// Why the last request to it failed, if that says nothing about content.
     trouble: Mutex<Option<Arc<str>>>,
     /// Repositories that a working token was refused for: their content is withheld until it works again.
-    withdrawn: Mutex<Withdrawn>,
+    denied: Mutex<DeniedRepositories>,
     /// Whether it could give again what is stored.
-    pub(super) reach: Reach,
+    pub(super) availability: Availability,
     /// Whether it is being asked whether it is there.
     pinging: watch::Sender<bool>,
 }
 
-impl Outlook {
+impl UpstreamState {
     /// Remembers at most `refusals` repositories that are refused.
-    pub(super) fn new(upstream: Upstream, settings: &UpstreamSettings, refusals: usize, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(client: Upstream, settings: &UpstreamSettings, refusals: usize, metrics: Arc<Metrics>) -> Self {
         Self {
-            upstream,
+            client,
             metrics,
             sealed: settings.sealed,
             isolated: settings.isolate,
@@ -53,15 +53,15 @@ impl Outlook {
             resume_timeout: settings.resume_timeout,
             slow: AtomicBool::new(false),
             trouble: Mutex::default(),
-            withdrawn: Mutex::new(Withdrawn::new(refusals)),
-            reach: Reach::default(),
+            denied: Mutex::new(DeniedRepositories::new(refusals)),
+            availability: Availability::default(),
             pinging: watch::Sender::new(false),
         }
     }
 
     /// How long a request that could be answered from the store waits for a fresher answer.
-    pub(super) fn patience(&self) -> Duration {
-        if self.is_slow() { Duration::ZERO } else { self.freshness.other.patience }
+    pub(super) fn revalidate_wait(&self) -> Duration {
+        if self.is_slow() { Duration::ZERO } else { self.freshness.other.revalidate_wait }
     }
 
     /// Whether it has lately kept a request waiting in vain, and not answered since.
@@ -78,7 +78,7 @@ impl Outlook {
     pub(super) fn kept_waiting(&self) {
         if !self.slow.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                upstream = %self.upstream.name(),
+                upstream = %self.client.name(),
                 "upstream does not answer in time: stored content goes out stale, at once, until it does"
             );
         }
@@ -115,11 +115,11 @@ impl Outlook {
             let answer = request.await;
             match &answer {
                 Ok(_) => {
-                    self.reach.answered(bytes);
+                    self.availability.answered(bytes);
                     self.succeeded(repository);
                 }
                 Err(error) => {
-                    self.reach.failed(bytes, error);
+                    self.availability.failed(bytes, error);
                     self.failed(repository, error);
                 }
             }
@@ -129,18 +129,18 @@ impl Outlook {
 
     /// Whether what it has given cannot be had again now.
     pub(super) fn is_away(&self) -> bool {
-        self.sealed || self.reach.is_away()
+        self.sealed || self.availability.is_away()
     }
 
     /// How it does, for a person.
     pub(super) fn condition(&self) -> Condition {
-        let mut withheld: Vec<_> = self.withdrawn.lock().refused().cloned().collect();
+        let mut withheld: Vec<_> = self.denied.lock().refused().cloned().collect();
         withheld.sort();
         Condition {
             sealed: self.sealed,
             away: self.is_away(),
             problem: self.trouble.lock().clone(),
-            blocked: self.upstream.blocked(),
+            blocked: self.client.blocked(),
             withheld,
         }
     }
@@ -153,23 +153,23 @@ impl Outlook {
     /// Asks whether it is there.
     pub(super) async fn ping(&self) {
         // How it ends has been noted, and is no event: nobody waited for it.
-        let _ = self.ask(None, self.upstream.ping()).await;
+        let _ = self.ask(None, self.client.ping()).await;
         self.pinging.send_replace(false);
     }
 
     /// Waits until nobody is asking it.
     pub(super) async fn pinged(&self) {
-        // The sender is this outlook's own: it cannot be gone.
+        // The sender is this upstream's own: it cannot be gone.
         let _ = self.pinging.subscribe().wait_for(|pinging| !*pinging).await;
     }
 
     /// Draws the conclusions of a push, of which none is about who may pull.
-    pub(super) fn told(&self, error: Option<&UpstreamError>) {
+    pub(super) fn record_result(&self, error: Option<&UpstreamError>) {
         if let Some(error) = error {
-            self.reach.failed(false, error);
+            self.availability.failed(false, error);
             self.failed(None, error);
         } else {
-            self.reach.answered(false);
+            self.availability.answered(false);
             self.answered();
         }
     }
@@ -183,38 +183,38 @@ impl Outlook {
 
     fn failed(&self, repository: Option<&Repository>, error: &UpstreamError) {
         match (error.kind(), repository) {
-            (ErrorKind::RepositoryRefused { .. }, Some(repository)) => self.withdraw(repository, error),
+            (ErrorKind::RepositoryRefused { .. }, Some(repository)) => self.deny(repository, error),
             _ if error.is_outage() => *self.trouble.lock() = Some(error.to_string().into()),
             _ => self.answered(),
         }
     }
 
     /// Whether `repository` was, or may have been, refused to a working token and has not been allowed since.
-    pub(super) fn is_withdrawn(&self, repository: &Repository) -> bool {
-        self.withdrawn.lock().contains(repository)
+    pub(super) fn is_denied(&self, repository: &Repository) -> bool {
+        self.denied.lock().contains(repository)
     }
 
     /// Whether any repository was refused and has not been allowed since.
-    pub(super) fn has_withdrawn(&self) -> bool {
-        self.withdrawn.lock().any()
+    pub(super) fn has_denied(&self) -> bool {
+        self.denied.lock().any()
     }
 
     fn answered(&self) {
         *self.trouble.lock() = None;
         if self.slow.load(Ordering::Relaxed) && self.slow.swap(false, Ordering::Relaxed) {
-            tracing::info!(upstream = %self.upstream.name(), "upstream answers again");
+            tracing::info!(upstream = %self.client.name(), "upstream answers again");
         }
     }
 
-    fn withdraw(&self, repository: &Repository, error: &UpstreamError) {
-        let refusal = self.withdrawn.lock().refuse(repository);
+    fn deny(&self, repository: &Repository, error: &UpstreamError) {
+        let refusal = self.denied.lock().refuse(repository);
         match refusal {
-            Refusal::First => tracing::warn!(
+            Denial::First => tracing::warn!(
                 repo.name = %repository, %error,
                 "upstream refuses the repository: what is stored of it is withheld"
             ),
-            Refusal::Repeated => {}
-            Refusal::TooMany => tracing::warn!(
+            Denial::Repeated => {}
+            Denial::TooMany => tracing::warn!(
                 repo.name = %repository, %error,
                 "upstream refuses more repositories than negative_entries allows to remember: from now on what is stored of any \
                  repository is withheld until upstream has allowed it once; a restart begins anew"
@@ -223,7 +223,7 @@ impl Outlook {
     }
 
     fn restore(&self, repository: &Repository) {
-        if self.withdrawn.lock().allow(repository) {
+        if self.denied.lock().allow(repository) {
             tracing::info!(repo.name = %repository, "upstream allows the repository again");
         }
     }

@@ -3,9 +3,9 @@
 
 use super::answer::Provenance;
 use super::error::CacheError;
-use super::flight::Seat;
 use super::freshness::Age;
-use super::outlook::Outlook;
+use super::single_flight::Waiter;
+use super::upstream_state::UpstreamState;
 use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, Relayed};
 use std::sync::Arc;
@@ -21,9 +21,9 @@ pub(super) trait Aged: Clone {
 }
 
 /// A question that is on its way to upstream.
-type Asking<S> = Seat<Result<S, CacheError>>;
+type Asking<S> = Waiter<Result<S, CacheError>>;
 
-impl Outlook {
+impl UpstreamState {
     /// What is so: `known` as long as it is younger than `ttl`, unless `revalidate` asks for upstream's word in any case. `ask`
     /// boards a flight that asks.
     pub(super) async fn current<S: Aged>(
@@ -40,9 +40,9 @@ impl Outlook {
             (state, provenance)
         };
         let Some(state) = known else {
-            let seat = ask();
-            let status = seat.status();
-            return Ok(said(seat.result().await.ok_or(CacheError::Aborted)??, status));
+            let waiter = ask();
+            let status = waiter.status();
+            return Ok(said(waiter.result().await.ok_or(CacheError::Aborted)??, status));
         };
         if self.sealed || state.age().is_fresh(ttl) && !revalidate {
             return Ok(said(state, CacheStatus::Hit));
@@ -66,9 +66,9 @@ impl Outlook {
         if !state.age().may_ask() {
             return Ok(None);
         }
-        let seat = ask();
-        let status = seat.status();
-        let Ok(result) = timeout(self.patience(), seat.result()).await else {
+        let waiter = ask();
+        let status = waiter.status();
+        let Ok(result) = timeout(self.revalidate_wait(), waiter.result()).await else {
             self.kept_waiting();
             return Ok(None);
         };
@@ -76,7 +76,7 @@ impl Outlook {
     }
 }
 
-impl<S> Seat<S> {
+impl<S> Waiter<S> {
     fn status(&self) -> CacheStatus {
         if self.first { CacheStatus::Miss } else { CacheStatus::Coalesced }
     }

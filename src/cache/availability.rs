@@ -7,7 +7,7 @@
 //! of their own.
 
 use super::Inner;
-use super::outlook::Outlook;
+use super::upstream_state::UpstreamState;
 use crate::upstream::{ErrorKind, UpstreamError};
 use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
@@ -26,13 +26,13 @@ const BLOB_NEWS: Duration = Duration::from_secs(300);
 /// Who has answered less long ago is not asked again.
 const RECENT: Duration = Duration::from_millis(200);
 /// How long a download that has to make room waits for others to say that they are there.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PROBE_WAIT: Duration = Duration::from_millis(500);
 /// How often upstreams are asked as long as room is to be made.
 const ROUND: Duration = Duration::from_secs(20);
 
 /// What is known of one upstream.
 #[derive(Debug, Default)]
-pub(super) struct Reach {
+pub(super) struct Availability {
     registry: Mutex<Line>,
     blobs: Mutex<Line>,
 }
@@ -79,7 +79,7 @@ impl Line {
     }
 }
 
-impl Reach {
+impl Availability {
     /// A request was answered; `blob`: with a blob's bytes.
     pub(super) fn answered(&self, blob: bool) {
         let now = Instant::now();
@@ -138,20 +138,22 @@ impl Reach {
 impl Inner {
     /// Asks the upstreams that nobody has just heard of whether they are there, and waits for the answers, not for long. Who is
     /// away already is not waited for.
-    pub(super) async fn ask_around(&self, whom: impl Fn(&Reach) -> bool) {
-        let end = Instant::now() + PATIENCE;
-        let is_asked = |outlook: &Outlook| !outlook.sealed && outlook.reach.is_to_be_asked() && whom(&outlook.reach);
-        let asked = self.outlooks.values().filter(|outlook| is_asked(outlook));
-        let asked: Vec<_> = asked.map(|outlook| (outlook, outlook.reach.is_in_outage())).collect();
-        for (outlook, _) in &asked {
-            if outlook.begin_ping() {
-                let outlook = Arc::clone(outlook);
-                self.tasks.spawn(async move { outlook.ping().await });
+    pub(super) async fn probe_idle(&self, whom: impl Fn(&Availability) -> bool) {
+        let end = Instant::now() + PROBE_WAIT;
+        let is_asked = |upstream: &UpstreamState| {
+            !upstream.sealed && upstream.availability.is_to_be_asked() && whom(&upstream.availability)
+        };
+        let asked = self.upstreams.values().filter(|upstream| is_asked(upstream));
+        let asked: Vec<_> = asked.map(|upstream| (upstream, upstream.availability.is_in_outage())).collect();
+        for (upstream, _) in &asked {
+            if upstream.begin_ping() {
+                let upstream = Arc::clone(upstream);
+                self.tasks.spawn(async move { upstream.ping().await });
             }
         }
-        for (outlook, _) in asked.iter().filter(|(_, in_outage)| !in_outage) {
-            if timeout(end - Instant::now(), outlook.pinged()).await.is_err() {
-                outlook.reach.kept_waiting();
+        for (upstream, _) in asked.iter().filter(|(_, in_outage)| !in_outage) {
+            if timeout(end - Instant::now(), upstream.pinged()).await.is_err() {
+                upstream.availability.kept_waiting();
             }
         }
     }
@@ -166,7 +168,7 @@ pub(super) async fn watch(weak: Weak<Inner>) {
         let Some(inner) = weak.upgrade() else { return };
         let all = inner.store.wants_room();
         if all || inner.store.usage().held > 0 {
-            inner.ask_around(|reach| all || reach.is_in_outage()).await;
+            inner.probe_idle(|availability| all || availability.is_in_outage()).await;
         }
     }
 }
@@ -220,28 +222,31 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn old_news_are_none() {
-        let reach = Reach::default();
-        assert!(!reach.is_away() && reach.is_unheard_of() && reach.is_to_be_asked(), "never heard of");
-        reach.answered(false);
-        assert!(!reach.is_unheard_of() && !reach.is_to_be_asked());
+        let availability = Availability::default();
+        assert!(
+            !availability.is_away() && availability.is_unheard_of() && availability.is_to_be_asked(),
+            "never heard of"
+        );
+        availability.answered(false);
+        assert!(!availability.is_unheard_of() && !availability.is_to_be_asked());
         after(0.3).await;
-        assert!(!reach.is_unheard_of() && reach.is_to_be_asked());
+        assert!(!availability.is_unheard_of() && availability.is_to_be_asked());
         after(60.0).await;
-        assert!(reach.is_unheard_of());
+        assert!(availability.is_unheard_of());
     }
 
     #[tokio::test(start_paused = true)]
     async fn storage_that_fails_is_not_excused_by_a_registry_that_answers() {
-        let reach = Reach::default();
-        reach.answered(true);
-        reach.blobs.lock().failed(Instant::now());
-        reach.answered(false);
-        assert!(reach.is_away());
+        let availability = Availability::default();
+        availability.answered(true);
+        availability.blobs.lock().failed(Instant::now());
+        availability.answered(false);
+        assert!(availability.is_away());
         // Nobody asks for another blob: it is not believed for ever.
         for _ in 0..6 {
             after(50.1).await;
-            reach.answered(false);
+            availability.answered(false);
         }
-        assert!(!reach.is_away());
+        assert!(!availability.is_away());
     }
 }

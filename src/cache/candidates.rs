@@ -1,7 +1,7 @@
 //! The ways to one content: every repository through which somebody who may have it came.
 
-use super::generations::Generation;
-use super::outlook::Outlook;
+use super::epochs::Epoch;
+use super::upstream_state::UpstreamState;
 use crate::oci::Repository;
 use crate::upstream::{CallerLogin, UpstreamError, for_caller};
 use parking_lot::{Mutex, MutexGuard};
@@ -9,18 +9,18 @@ use std::sync::Arc;
 
 /// A way to a content through which an allowed reader came.
 #[derive(Clone, Debug)]
-pub(super) struct Source {
-    pub(super) outlook: Arc<Outlook>,
+pub(super) struct Candidate {
+    pub(super) upstream: Arc<UpstreamState>,
     pub(super) repository: Repository,
     /// Who came, where upstream is asked as its callers.
     pub(super) caller: Option<CallerLogin>,
     /// Whether a link of the repository vouches for the content.
     pub(super) member: bool,
     /// When that was found out: what upstream says is good for those who ask since then.
-    pub(super) generation: Generation,
+    pub(super) epoch: Epoch,
 }
 
-impl Source {
+impl Candidate {
     fn is_same(&self, other: &Self) -> bool {
         self.repository == other.repository && self.caller == other.caller
     }
@@ -31,75 +31,75 @@ impl Source {
     }
 }
 
-/// The sources of one content, shared by its readers and its download.
+/// The candidates of one content, shared by its readers and its download.
 #[derive(Debug, Default)]
-pub(super) struct Sources(Mutex<Ways>);
+pub(super) struct Candidates(Mutex<Ways>);
 
 #[derive(Debug, Default)]
 struct Ways {
-    open: Vec<Source>,
+    open: Vec<Candidate>,
     /// Repositories whose upstream has answered with the content.
-    proven: Vec<(Repository, Generation)>,
+    proven: Vec<(Repository, Epoch)>,
     /// Repositories whose upstream would not give it, with what it said.
-    closed: Vec<(Repository, Generation, UpstreamError)>,
+    closed: Vec<(Repository, Epoch, UpstreamError)>,
 }
 
-impl Sources {
-    pub(super) fn of(source: Source) -> Self {
-        let sources = Self::default();
-        sources.add(source);
-        sources
+impl Candidates {
+    pub(super) fn of(candidate: Candidate) -> Self {
+        let candidates = Self::default();
+        candidates.add(candidate);
+        candidates
     }
 
-    /// Adds a source, unless it is known.
-    pub(super) fn add(&self, source: Source) {
+    /// Adds a candidate, unless it is known.
+    pub(super) fn add(&self, candidate: Candidate) {
         let mut ways = self.lock();
-        match ways.open.iter_mut().find(|known| known.is_same(&source)) {
+        match ways.open.iter_mut().find(|known| known.is_same(&candidate)) {
             // What upstream said before the last write proves nothing to those who came after it.
-            Some(known) if known.generation != source.generation => *known = source,
+            Some(known) if known.epoch != candidate.epoch => *known = candidate,
             Some(_) => {}
-            None => ways.open.push(source),
+            None => ways.open.push(candidate),
         }
     }
 
     /// Whether upstream has given the content for `repository`, and nothing was written to it since.
-    pub(super) fn is_proven(&self, repository: &Repository, now: Generation) -> bool {
+    pub(super) fn is_proven(&self, repository: &Repository, now: Epoch) -> bool {
         self.lock().proven.iter().any(|(proven, begun)| proven == repository && *begun == now)
     }
 
     /// What upstream said when it would not give the content for `repository`, if nothing was written to it since.
-    pub(super) fn refusal(&self, repository: &Repository, now: Generation) -> Option<UpstreamError> {
+    pub(super) fn refusal(&self, repository: &Repository, now: Epoch) -> Option<UpstreamError> {
         let ways = self.lock();
         let refusal = ways.closed.iter().find(|(closed, begun, _)| closed == repository && *begun == now);
         refusal.map(|(_, _, error)| error.clone())
     }
 
     /// Repositories for which upstream has given the content, and when it was asked.
-    pub(super) fn proven(&self) -> Vec<(Repository, Generation)> {
+    pub(super) fn proven(&self) -> Vec<(Repository, Epoch)> {
         self.lock().proven.clone()
     }
 
-    /// The source to try on attempt `attempt`: each in its turn.
-    pub(super) fn choose(&self, attempt: u32) -> Option<Source> {
+    /// The candidate to try on attempt `attempt`: each in its turn.
+    pub(super) fn choose(&self, attempt: u32) -> Option<Candidate> {
         let ways = self.lock();
         let count = ways.open.len().max(1);
         ways.open.get(attempt as usize % count).cloned()
     }
 
     /// Upstream has answered with the content.
-    pub(super) fn prove(&self, source: &Source) {
+    pub(super) fn prove(&self, candidate: &Candidate) {
         let mut ways = self.lock();
-        let proof = (source.repository.clone(), source.generation);
+        let proof = (candidate.repository.clone(), candidate.epoch);
         if !ways.proven.contains(&proof) {
             ways.proven.push(proof);
         }
     }
 
     /// Upstream would not give the content.
-    pub(super) fn close(&self, source: &Source, error: &UpstreamError) {
+    pub(super) fn close(&self, candidate: &Candidate, error: &UpstreamError) {
         let mut ways = self.lock();
-        ways.open.retain(|open| !open.is_same(source));
-        ways.closed.push((source.repository.clone(), source.generation, error.clone()));
+        ways.open.retain(|open| !open.is_same(candidate));
+        ways.closed.push((candidate.repository.clone(), candidate.epoch, error.clone()));
     }
 
     /// How many there are.

@@ -12,27 +12,27 @@ const ALONE: u32 = 5;
 
 /// How long a download that was cut may gain nothing, and how long it rests between attempts.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct ResumeBackoff {
     since: Option<Instant>,
     attempts: u32,
     alone: bool,
-    /// The shortest pause that the sources have asked for in this round.
+    /// The shortest pause that the candidates have asked for in this round.
     asked: Option<Duration>,
 }
 
-impl Patience {
+impl ResumeBackoff {
     /// Attempts without progress so far.
     pub(super) fn attempts(&self) -> u32 {
         self.attempts
     }
 
     /// The pause before the next attempt; `None`: it has lasted longer than `limit`, and is to be given up. Each of so many
-    /// `sources` is tried once before there is any pause. `asked` is what the last one tried wants to be left alone for.
+    /// `candidates` is tried once before there is any pause. `asked` is what the last one tried wants to be left alone for.
     pub(super) fn next(
         &mut self,
         limit: Duration,
         waited_for: bool,
-        sources: usize,
+        candidates: usize,
         asked: Option<Duration>,
     ) -> Option<Duration> {
         let now = Instant::now();
@@ -47,11 +47,11 @@ impl Patience {
             let asked = asked.unwrap_or_default().min(LONGEST_ASKED);
             self.asked = Some(self.asked.map_or(asked, |least| least.min(asked)));
         }
-        let sources = u32::try_from(sources).unwrap_or(u32::MAX).max(1);
+        let candidates = u32::try_from(candidates).unwrap_or(u32::MAX).max(1);
         let pause = match self.attempts {
             0 => Duration::ZERO,
-            attempts if attempts % sources == 0 => {
-                let round = attempts / sources - 1;
+            attempts if attempts % candidates == 0 => {
+                let round = attempts / candidates - 1;
                 let pause = PAUSE.saturating_mul(2_u32.saturating_pow(round.min(10))).min(LONGEST);
                 pause.max(self.asked.take().unwrap_or_default())
             }
@@ -73,12 +73,12 @@ mod tests {
 
     /// Attempts, each of which fails at once, until it is given up.
     async fn give_up(waited_for: impl Fn(Duration) -> bool, asked: Option<Duration>) -> (u32, Duration) {
-        let (mut patience, began) = (Patience::default(), Instant::now());
-        while let Some(pause) = patience.next(LIMIT, waited_for(began.elapsed()), 1, asked) {
+        let (mut backoff, began) = (ResumeBackoff::default(), Instant::now());
+        while let Some(pause) = backoff.next(LIMIT, waited_for(began.elapsed()), 1, asked) {
             assert!(pause <= LONGEST.max(asked.unwrap_or_default()));
             tokio::time::sleep(pause).await;
         }
-        (patience.attempts(), began.elapsed())
+        (backoff.attempts(), began.elapsed())
     }
 
     #[tokio::test(start_paused = true)]
@@ -108,13 +108,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_source_is_tried_before_there_is_a_pause_and_the_most_willing_sets_it() {
-        let mut patience = Patience::default();
+        let mut backoff = ResumeBackoff::default();
         let asked = [None, Some(Duration::from_secs(30)), Some(Duration::from_secs(4)), Some(Duration::from_secs(9))];
-        let pauses = asked.map(|asked| patience.next(LIMIT, true, 2, asked).unwrap().as_millis());
+        let pauses = asked.map(|asked| backoff.next(LIMIT, true, 2, asked).unwrap().as_millis());
         assert_eq!(pauses, [0, 0, 4000, 0], "what cut the transfer is no answer to an attempt");
-        let mut patience = Patience::default();
+        let mut backoff = ResumeBackoff::default();
         let asked = [30, 30, 4, 9, 7].map(|seconds| Some(Duration::from_secs(seconds)));
-        let pauses = asked.map(|asked| patience.next(LIMIT, true, 2, asked).unwrap().as_secs());
+        let pauses = asked.map(|asked| backoff.next(LIMIT, true, 2, asked).unwrap().as_secs());
         assert_eq!(pauses, [0, 0, 4, 0, 7]);
     }
 }

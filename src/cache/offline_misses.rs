@@ -10,7 +10,7 @@ const ENTRIES: usize = 10_000;
 
 /// A reference that clients asked for in vain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
+pub struct OfflineMiss {
     /// Where.
     pub repository: Repository,
     /// What: a tag, or the digest of a manifest or blob.
@@ -21,7 +21,7 @@ pub struct Missing {
     pub last: SystemTime,
 }
 
-impl Missing {
+impl OfflineMiss {
     /// `upstream/repository:tag` or `upstream/repository@digest`.
     #[must_use]
     pub fn full_name(&self) -> String {
@@ -31,9 +31,9 @@ impl Missing {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct MissingList(Mutex<HashMap<(Repository, Reference), (u64, SystemTime)>>);
+pub(super) struct OfflineMisses(Mutex<HashMap<(Repository, Reference), (u64, SystemTime)>>);
 
-impl MissingList {
+impl OfflineMisses {
     /// Notes one request in vain; the first for a reference is logged.
     pub(super) fn note(&self, repository: &Repository, reference: &Reference) {
         let mut entries = self.0.lock();
@@ -48,11 +48,11 @@ impl MissingList {
     }
 
     /// All of them, those asked for most often first.
-    pub(super) fn list(&self) -> Vec<Missing> {
+    pub(super) fn list(&self) -> Vec<OfflineMiss> {
         let entries = self.0.lock();
-        let mut list: Vec<Missing> = entries
+        let mut list: Vec<OfflineMiss> = entries
             .iter()
-            .map(|((repository, reference), (times, last))| Missing {
+            .map(|((repository, reference), (times, last))| OfflineMiss {
                 repository: repository.clone(),
                 reference: reference.clone(),
                 times: *times,
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn counts_each_reference_and_remembers_no_more_than_its_bound() {
-        let missing = MissingList::default();
+        let missing = OfflineMisses::default();
         let repository = Repository { registry: Registry::new("r"), name: "a".parse().unwrap() };
         let tag = |number: usize| format!("v{number}").parse::<Reference>().unwrap();
         for number in 0..ENTRIES + 5 {

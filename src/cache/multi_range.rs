@@ -1,10 +1,10 @@
-//! Several parts of one blob, in the order that the reader asked for them: each comes from the best source at its turn.
+//! Several parts of one blob, in the order that the reader asked for them: each comes from the best candidate at its turn.
 
 use super::answer::Content;
+use super::candidates::Candidates;
 use super::download::Download;
 use super::error::CacheError;
 use super::fill::{End, Fill, Follower, Opened};
-use super::sources::Sources;
 use super::transfer::Transfer;
 use crate::oci::{ByteRange, Digest};
 use crate::store::BlobFile;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub(super) const OWN_REQUESTS: usize = 16;
 
 /// What is left to come of an answer of several parts.
-pub struct Parts {
+pub struct MultiRange {
     digest: Digest,
     /// Length of the whole blob in bytes.
     length: u64,
@@ -30,10 +30,10 @@ enum Origin {
     /// A fill under way, and how many requests beside it this answer may still send.
     Filling { fill: Arc<Fill>, opened: Opened, own: usize },
     /// Nothing is kept: each part is a request of its own.
-    Passing(Arc<Sources>),
+    Passing(Arc<Candidates>),
 }
 
-impl Parts {
+impl MultiRange {
     pub(super) fn stored(digest: Digest, file: BlobFile, length: u64, ranges: Vec<ByteRange>) -> Self {
         Self { digest, length, ranges, next: 0, origin: Origin::Stored(file) }
     }
@@ -44,8 +44,8 @@ impl Parts {
         Self { digest, length, ranges, next: 0, origin }
     }
 
-    pub(super) fn passing(digest: Digest, sources: Arc<Sources>, length: u64, ranges: Vec<ByteRange>) -> Self {
-        Self { digest, length, ranges, next: 0, origin: Origin::Passing(sources) }
+    pub(super) fn passing(digest: Digest, candidates: Arc<Candidates>, length: u64, ranges: Vec<ByteRange>) -> Self {
+        Self { digest, length, ranges, next: 0, origin: Origin::Passing(candidates) }
     }
 
     /// Digest of the whole blob.
@@ -84,7 +84,7 @@ impl Parts {
         let content = match &mut self.origin {
             Origin::Stored(file) => Content::File(file.clone(), range),
             Origin::Filling { fill, opened, own } => of_fill(fill, opened, range, own).await?,
-            Origin::Passing(sources) => own_request(self.digest, sources, range).await?,
+            Origin::Passing(candidates) => own_request(self.digest, candidates, range).await?,
         };
         Ok(Some(content))
     }
@@ -97,7 +97,7 @@ async fn of_fill(fill: &Arc<Fill>, opened: &Opened, range: ByteRange, own: &mut 
     match end {
         Some(End::Verified) => return Ok(Content::File(opened.file.clone(), range)),
         Some(End::Failed(error)) => return Err(error),
-        Some(End::Bypassed(_)) => return own_request(fill.digest, &fill.sources, range).await,
+        Some(End::Bypassed(_)) => return own_request(fill.digest, &fill.candidates, range).await,
         None => {}
     }
     if !reached
@@ -105,21 +105,24 @@ async fn of_fill(fill: &Arc<Fill>, opened: &Opened, range: ByteRange, own: &mut 
         && let Ok(permit) = Arc::clone(&fill.beside).try_acquire_owned()
     {
         *own -= 1;
-        let mut download = Download::of_range(fill.digest, Arc::clone(&fill.sources), range);
+        let mut download = Download::of_range(fill.digest, Arc::clone(&fill.candidates), range);
         download.open().await?;
         return Ok(Content::Transfer(Box::new(Transfer::of_range(download, range).holding(permit))));
     }
     Ok(Content::Follow(Box::new(Follower::new(fill, opened.clone(), range))))
 }
 
-async fn own_request(digest: Digest, sources: &Arc<Sources>, range: ByteRange) -> Result<Content, CacheError> {
-    let mut download = Download::of_range(digest, Arc::clone(sources), range);
+async fn own_request(digest: Digest, candidates: &Arc<Candidates>, range: ByteRange) -> Result<Content, CacheError> {
+    let mut download = Download::of_range(digest, Arc::clone(candidates), range);
     download.open().await?;
     Ok(Content::Transfer(Box::new(Transfer::of_range(download, range))))
 }
 
-impl fmt::Debug for Parts {
+impl fmt::Debug for MultiRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").field("ranges", &self.ranges.len()).field("next", &self.next).finish_non_exhaustive()
+        f.debug_struct("MultiRange")
+            .field("ranges", &self.ranges.len())
+            .field("next", &self.next)
+            .finish_non_exhaustive()
     }
 }

@@ -10,7 +10,7 @@ use quick_cache::unsync::Cache;
 use std::collections::HashSet;
 
 #[derive(Debug)]
-pub(super) struct Withdrawn {
+pub(super) struct DeniedRepositories {
     refused: HashSet<Repository>,
     /// Repositories allowed since more were refused than are remembered; `None`: not so many were.
     allowed: Option<Cache<Repository, ()>>,
@@ -19,7 +19,7 @@ pub(super) struct Withdrawn {
 
 /// What a refusal changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum Denial {
     /// The repository is withheld from now on.
     First,
     /// It was already.
@@ -28,7 +28,7 @@ pub(super) enum Refusal {
     TooMany,
 }
 
-impl Withdrawn {
+impl DeniedRepositories {
     /// Remembers at most `limit` repositories.
     pub(super) fn new(limit: usize) -> Self {
         Self { refused: HashSet::new(), allowed: None, limit }
@@ -53,21 +53,21 @@ impl Withdrawn {
     }
 
     /// A working token was refused for it.
-    pub(super) fn refuse(&mut self, repository: &Repository) -> Refusal {
+    pub(super) fn refuse(&mut self, repository: &Repository) -> Denial {
         if let Some(allowed) = &mut self.allowed {
             let was_allowed = allowed.remove(repository).is_some();
-            return if was_allowed { Refusal::First } else { Refusal::Repeated };
+            return if was_allowed { Denial::First } else { Denial::Repeated };
         }
         if self.refused.contains(repository) {
-            return Refusal::Repeated;
+            return Denial::Repeated;
         }
         if self.refused.len() < self.limit {
             self.refused.insert(repository.clone());
-            return Refusal::First;
+            return Denial::First;
         }
         self.refused = HashSet::new();
         self.allowed = Some(Cache::new(self.limit));
-        Refusal::TooMany
+        Denial::TooMany
     }
 
     /// Upstream has answered about it. Whether it was one of those that were refused.
@@ -93,35 +93,35 @@ mod tests {
 
     #[test]
     fn one_is_withheld_until_it_is_allowed() {
-        let mut withdrawn = Withdrawn::new(2);
-        assert_eq!(withdrawn.refuse(&repository(1)), Refusal::First);
-        assert_eq!(withdrawn.refuse(&repository(1)), Refusal::Repeated);
-        assert!(withdrawn.contains(&repository(1)) && !withdrawn.contains(&repository(2)));
-        assert!(withdrawn.allow(&repository(1)) && !withdrawn.contains(&repository(1)));
-        assert!(!withdrawn.allow(&repository(1)));
+        let mut denied = DeniedRepositories::new(2);
+        assert_eq!(denied.refuse(&repository(1)), Denial::First);
+        assert_eq!(denied.refuse(&repository(1)), Denial::Repeated);
+        assert!(denied.contains(&repository(1)) && !denied.contains(&repository(2)));
+        assert!(denied.allow(&repository(1)) && !denied.contains(&repository(1)));
+        assert!(!denied.allow(&repository(1)));
     }
 
     #[test]
     fn more_than_are_remembered_are_all_withheld_and_so_is_everything_that_was_not_allowed_since() {
-        let mut withdrawn = Withdrawn::new(50);
+        let mut denied = DeniedRepositories::new(50);
         for number in 0..50 {
-            assert_eq!(withdrawn.refuse(&repository(number)), Refusal::First);
+            assert_eq!(denied.refuse(&repository(number)), Denial::First);
         }
-        assert!(!withdrawn.contains(&repository(60)));
-        assert_eq!(withdrawn.refuse(&repository(50)), Refusal::TooMany);
+        assert!(!denied.contains(&repository(60)));
+        assert_eq!(denied.refuse(&repository(50)), Denial::TooMany);
         for number in 0..10_000 {
-            assert!(withdrawn.contains(&repository(number)), "{number}");
-            assert_eq!(withdrawn.refuse(&repository(number)), Refusal::Repeated);
+            assert!(denied.contains(&repository(number)), "{number}");
+            assert_eq!(denied.refuse(&repository(number)), Denial::Repeated);
         }
-        withdrawn.allow(&repository(7));
-        assert!(!withdrawn.contains(&repository(7)) && withdrawn.contains(&repository(8)));
-        assert_eq!(withdrawn.refuse(&repository(7)), Refusal::First);
-        assert!(withdrawn.contains(&repository(7)));
+        denied.allow(&repository(7));
+        assert!(!denied.contains(&repository(7)) && denied.contains(&repository(8)));
+        assert_eq!(denied.refuse(&repository(7)), Denial::First);
+        assert!(denied.contains(&repository(7)));
         // What is remembered has its bound too.
         for number in 0..10_000 {
-            withdrawn.allow(&repository(number));
+            denied.allow(&repository(number));
         }
-        let remembered = (0..10_000).filter(|number| !withdrawn.contains(&repository(*number))).count();
+        let remembered = (0..10_000).filter(|number| !denied.contains(&repository(*number))).count();
         assert!((1..=50).contains(&remembered), "{remembered}");
     }
 }
