@@ -5,10 +5,10 @@ use crate::upstream::{AcrAnswer, Relayed, Room};
 use bytes::Bytes;
 use std::sync::Arc;
 
-use super::fill::Follower;
-use super::lists::List;
-use super::multi_range::MultiRange;
-use super::transfer::Transfer;
+use crate::cache::blob::multi_range::MultiRange;
+use crate::cache::documents::lists::List;
+use crate::cache::fill::Follower;
+use crate::cache::fill::transfer::Transfer;
 
 /// Why an answer came from where it came, for the client, the log line and the metric.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-use super::upload::BodyLost;
+use crate::cache::write::upload::BodyLost;
 use crate::oci::{Code, Digest, Registry};
 use crate::store::StoreError;
 use crate::upstream::{NoRoom, UpstreamError};

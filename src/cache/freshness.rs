@@ -1,4 +1,4 @@
-use super::negative::is_fallback_tag;
+use crate::cache::negative::is_fallback_tag;
 use crate::config::{FreshnessRule, FreshnessSettings};
 use crate::oci::{Digest, Repository, RepositoryPattern, Tag};
 use crate::store::TagLink;

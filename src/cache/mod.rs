@@ -8,60 +8,39 @@
 //! * Nothing here knows HTTP: answers say what they are and why, and `server` turns them into responses.
 
 mod answer;
-mod arrive;
-mod availability;
 mod batch;
 mod blob;
-mod candidates;
-mod change;
-mod condition;
-mod denied;
-mod download;
+mod documents;
 mod epochs;
 mod error;
 mod fill;
 mod freshness;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-mod lists;
-mod local_lists;
-mod manifest;
-mod memory;
-mod metadata;
-mod multi_range;
 mod negative;
 mod offline_misses;
-mod pages;
-mod presence;
-mod purge;
-mod put;
-mod query;
-mod relist;
-mod resume_backoff;
 mod single_flight;
 mod stale_on_error;
 mod tasks;
-mod transfer;
-mod upload;
 mod upstream_state;
-mod vouch;
+mod write;
 
 pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, MetadataAnswer, Provenance, StoredManifest};
-pub use arrive::ArrivingTag;
-pub use change::Removal;
-pub use condition::Condition;
+pub use blob::multi_range::MultiRange;
+pub use blob::query::BlobQuery;
+pub use documents::lists::{Entries, List, ListPage};
+pub use documents::manifests::ManifestRequest;
+pub use documents::presence::ManifestPresence;
 pub use error::CacheError;
+pub use fill::transfer::Transfer;
 pub use fill::{Follower, Step};
-pub use lists::{Entries, List, ListPage};
-pub use manifest::ManifestRequest;
-pub use multi_range::MultiRange;
 pub use offline_misses::OfflineMiss;
-pub use presence::ManifestPresence;
-pub use purge::{Purge, Purged};
-pub use put::{Put, Taken};
-pub use query::BlobQuery;
-pub use transfer::Transfer;
-pub use upload::{BodyLost, UploadBody, Uploaded};
+pub use upstream_state::condition::Condition;
+pub use write::arrive::ArrivingTag;
+pub use write::purge::{Purge, Purged};
+pub use write::put::{Put, Taken};
+pub use write::removal::Removal;
+pub use write::upload::{BodyLost, UploadBody, Uploaded};
 
 use crate::config::{AccessRule, Limits, UpstreamSettings};
 use crate::oci::{Code, Digest, Reference, Registry, Repository, Tag};
@@ -76,7 +55,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
-use upstream_state::UpstreamState;
+use upstream_state::state::UpstreamState;
 
 /// The cache; a cheap clone.
 #[derive(Clone)]
@@ -87,22 +66,23 @@ struct Inner {
     metrics: Arc<Metrics>,
     limits: Limits,
     upstreams: HashMap<Registry, Arc<UpstreamState>>,
-    restrictions: vouch::Restrictions,
+    restrictions: blob::vouch::Restrictions,
     documents: Documents,
-    memory: memory::ManifestMemory,
+    memory: documents::memory::ManifestMemory,
     tags: quick_cache::sync::Cache<(Repository, Tag), TagState>,
-    lists: memory::ListMemory,
-    metadata: metadata::Metadata,
+    lists: documents::memory::ListMemory,
+    metadata: documents::metadata::Metadata,
     negatives: negative::Negatives,
-    named: presence::Named,
+    named: documents::presence::Named,
     missing: offline_misses::OfflineMisses,
     epochs: Arc<Epochs>,
-    manifest_flights: SingleFlight<(Repository, Reference, Epoch), Result<manifest::Fetched, CacheError>>,
-    presence_flights: SingleFlight<(Repository, Reference, Epoch), Result<presence::ManifestPresence, CacheError>>,
+    manifest_flights: SingleFlight<(Repository, Reference, Epoch), Result<documents::manifests::Fetched, CacheError>>,
+    presence_flights:
+        SingleFlight<(Repository, Reference, Epoch), Result<documents::presence::ManifestPresence, CacheError>>,
     head_flights: SingleFlight<(Repository, Digest, Epoch), Result<BlobHead, UpstreamError>>,
-    list_flights: SingleFlight<(ListKey, Epoch), Result<lists::ListState, CacheError>>,
+    list_flights: SingleFlight<(ListKey, Epoch), Result<documents::lists::ListState, CacheError>>,
     fills: fill::Fills,
-    uploads: upload::Uploads,
+    uploads: write::upload::Uploads,
     list_readers: Semaphore,
     tasks: tasks::Tasks,
 }
@@ -126,14 +106,14 @@ impl Cache {
         });
         let inner = Arc::new(Inner {
             upstreams: upstreams.collect(),
-            restrictions: vouch::Restrictions::new(rules),
+            restrictions: blob::vouch::Restrictions::new(rules),
             documents: documents.unwrap_or_else(|| Documents::new(limits.document_memory)),
-            memory: memory::ManifestMemory::new(limits.manifest_memory),
+            memory: documents::memory::ManifestMemory::new(limits.manifest_memory),
             tags: quick_cache::sync::Cache::new(limits.tag_entries),
-            lists: memory::ListMemory::new(limits.list_memory),
-            metadata: metadata::Metadata::new(limits.metadata_memory),
+            lists: documents::memory::ListMemory::new(limits.list_memory),
+            metadata: documents::metadata::Metadata::new(limits.metadata_memory),
             negatives: negative::Negatives::new(limits.negative_entries),
-            named: presence::Named::new(limits.negative_entries),
+            named: documents::presence::Named::new(limits.negative_entries),
             missing: offline_misses::OfflineMisses::default(),
             epochs: Arc::new(Epochs::new(registries)),
             manifest_flights: SingleFlight::default(),
@@ -141,8 +121,8 @@ impl Cache {
             head_flights: SingleFlight::default(),
             list_flights: SingleFlight::default(),
             fills: fill::Fills::new(limits.fills),
-            uploads: upload::Uploads::new(limits.uploads),
-            list_readers: Semaphore::new(lists::READERS),
+            uploads: write::upload::Uploads::new(limits.uploads),
+            list_readers: Semaphore::new(documents::lists::READERS),
             tasks: tasks::Tasks::default(),
             limits: limits.clone(),
             store,
@@ -155,7 +135,7 @@ impl Cache {
             let away = asked.iter().filter(|(_, upstream)| is_away(upstream));
             away.map(|(registry, _)| registry.clone()).collect()
         });
-        inner.tasks.spawn(availability::watch(watching));
+        inner.tasks.spawn(upstream_state::availability::watch(watching));
         Self(inner)
     }
 

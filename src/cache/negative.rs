@@ -1,5 +1,5 @@
-use super::CacheError;
-use super::epochs::Epoch;
+use crate::cache::CacheError;
+use crate::cache::epochs::Epoch;
 use crate::oci::{Digest, Reference, Repository};
 use crate::upstream::{Denied, ErrorKind, UpstreamError};
 use quick_cache::sync::Cache;

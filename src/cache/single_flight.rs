@@ -1,4 +1,4 @@
-use super::tasks::Tasks;
+use crate::cache::tasks::Tasks;
 use crate::upstream::{Interest, while_wanted};
 use parking_lot::Mutex;
 use std::collections::HashMap;

@@ -1,11 +1,11 @@
 //! What upstream may change at any time, and has no digest: given out while it is good, then as upstream says it, and as it was last
 //! seen where upstream cannot say.
 
-use super::answer::Provenance;
-use super::error::CacheError;
-use super::freshness::Age;
-use super::single_flight::Waiter;
-use super::upstream_state::UpstreamState;
+use crate::cache::answer::Provenance;
+use crate::cache::error::CacheError;
+use crate::cache::freshness::Age;
+use crate::cache::single_flight::Waiter;
+use crate::cache::upstream_state::state::UpstreamState;
 use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, Relayed};
 use std::sync::Arc;

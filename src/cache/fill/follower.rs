@@ -1,7 +1,7 @@
-use super::super::download::Download;
-use super::super::error::CacheError;
-use super::super::transfer::Transfer;
 use super::{End, Fill, Opened, Progress, Reader};
+use crate::cache::error::CacheError;
+use crate::cache::fill::download::Download;
+use crate::cache::fill::transfer::Transfer;
 use crate::oci::{ByteRange, Hasher};
 use crate::store::BlobFile;
 use std::io;
@@ -32,7 +32,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub(in super::super) fn new(fill: &Arc<Fill>, opened: Opened, range: ByteRange) -> Self {
+    pub(in crate::cache) fn new(fill: &Arc<Fill>, opened: Opened, range: ByteRange) -> Self {
         let Opened { file, length } = opened;
         let progress = fill.progress.subscribe();
         Self { fill: Arc::clone(fill), progress, file, length, range, position: range.start }

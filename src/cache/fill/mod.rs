@@ -6,24 +6,28 @@
 //! fill's own open file, below the mark of what is written. The last bytes of the content are released only when the digest of
 //! the whole holds; until then an answer cannot end cleanly.
 
+pub(in crate::cache) mod candidates;
+pub(in crate::cache) mod download;
 mod follower;
 #[cfg(test)]
 mod modelled;
 mod pace;
+pub(in crate::cache) mod resume_backoff;
 mod run;
+pub(in crate::cache) mod transfer;
 mod watermark;
 
 /// What the watermark is made of; in `modelled`, a model checker's take their place.
 mod sync {
-    pub(super) use std::sync::{Arc, Mutex, MutexGuard};
+    pub(in crate::cache) use std::sync::{Arc, Mutex, MutexGuard};
 }
 
 pub use follower::{Follower, Step};
 
-use super::Inner;
-use super::candidates::{Candidate, Candidates};
-use super::download::Download;
-use super::error::CacheError;
+use crate::cache::Inner;
+use crate::cache::error::CacheError;
+use crate::cache::fill::candidates::{Candidate, Candidates};
+use crate::cache::fill::download::Download;
 use crate::oci::{Digest, Registry};
 use crate::store::BlobFile;
 use crate::upstream::{Relayed, Shares};
@@ -37,7 +41,7 @@ use tokio::time::timeout;
 
 /// Bytes at the end of a content that nobody gets before the digest of the whole holds. A blob no longer than this is verified
 /// before its answer begins, so that a mismatch is a clean error.
-pub(super) const HELD_BACK: u64 = 64 << 10;
+pub(in crate::cache) const HELD_BACK: u64 = 64 << 10;
 
 /// A range follows the fill if the fill gets to it within this time.
 const FOLLOW_WAIT: Duration = Duration::from_millis(20);
@@ -46,22 +50,22 @@ const FOLLOW_WAIT: Duration = Duration::from_millis(20);
 const RANGES_BESIDE: usize = 8;
 
 /// How far a fill is, as its readers see it.
-pub(super) type Watermark = watermark::Watermark<Opened, End>;
+pub(in crate::cache) type Watermark = watermark::Watermark<Opened, End>;
 type Progress = watermark::Progress<Opened, End>;
 type Reader = watermark::Reader<Opened, End>;
 type Writer = watermark::Writer<Opened, End>;
 
 /// The file that readers follow.
 #[derive(Clone, Debug)]
-pub(super) struct Opened {
-    pub(super) file: BlobFile,
+pub(in crate::cache) struct Opened {
+    pub(in crate::cache) file: BlobFile,
     /// Length of the content in bytes, as upstream announced it.
-    pub(super) length: u64,
+    pub(in crate::cache) length: u64,
 }
 
 /// How a fill ended.
 #[derive(Clone, Debug)]
-pub(super) enum End {
+pub(in crate::cache) enum End {
     /// The digest holds: all of the file may be read.
     Verified,
     /// Upstream failed, or sent something else.
@@ -72,34 +76,34 @@ pub(super) enum End {
 
 /// One fill, as its readers and its task share it.
 #[derive(Debug)]
-pub(super) struct Fill {
+pub(in crate::cache) struct Fill {
     /// Whom it is from: all of its candidates are this registry's.
-    pub(super) registry: Registry,
-    pub(super) digest: Digest,
-    pub(super) candidates: Arc<Candidates>,
-    pub(super) progress: Watermark,
+    pub(in crate::cache) registry: Registry,
+    pub(in crate::cache) digest: Digest,
+    pub(in crate::cache) candidates: Arc<Candidates>,
+    pub(in crate::cache) progress: Watermark,
     /// What caches on the way said of it; set when it is opened.
-    pub(super) relayed: OnceLock<Relayed>,
+    pub(in crate::cache) relayed: OnceLock<Relayed>,
     /// How fast it has been so far.
     pace: Pace,
     /// Bounds the ranged requests beside the fill.
-    pub(super) beside: Arc<Semaphore>,
+    pub(in crate::cache) beside: Arc<Semaphore>,
 }
 
 impl Fill {
     /// Waits until the fill is open or has ended, and says both.
-    pub(super) async fn opened(&self) -> (Option<Opened>, Option<End>) {
+    pub(in crate::cache) async fn opened(&self) -> (Option<Opened>, Option<End>) {
         let ready = |p: &Progress| (p.opened.is_some() || p.end.is_some()).then(|| (p.opened.clone(), p.end.clone()));
         self.progress.subscribe().wait(ready).await
     }
 
     /// Waits until the content is verified or the fill has failed otherwise.
-    pub(super) async fn ended(&self) -> End {
+    pub(in crate::cache) async fn ended(&self) -> End {
         self.progress.subscribe().wait(|p| p.end.clone()).await
     }
 
     /// Whether the fill gets to `position` soon, or has ended. Waits as long as that may be; at its pace so far.
-    pub(super) async fn gets_to(&self, position: u64) -> bool {
+    pub(in crate::cache) async fn gets_to(&self, position: u64) -> bool {
         let look = |p: &Progress| {
             if p.written > position || p.end.is_some() {
                 return Some(true);
@@ -117,24 +121,24 @@ fn before_digest(length: u64) -> u64 {
 
 /// The fills under way.
 #[derive(Debug)]
-pub(super) struct Fills {
+pub(in crate::cache) struct Fills {
     running: Mutex<HashMap<(Registry, Digest), Arc<Fill>>>,
     places: Shares,
 }
 
 impl Fills {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(in crate::cache) fn new(limit: usize) -> Self {
         Self { running: Mutex::default(), places: Shares::new(limit) }
     }
 
     /// The fill of `digest` from `registry` that is under way.
-    pub(super) fn running(&self, registry: &Registry, digest: &Digest) -> Option<Arc<Fill>> {
+    pub(in crate::cache) fn running(&self, registry: &Registry, digest: &Digest) -> Option<Arc<Fill>> {
         let running = self.lock();
         if running.is_empty() { None } else { running.get(&(registry.clone(), *digest)).cloned() }
     }
 
     /// Joins the fill of `digest` from the registry of `candidate`, or begins it. The flag says that it was begun.
-    pub(super) fn join(
+    pub(in crate::cache) fn join(
         &self,
         inner: &Arc<Inner>,
         digest: &Digest,

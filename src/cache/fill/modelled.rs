@@ -2,7 +2,7 @@
 //! chooses. A reader that is never woken is a deadlock, which the checker reports with the schedule that led to it.
 
 mod sync {
-    pub(super) use shuttle::sync::{Arc, Mutex, MutexGuard};
+    pub(in crate::cache) use shuttle::sync::{Arc, Mutex, MutexGuard};
 }
 #[allow(clippy::duplicate_mod, reason = "once to ship, once to be checked")]
 #[path = "watermark.rs"]

@@ -9,7 +9,7 @@ const SHORTEST: Duration = Duration::from_millis(5);
 
 /// How fast a fill has been since it was opened.
 #[derive(Debug, Default)]
-pub(super) struct Pace(Mutex<Option<Begun>>);
+pub(in crate::cache) struct Pace(Mutex<Option<Begun>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Begun {
@@ -20,12 +20,12 @@ struct Begun {
 
 impl Pace {
     /// The fill is open, and goes on behind `kept` bytes.
-    pub(super) fn begin(&self, kept: u64) {
+    pub(in crate::cache) fn begin(&self, kept: u64) {
         *self.0.lock() = Some(Begun { at: Instant::now(), kept });
     }
 
     /// Whether a fill that has `written` so far can be at `position` within `time`.
-    pub(super) fn covers(&self, written: u64, position: u64, time: Duration) -> bool {
+    pub(in crate::cache) fn covers(&self, written: u64, position: u64, time: Duration) -> bool {
         let begun = *self.0.lock();
         let measured = begun.map_or(UNMEASURED, |begun| {
             let gone = begun.at.elapsed();

@@ -1,8 +1,8 @@
-use super::super::Inner;
-use super::super::batch::next_batch;
-use super::super::download::Download;
-use super::super::error::CacheError;
 use super::{End, Fill, Opened, Writer, before_digest};
+use crate::cache::Inner;
+use crate::cache::batch::next_batch;
+use crate::cache::error::CacheError;
+use crate::cache::fill::download::Download;
 use crate::store::{Ingest, IngestError, StoreError, VerifyError};
 use crate::telemetry::IntGauge;
 use crate::upstream::ErrorKind;
@@ -27,7 +27,7 @@ impl From<CacheError> for Problem {
 }
 
 /// Runs `fill` to its end, which `writer` tells, and takes it off the list.
-pub(super) async fn run(inner: &Arc<Inner>, fill: &Arc<Fill>, mut writer: Writer) {
+pub(in crate::cache) async fn run(inner: &Arc<Inner>, fill: &Arc<Fill>, mut writer: Writer) {
     let running = Running::new(inner, fill);
     let (result, end) = match fill_up(inner, fill, &mut writer).await {
         Ok(()) => ("stored", None),
@@ -190,7 +190,7 @@ fn store_failed(fill: &Fill, error: &StoreError) -> Problem {
 mod tests {
     use super::super::Watermark;
     use super::*;
-    use crate::cache::candidates::Candidates;
+    use crate::cache::fill::candidates::Candidates;
     use crate::oci::{Algorithm, Hasher};
 
     #[test]
