@@ -7,8 +7,8 @@ use crate::content::digest_of;
 use crate::matrix;
 use crate::oras::{Oras, Version};
 use crate::process::{Outcome, command, program, run};
-use crate::simulator::OCI_MANIFEST;
 use crate::simulator::samples::helm_chart;
+use crate::simulator::{OCI_MANIFEST, Simulator};
 use crate::stage::{Image, NAME, Stage, descriptor};
 
 #[test]
@@ -93,7 +93,7 @@ fn matrix_helm() {
     let routes = matrix::routes("helm");
     let stage = Stage::new(NAME, &[]);
     for route in &routes {
-        seed_chart(&stage, route);
+        seed_chart(stage.simulator(), route);
     }
     matrix::run("helm", &stage, &routes, |route, _, when| {
         let folder = stage.folder.sub(&format!("{route}-{when:?}"));
@@ -111,10 +111,9 @@ fn matrix_helm() {
 }
 
 /// Pushes a chart for the route, `charts/<route>:0.1.0`, to the registry.
-pub(crate) fn seed_chart(stage: &Stage, route: &str) {
+pub(crate) fn seed_chart(simulator: &Simulator, route: &str) {
     let (repository, chart) = (format!("charts/{route}"), helm_chart(route));
     let config = format!(r#"{{"name":"mychart","version":"0.1.0","description":"{route}","apiVersion":"v2"}}"#);
-    let simulator = stage.simulator();
     simulator.push_blob(&repository, chart.clone());
     simulator.push_blob(&repository, config.clone());
     let manifest = format!(

@@ -29,7 +29,7 @@ fn push_to_the_registry(stage: &Stage) {
     for version in [1, 2] {
         let files = files(version);
         let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
-        let source = format!("oci:{}:v1", layout(stage, &Image::with(ROUTE, &files)).display());
+        let source = format!("oci:{}:v1", layout(&stage.folder, &Image::with(ROUTE, &files)).display());
         let target = format!("docker://{}/samples/{ROUTE}:v{version}", stage.simulator().host());
         let mut skopeo = command(&program("skopeo"), &home);
         skopeo.args(["--insecure-policy", "copy", "--dest-tls-verify=false", "--dest-creds"]);

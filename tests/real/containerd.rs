@@ -36,6 +36,11 @@ impl Containerd {
         made
     }
 
+    /// How a line begins that a person types.
+    pub(crate) fn line(&self) -> String {
+        format!("{} --address {}", program("ctr").display(), self.socket)
+    }
+
     pub(crate) fn ctr(&self, home: &Path, arguments: &[&str]) -> Vec<u8> {
         let mut command = command(&program("ctr"), home);
         command.args(["--address", &self.socket]).args(arguments);

@@ -51,10 +51,19 @@ impl Docker {
         docker
     }
 
-    pub(crate) fn attempt(&self, arguments: &[&str]) -> crate::process::Outcome {
-        // The package's, not something of that name that a machine has put before it.
+    /// The package's, not something of that name that a machine has put before it.
+    fn client() -> PathBuf {
         let package = Path::new("/usr/bin/docker");
-        let mut command = command(&if package.is_file() { package.to_owned() } else { program("docker") }, &self.home);
+        if package.is_file() { package.to_owned() } else { program("docker") }
+    }
+
+    /// How a line begins that a person types.
+    pub(crate) fn line(&self) -> String {
+        format!("{} --host {}", Self::client().display(), self.socket)
+    }
+
+    pub(crate) fn attempt(&self, arguments: &[&str]) -> crate::process::Outcome {
+        let mut command = command(&Self::client(), &self.home);
         command.args(["--host", &self.socket]).args(arguments);
         run(command, &self.home)
     }

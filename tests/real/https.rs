@@ -54,7 +54,7 @@ fn matrix_https_helm() {
     let routes = matrix::routes_over_https("helm");
     let stage = Stage::over_https(&[]);
     for route in &routes {
-        seed_chart(&stage, route);
+        seed_chart(stage.simulator(), route);
     }
     let world = stage.world("helm", &[]);
     let typed = |route: &str| {
@@ -201,7 +201,7 @@ fn matrix_push_over_https() {
     let files = stage.folder.sub("files");
     fs::write(files.join("config.json"), "{\"replicas\": 8}\n").unwrap();
     fs::write(files.join("mychart-0.1.0.tgz"), helm_chart("pushed over https")).unwrap();
-    let layout = layout(&stage, &Image::of("pushed-over-https")).display().to_string();
+    let layout = layout(&stage.folder, &Image::of("pushed-over-https")).display().to_string();
     for (client, line, reference) in [
         (
             "oras",

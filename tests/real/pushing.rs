@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::content::digest_of;
 use crate::matrix::{PUSHES, passed};
 use crate::oras::{Oras, Version};
-use crate::process::{command, program, run};
+use crate::process::{Folder, command, program, run};
 use crate::simulator::samples::helm_chart;
 use crate::stage::{Image, NAME, OTHER, Stage};
 
@@ -24,9 +24,8 @@ fn ok(stage: &Stage, name: &str, arguments: &[&str]) -> String {
 }
 
 /// An OCI image layout with the image, tagged `v1`.
-pub(crate) fn layout(stage: &Stage, image: &Image) -> PathBuf {
-    let folder = stage.folder.sub("layout");
-    let blobs = stage.folder.sub("layout/blobs/sha256");
+pub(crate) fn layout(folder: &Folder, image: &Image) -> PathBuf {
+    let (folder, blobs) = (folder.sub("layout"), folder.sub("layout/blobs/sha256"));
     for bytes in [&image.manifest, &image.config, &image.layer] {
         fs::write(blobs.join(&digest_of(bytes)["sha256:".len()..]), bytes).unwrap();
     }
@@ -105,7 +104,7 @@ fn mounts_stay_within_an_upstream(stage: &Stage) {
 fn matrix_push_crane() {
     let stage = stage();
     let image = Image::of("pushed-by-crane");
-    let layout = layout(&stage, &image);
+    let layout = layout(&stage.folder, &image);
     let base = stage.base("prefix");
     ok(&stage, "crane", &["push", layout.to_str().unwrap(), &format!("{base}/pushed/crane:v1")]);
     there(&stage, "crane", "pushed/crane:v1");
@@ -122,7 +121,7 @@ fn matrix_push_crane() {
 #[test]
 fn matrix_push_regctl() {
     let stage = stage();
-    let layout = layout(&stage, &Image::of("pushed-by-regctl"));
+    let layout = layout(&stage.folder, &Image::of("pushed-by-regctl"));
     let host = stage.larder.host();
     ok(&stage, "regctl", &["registry", "set", &host, "--tls", "disabled", "--skip-check"]);
     let target = format!("{}/pushed/regctl:v1", stage.base("alias"));
@@ -172,7 +171,7 @@ fn matrix_push_cosign() {
 #[test]
 fn matrix_push_skopeo() {
     let stage = stage();
-    let layout = layout(&stage, &Image::of("pushed-by-skopeo"));
+    let layout = layout(&stage.folder, &Image::of("pushed-by-skopeo"));
     let target = format!("docker://{}/pushed/skopeo:v1", stage.base("default"));
     let source = format!("oci:{}:v1", layout.display());
     ok(&stage, "skopeo", &["--insecure-policy", "copy", "--dest-tls-verify=false", &source, &target]);
