@@ -92,7 +92,10 @@ fn check_reach(section: &mut Section<'_>, server: &ServerSettings, open_to: &[Ip
         section.error("open_to", format!("nobody is let in: {OPEN}, or remove the key for loopback"));
     } else if open_to.iter().all(|network| network.addr().is_loopback()) && !beyond.is_empty() {
         let message = format!("larder listens on {} but only loopback is let in: {OPEN}", beyond.join(", "));
-        if beyond.len() < server.listen.len() {
+        // An address of this machine's own reaches a listener on all addresses also by loopback.
+        let all_addresses = |listen: &Listen| listen.address().is_some_and(|address| address.ip().is_unspecified());
+        let in_vain = server.listen.iter().any(|listen| !is_local(listen) && !all_addresses(listen));
+        if beyond.len() < server.listen.len() && !in_vain {
             section.reader.warnings.push(message);
             return;
         }

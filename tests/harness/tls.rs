@@ -144,10 +144,19 @@ impl Dialer {
 
     /// A connection after its handshake.
     pub async fn connect(&self, address: SocketAddr, name: &str) -> io::Result<TlsStream<TcpStream>> {
+        Self::connect_with(&self.config(), address, name).await
+    }
+
+    /// The same with a configuration that is kept, and with it the sessions that can be resumed.
+    pub async fn connect_with(
+        config: &Arc<ClientConfig>,
+        address: SocketAddr,
+        name: &str,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let connected = async {
             let stream = TcpStream::connect(address).await?;
             let name = ServerName::try_from(name.to_owned()).unwrap();
-            TlsConnector::from(self.config()).connect(name, stream).await
+            TlsConnector::from(Arc::clone(config)).connect(name, stream).await
         };
         timeout(PATIENCE, connected).await.expect("a handshake ends")
     }

@@ -178,6 +178,10 @@ fn each_rule_between_values_has_its_own_error() {
         ("[access]\nopen_to = [\"10.0.0.1/8\"]", "write \"10.0.0.0/8\""),
         ("[access]\nopen_to = [\"everybody\"]", "\"0.0.0.0/0\""),
         ("[server]\nlisten = [\"0.0.0.0:5000\"]", "only loopback is let in: write the clients' networks"),
+        (
+            "[server]\nlisten = [\"127.0.0.1:5000\", \"10.1.2.3:5000\"]",
+            "listens on 10.1.2.3:5000 but only loopback is let in",
+        ),
         ("store = 5", "write [store]"),
     ] {
         let error = error(lines);
@@ -543,7 +547,7 @@ fn the_store_is_where_the_first_of_flag_file_and_systemd_says() {
 fn doubtful_settings_are_warned_of() {
     let open = "[server]\nlisten = [\"0.0.0.0:5000\"]\n[access]\nopen_to = [\"0.0.0.0/0\"]\n";
     assert!(loaded(&format!("{open}{MINIMAL}")).warnings[0].contains("lets everybody in"));
-    let beyond = "[server]\nlisten = [\"127.0.0.1:5000\", \"192.0.2.1:5000\"]\n";
+    let beyond = "[server]\nlisten = [\"127.0.0.1:5000\", \"0.0.0.0:5443\"]\n";
     assert!(loaded(&format!("{beyond}{MINIMAL}")).warnings[0].contains("only loopback is let in"));
     let admin = "[admin]\nlisten = \"0.0.0.0:5001\"\n";
     assert!(loaded(&format!("{admin}{MINIMAL}")).warnings[0].contains("shows metrics"));

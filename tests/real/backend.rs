@@ -1,17 +1,18 @@
 //! Empty registries for whoever follows the guide, and what is done to them without larder.
 
+use std::fs;
 use std::path::Path;
 
 use tokio::runtime::Runtime;
 
 use crate::oras::Oras;
 use crate::process::{Folder, Server};
-use crate::simulator::{Options, Simulator};
+use crate::simulator::{Options, Simulator, User};
 
 /// A registry that has nothing yet.
 pub(crate) enum Backend {
-    /// The ACR simulator, with the runtime that it runs on.
-    Acr(Simulator, #[expect(dead_code, reason = "held: the simulator runs on it")] Runtime),
+    /// The ACR simulator, what ORAS has to be told to trust it (nothing: it speaks plain HTTP), and the runtime that it runs on.
+    Acr(Simulator, Vec<String>, #[expect(dead_code, reason = "held: the simulator runs on it")] Runtime),
     /// A registry that anybody may write to and delete from.
     Plain(Server),
 }
@@ -19,24 +20,39 @@ pub(crate) enum Backend {
 impl Backend {
     pub(crate) const USER: &str = "ci";
     pub(crate) const PASSWORD: &str = "larder-knows-it-clients-do-not";
+    /// May pull everything, and push nothing.
+    pub(crate) const READER: (&str, &str) = ("reader", "reader-secret");
 
     pub(crate) fn simulator(_: &Folder, _: &str) -> Self {
-        Self::of(Options::private(Self::USER, Self::PASSWORD))
+        Self::of(Options::private(Self::USER, Self::PASSWORD), |_| Vec::new())
+    }
+
+    /// One that speaks TLS under the name, and knows [`Self::READER`] beside its administrator.
+    pub(crate) fn named(folder: &Folder, name: &str) -> Self {
+        let reader = User::scope_map(Self::READER.0, Self::READER.1, &[("*", &["content/read", "metadata/read"])]);
+        let options = Options::private(Self::USER, Self::PASSWORD).user(reader);
+        let options = Options { tls: true, tls_names: vec![name.to_owned()], ..options };
+        Self::of(options, |simulator| {
+            let ca = folder.sub("registries").join(format!("{name}.pem"));
+            fs::write(&ca, simulator.ca_pem().unwrap()).unwrap();
+            vec!["--ca-file".to_owned(), ca.to_str().unwrap().to_owned()]
+        })
     }
 
     /// One that anybody may pull `repository` from, and nobody push to.
     pub(crate) fn read_only(repository: &str) -> Self {
-        let registry = Self::of(Options::public());
-        if let Self::Acr(simulator, _) = &registry {
+        let registry = Self::of(Options::public(), |_| Vec::new());
+        if let Self::Acr(simulator, ..) = &registry {
             simulator.push_artifact(repository, "before", &[("file", "text/plain", "x".into())]);
         }
         registry
     }
 
-    fn of(options: Options) -> Self {
+    fn of(options: Options, trust: impl FnOnce(&Simulator) -> Vec<String>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let simulator = runtime.block_on(Simulator::start(options));
-        Self::Acr(simulator, runtime)
+        let trust = trust(&simulator);
+        Self::Acr(simulator, trust, runtime)
     }
 
     pub(crate) fn registry(program: &'static str, folder: &Folder, name: &str) -> Self {
@@ -47,9 +63,9 @@ impl Backend {
         format!("http://{}", self.host())
     }
 
-    fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         match self {
-            Self::Acr(simulator, _) => simulator.host(),
+            Self::Acr(simulator, ..) => simulator.host(),
             Self::Plain(server) => format!("127.0.0.1:{}", server.port),
         }
     }
@@ -66,7 +82,7 @@ impl Backend {
 
     pub(crate) fn violations(&self) -> Vec<String> {
         match self {
-            Self::Acr(simulator, _) => simulator.violations(),
+            Self::Acr(simulator, ..) => simulator.violations(),
             Self::Plain(_) => Vec::new(),
         }
     }
@@ -75,18 +91,22 @@ impl Backend {
     pub(crate) fn has(&self, reference: &str) -> bool {
         let (repository, tag) = reference.rsplit_once(':').unwrap();
         match self {
-            Self::Acr(simulator, _) => simulator.manifest(repository, tag).is_some(),
+            Self::Acr(simulator, ..) => simulator.manifest(repository, tag).is_some(),
             Self::Plain(server) => {
                 crate::process::http(server.port, "GET", &format!("/v2/{repository}/manifests/{tag}")).0 == 200
             }
         }
     }
 
-    /// Runs ORAS against the registry itself: with its login, and plain HTTP.
+    /// Runs ORAS against the registry itself, with its login.
     pub(crate) fn oras(&self, oras: &Oras, folder: &Path, arguments: &[&str]) -> Vec<u8> {
-        let login = ["--plain-http", "--username", Self::USER, "--password", Self::PASSWORD];
-        let login = if self.is_acr() { &login[..] } else { &login[..1] };
-        oras.bytes(&[arguments, login].concat(), folder)
+        let login = ["--username", Self::USER, "--password", Self::PASSWORD];
+        let way: Vec<&str> = match self {
+            Self::Acr(_, trust, _) if !trust.is_empty() => trust.iter().map(String::as_str).chain(login).collect(),
+            Self::Acr(..) => ["--plain-http"].into_iter().chain(login).collect(),
+            Self::Plain(_) => vec!["--plain-http"],
+        };
+        oras.bytes(&[arguments, &way].concat(), folder)
     }
 
     /// A manifest as the registry has it.

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::path::Path;
 
-use crate::process::{Folder, Server, command, free_port, http, wait_for};
+use crate::process::{Folder, Server, command, free_port, http, http_with, wait_for};
 
 pub(crate) struct Larder {
     server: Server,
@@ -52,6 +52,11 @@ impl Larder {
     /// A request that no client at hand sends: its status and body.
     pub(crate) fn http(&self, method: &str, target: &str) -> (u16, String) {
         http(self.server.port, method, target)
+    }
+
+    /// The same with these lines in its head.
+    pub(crate) fn http_with(&self, lines: &str, method: &str, target: &str) -> (u16, String) {
+        http_with(self.server.port, lines, method, target)
     }
 
     /// The sum of a counter over all series that have the label.

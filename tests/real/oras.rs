@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::process::{Folder, Outcome, command, program, run};
+use crate::world::World;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
@@ -14,6 +15,7 @@ pub(crate) struct Oras {
     version: Version,
     program: PathBuf,
     home: PathBuf,
+    world: Option<World>,
 }
 
 impl Oras {
@@ -22,14 +24,22 @@ impl Oras {
             Version::V1_1_0 => ("oras-1.1.0", "1.1.0"),
             Version::V1_3_3 => ("oras", "1.3.3"),
         };
-        let oras = Self { version, program: program(name), home: folder.sub(name) };
+        let oras = Self { version, program: program(name), home: folder.sub(name), world: None };
         let version = oras.ok(&["version"], &oras.home);
         assert!(version.contains(says), "{} is to be {says}, and says: {version}", oras.program.display());
         oras
     }
 
+    /// The same in a world, with its logins in `home`.
+    pub(crate) fn in_world(self, world: &World, home: PathBuf) -> Self {
+        Self { world: Some(world.clone()), home, ..self }
+    }
+
     pub(crate) fn run(&self, arguments: &[&str], folder: &Path) -> Outcome {
-        let mut command = command(&self.program, &self.home);
+        let mut command = match &self.world {
+            Some(world) => world.command(&self.program, &self.home),
+            None => command(&self.program, &self.home),
+        };
         command.args(arguments);
         run(command, folder)
     }

@@ -2,8 +2,8 @@
 //! `larder tls init` made; larder is told where the registry really is, and asks it about each caller (`ask_upstream`).
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 
 use tokio::runtime::Runtime;
 
@@ -46,27 +46,34 @@ impl OwnName {
         for image in images {
             image.seed(&simulator);
         }
-        let larder = start_larder(&folder, &simulator, address);
-        let ca = folder.sub("larder/tls").join("ca.pem");
+        let registry = folder.sub("registry").join("ca.pem");
+        fs::write(&registry, simulator.ca_pem().unwrap()).unwrap();
+        let upstream = format!(
+            "[[upstream]]\nname = \"{NAME}\"\nca_file = \"{}\"\nconnect = [\"{}\"]\n\
+             [upstream.credential]\nkind = \"password\"\nusername = \"{USER}\"\npassword_file = \"{}\"\n",
+            registry.display(),
+            simulator.host(),
+            secret_file(&folder, PASSWORD)
+        );
+        let (larder, ca) = start_larder(&folder, address, &[NAME], &upstream);
         let world = World::new(&folder, &folder.sub("world"), &[(address, NAME)]).trusting(&ca);
         Self { larder, simulator, world, folder, _runtime: runtime }
     }
 }
 
-fn start_larder(folder: &Folder, simulator: &Simulator, address: IpAddr) -> Larder {
+/// Starts larder under the names, at an address of this machine: it asks the registries about each caller, and lets those do what the
+/// registries let them. The path is that of the authority which `larder tls init` made.
+pub(crate) fn start_larder(folder: &Folder, address: IpAddr, names: &[&str], upstreams: &str) -> (Larder, PathBuf) {
     let home = folder.sub("larder");
     let tls = home.join("tls");
     let mut init = command(Path::new(env!("CARGO_BIN_EXE_larder")), &home);
-    init.args(["tls", "init", "--dir"]).arg(&tls).arg(NAME);
+    init.args(["tls", "init", "--dir"]).arg(&tls).args(names);
     run(init, &home).ok();
-    fs::write(home.join("registry.pem"), simulator.ca_pem().unwrap()).unwrap();
-    let (host, files, password) = (simulator.host(), tls.display(), secret_file(folder, PASSWORD));
+    let files = tls.display();
     let text = format!(
         "[server.tls]\ncertificate_file = \"{files}/server.pem\"\nkey_file = \"{files}/server.key\"\n\
          [access]\nask_upstream = true\n\
-         [[access.rules]]\nusers = [\"*\"]\nrepositories = [\"{NAME}/**\"]\nallow = [\"pull\", \"push\", \"delete\"]\n\
-         [[upstream]]\nname = \"{NAME}\"\nca_file = \"registry.pem\"\nconnect = [\"{host}\"]\n\
-         [upstream.credential]\nkind = \"password\"\nusername = \"{USER}\"\npassword_file = \"{password}\"\n"
+         [[access.rules]]\nusers = [\"*\"]\nrepositories = [\"**\"]\nallow = [\"pull\", \"push\", \"delete\"]\n{upstreams}"
     );
     let config = home.join("larder.toml");
     fs::write(&config, text).unwrap();
@@ -74,8 +81,9 @@ fn start_larder(folder: &Folder, simulator: &Simulator, address: IpAddr) -> Lard
     bound.unwrap_or_else(|error| {
         panic!("{address} port 443: {error}; be root, or allow it: sysctl net.ipv4.ip_unprivileged_port_start=443")
     });
-    let listen = format!("tls://{}", std::net::SocketAddr::new(address, 443));
-    Larder::start(folder, &["--config", config.to_str().unwrap(), "--listen", &listen].map(str::to_owned))
+    let listen = format!("tls://{}", SocketAddr::new(address, 443));
+    let arguments = ["--config", config.to_str().unwrap(), "--listen", &listen].map(str::to_owned);
+    (Larder::start(folder, &arguments), tls.join("ca.pem"))
 }
 
 /// What a person types with one client. `{image}`, `{user}` and `{password}` are put in, `{name}` is the registry's name,

@@ -111,10 +111,14 @@ pub(crate) fn run(mut command: Command, folder: &Path) -> Outcome {
 
 /// One request to a server of this machine: the status and the body of its answer.
 pub(crate) fn http(port: u16, method: &str, target: &str) -> (u16, String) {
+    http_with(port, "Host: localhost\r\n", method, target)
+}
+
+/// The same with these lines in its head.
+pub(crate) fn http_with(port: u16, lines: &str, method: &str, target: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let head = format!(
-        "{method} {target} HTTP/1.0\r\nHost: localhost\r\nAccept: application/vnd.oci.image.manifest.v1+json, */*\r\n\r\n"
-    );
+    let head =
+        format!("{method} {target} HTTP/1.0\r\n{lines}Accept: application/vnd.oci.image.manifest.v1+json, */*\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();

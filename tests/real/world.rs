@@ -10,6 +10,7 @@ use std::process::Command;
 
 use crate::process::{Folder, Outcome, command, program, run};
 
+#[derive(Clone)]
 pub(crate) struct World {
     root: PathBuf,
     home: PathBuf,

@@ -33,6 +33,8 @@ pub(super) struct Answer {
 pub(super) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Further lines of each request's head.
+    lines: String,
 }
 
 impl Connection {
@@ -40,7 +42,12 @@ impl Connection {
         let stream = TcpStream::connect(("127.0.0.1", port)).map_err(|e| format!("connecting to port {port}: {e}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        Ok(Self { stream, buffer: vec![0; 256 << 10] })
+        Ok(Self { stream, buffer: vec![0; 256 << 10], lines: String::new() })
+    }
+
+    /// The same with further lines in each request's head.
+    fn open_with(port: u16, lines: &str) -> Result<Self> {
+        Ok(Self { lines: lines.to_owned(), ..Self::open(port)? })
     }
 
     pub(super) fn get(&mut self, path: &str, mut sink: Sink<'_>) -> Result<Answer> {
@@ -70,7 +77,8 @@ impl Connection {
     }
 
     fn send(&mut self, path: &str) -> Result<()> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {MANIFEST_TYPE}\r\n\r\n");
+        let lines = &self.lines;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {MANIFEST_TYPE}\r\n{lines}\r\n");
         Ok(self.stream.write_all(request.as_bytes())?)
     }
 
@@ -126,10 +134,15 @@ fn length_of(head: &[u8], path: &str) -> Result<u64> {
 
 /// `requests` GETs of one path, spread over `connections`, from the load generator's core. Returns the bytes of all bodies.
 pub(super) fn load(port: u16, path: &str, connections: usize, requests: usize) -> Result<u64> {
+    load_with(port, path, connections, requests, "")
+}
+
+/// The same with further lines in each request's head.
+pub(super) fn load_with(port: u16, path: &str, connections: usize, requests: usize, lines: &str) -> Result<u64> {
     std::thread::scope(|scope| {
         let one = || -> Result<u64> {
             pin();
-            let mut connection = Connection::open(port)?;
+            let mut connection = Connection::open_with(port, lines)?;
             (0..requests / connections).map(|_| Ok(connection.get(path, Sink::Discard)?.length)).sum()
         };
         let threads: Vec<_> = (0..connections).map(|_| scope.spawn(one)).collect();

@@ -1,5 +1,6 @@
 //! Options, the order of the measurements, and the gate.
 
+mod access;
 mod client;
 mod cold;
 mod content;
@@ -24,7 +25,7 @@ use report::{Figure, Report};
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const USAGE: &str =
-    "usage: benches/run [--gate] [--rounds N] [--only hits|tls|writes|fanout|cold|push|evict|integrity]...
+    "usage: benches/run [--gate] [--rounds N] [--only hits|access|tls|writes|fanout|cold|push|evict|integrity]...
   --gate       exit with an error if a bar is missed; a measurement that misses one is repeated once before it counts
   --rounds N   interleaved rounds per measurement (5)
   --only WHAT  one kind of measurement";
@@ -59,8 +60,9 @@ impl Options {
 }
 
 type Measurement = fn(usize) -> Result<Vec<Figure>>;
-const MEASUREMENTS: [(&str, Measurement); 8] = [
+const MEASUREMENTS: [(&str, Measurement); 9] = [
     ("hits", hits::measure),
+    ("access", access::measure),
     ("tls", tls::measure),
     ("writes", writes::measure),
     ("fanout", fanout::measure),

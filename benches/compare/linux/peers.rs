@@ -60,6 +60,13 @@ pub(super) fn larder_over_tls(folder: &Path, origin: u16, certificate: &Certific
     Ok((server, port))
 }
 
+/// The same on the first core, let in by what these variables of its environment say.
+pub(super) fn larder_that_lets_in(folder: &Path, origin: u16, variables: &[(&str, &str)]) -> Result<Server> {
+    start_larder(folder, origin, Cores::First, |command| {
+        command.envs(variables.iter().copied());
+    })
+}
+
 /// Where larder has its store.
 pub(super) fn store_of(folder: &Path) -> PathBuf {
     folder.join(LARDER)

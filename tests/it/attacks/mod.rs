@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod access;
+#[cfg(target_os = "linux")]
+mod idle;
 #[cfg(unix)]
 mod secrets;

@@ -2,12 +2,23 @@
 
 use std::fs;
 
-use super::{APP, CHART_TYPE, CONFIG, CONFIG_JSON, Guide, MYACR2, README, SBOM_TYPE};
+use super::{APP, CHART_TYPE, CONFIG, CONFIG_JSON, Guide, MYACR, MYACR2, README, SBOM_TYPE, Way};
+use crate::backend::Backend;
 use crate::process::wait_for;
 
 impl Guide {
     pub(super) fn login(&self) {
-        self.oras(&["login", &self.larder.host(), "--username", "anybody", "--password", "anything"]);
+        match self.way {
+            Way::Address => {
+                self.oras(&["login", &self.larder.host(), "--username", "anybody", "--password", "anything"]);
+            }
+            Way::OwnName(_) => {
+                for name in [MYACR, MYACR2] {
+                    self.fails(&["login", name, "--username", Backend::USER, "--password", "wrong"]);
+                    self.logs_in(name, Backend::USER, Backend::PASSWORD);
+                }
+            }
+        }
     }
 
     pub(super) fn push_one_file(&self) {
@@ -53,12 +64,12 @@ impl Guide {
     }
 
     pub(super) fn list_repositories(&self) {
-        let listed = self.oras(&["repo", "ls", &self.larder.host()]);
+        let listed = self.oras(&["repo", "ls", &self.host()]);
         for name in ["samples/config", "samples/myapp", "samples/helm-chart", "samples/noted"] {
             assert!(listed.lines().any(|line| line == name), "{name}: {listed}");
         }
         if self.myacr.is_acr() {
-            let (status, body) = self.larder.http("GET", "/acr/v1/_catalog");
+            let (status, body) = self.http("GET", "/acr/v1/_catalog");
             assert!(status == 200 && body.contains("\"samples/config\""), "{status} {body}");
         }
     }
@@ -70,7 +81,7 @@ impl Guide {
             assert!(tags.lines().any(|line| line == tag), "{tag}: {tags}");
         }
         if self.myacr.is_acr() {
-            let (status, body) = self.larder.http("GET", "/acr/v1/samples/config/_tags");
+            let (status, body) = self.http("GET", "/acr/v1/samples/config/_tags");
             assert!(status == 200 && body.contains("\"stable\""), "{status} {body}");
         }
     }
@@ -143,7 +154,7 @@ impl Guide {
 
     pub(super) fn delete_tag(&self) {
         if self.myacr.is_acr() {
-            assert_eq!(self.larder.http("DELETE", "/acr/v1/samples/config/_tags/stable").0, 202);
+            assert_eq!(self.http("DELETE", "/acr/v1/samples/config/_tags/stable").0, 202);
             self.fails(&["manifest", "fetch", &self.at("samples/config:stable")]);
             self.pulls(CONFIG, &[("config.json", CONFIG_JSON)]);
         }
@@ -165,13 +176,13 @@ impl Guide {
     pub(super) fn delete_repository(&self) {
         if !self.myacr.is_acr() {
             // No API of theirs has it.
-            assert_eq!(self.larder.http("DELETE", "/acr/v1/samples/helm-chart").0, 404);
+            assert_eq!(self.http("DELETE", "/acr/v1/samples/helm-chart").0, 404);
             return;
         }
         self.pulls("samples/helm-chart:v1", &[]);
-        assert_eq!(self.larder.http("DELETE", "/acr/v1/samples/helm-chart").0, 202);
+        assert_eq!(self.http("DELETE", "/acr/v1/samples/helm-chart").0, 202);
         self.fails(&["pull", &self.at("samples/helm-chart:v1")]);
-        let listed = self.oras(&["repo", "ls", &self.larder.host()]);
+        let listed = self.oras(&["repo", "ls", &self.host()]);
         assert!(!listed.contains("samples/helm-chart"), "{listed}");
     }
 }

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use super::{APP, CHART_TYPE, CONFIG, Guide, README};
+use super::{APP, CHART_TYPE, CONFIG, CONFIG_JSON, Guide, MYACR, README, Way};
 use crate::backend::Backend;
 use crate::larder::Larder;
-use crate::process::{Folder, command, program, run, wait_for};
+use crate::process::{Folder, wait_for};
 
 impl Guide {
     pub(super) fn scenario_helm(&self) {
@@ -21,14 +21,15 @@ impl Guide {
         let installed = self.helm(&["template", "release", folder.join("mychart-0.1.0.tgz").to_str().unwrap()]);
         assert!(installed.contains("kind: Deployment"), "{installed}");
         // As Helm itself stores it.
-        let registry = format!("oci://{}/helm", self.larder.host());
-        self.helm(&["push", "mychart-0.1.0.tgz", &registry, "--plain-http"]);
+        let registry = format!("oci://{}/helm", self.host());
+        let plain: &[&str] = if matches!(self.way, Way::Address) { &["--plain-http"] } else { &[] };
+        self.helm(&[&["push", "mychart-0.1.0.tgz", &registry], plain].concat());
         let chart_at = format!("{registry}/mychart");
-        let into = ["--destination", folder.to_str().unwrap(), "--plain-http"];
+        let into = [&["--destination", folder.to_str().unwrap()], plain].concat();
         fs::remove_file(folder.join("mychart-0.1.0.tgz")).unwrap();
-        self.helm(&[&["pull", &chart_at, "--version", "0.1.0"], &into[..]].concat());
+        self.helm(&[&["pull", &*chart_at, "--version", "0.1.0"], &into[..]].concat());
         assert!(fs::read(folder.join("mychart-0.1.0.tgz")).unwrap() == chart);
-        let installed = self.helm(&["template", "release", &chart_at, "--version", "0.1.0", "--plain-http"]);
+        let installed = self.helm(&[&["template", "release", &*chart_at, "--version", "0.1.0"], plain].concat());
         assert!(installed.contains("kind: Deployment"), "{installed}");
     }
 
@@ -82,15 +83,22 @@ impl Guide {
         self.tool("cosign", &["generate-key-pair"]);
         let verify = ["verify", "--key", "cosign.pub", "--insecure-ignore-tlog", &signed];
         // Not signed yet, and that is not remembered.
-        let mut unsigned = command(&program("cosign"), &self.folder.sub("cosign"));
-        unsigned.args(verify);
-        assert!(!run(unsigned, &self.here()).status.success());
+        assert!(!self.attempt("cosign", &verify).status.success());
         let offline = ["--tlog-upload=false", "--use-signing-config=false", "--yes"];
         self.tool("cosign", &[&["sign", "--key", "cosign.key"], &offline[..], &[&signed]].concat());
         assert!(self.tool("cosign", &verify).contains(&digest));
     }
 
     pub(super) fn trouble_push_unauthorised(&self) {
+        if matches!(self.way, Way::OwnName(_)) {
+            let (user, password) = Backend::READER;
+            self.logs_in(MYACR, user, password);
+            let said = self.fails(&["push", &self.at(CONFIG), "config.json"]).to_string().to_lowercase();
+            assert!(["denied", "unauthorized"].iter().any(|word| said.contains(word)), "{said}");
+            self.pulls(CONFIG, &[("config.json", CONFIG_JSON)]);
+            self.logs_in(MYACR, Backend::USER, Backend::PASSWORD);
+            return;
+        }
         // larder's own word …
         let folder = Folder::new();
         let config = self.folder.sub("larder").join("larder.toml");
@@ -111,7 +119,7 @@ impl Guide {
     pub(super) fn trouble_artifact_not_found(&self) {
         let said = self.fails(&["pull", &self.at("samples/config:nonesuch")]).to_string();
         assert!(said.contains("not found"), "{said}");
-        let (status, body) = self.larder.http("GET", "/v2/samples/config/manifests/nonesuch");
+        let (status, body) = self.http("GET", "/v2/samples/config/manifests/nonesuch");
         assert!(status == 404 && body.contains("MANIFEST_UNKNOWN"), "{status} {body}");
         self.oras(&["push", &self.at("samples/config:nonesuch"), "readme.txt"]);
         self.pulls("samples/config:nonesuch", &[("readme.txt", README)]);
