@@ -2,10 +2,10 @@
 
 #![allow(clippy::missing_panics_doc, reason = "that is how a target says that a property does not hold")]
 
-use super::index;
-use super::pieces::Pieces;
-use super::record::Record;
 use crate::oci::{Algorithm, Digest};
+use crate::store::blobs::pieces::Pieces;
+use crate::store::files::record::Record;
+use crate::store::index;
 use std::time::UNIX_EPOCH;
 
 /// A small file as it lies on disk, and the same text under a checksum that holds.

@@ -1,6 +1,6 @@
-use super::super::files::is_absent;
-use super::super::layout::LOCK;
 use super::{Access, Disk, DiskFile, Entry, Home, Lock, LockError, Metadata};
+use crate::store::files::layout::LOCK;
+use crate::store::files::small::is_absent;
 use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};

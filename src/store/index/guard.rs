@@ -2,7 +2,7 @@ use super::engine::Engine;
 use super::{COMPLETE, Key, Value, decode, encode, key};
 use crate::oci::{Digest, Repository};
 use crate::store::disk::Disk;
-use crate::store::layout;
+use crate::store::files::layout;
 use crate::telemetry::Metrics;
 use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,7 +44,7 @@ enum Command {
 }
 
 /// The index, or nothing on a simulated disk.
-pub(in crate::store) struct Index(Option<Guard>);
+pub(crate) struct Index(Option<Guard>);
 
 struct Guard {
     disk: Arc<dyn Disk>,
@@ -77,7 +77,7 @@ struct Health {
 
 impl Index {
     /// The index of a store that may take `limit` bytes.
-    pub(in crate::store) fn start(disk: &Arc<dyn Disk>, metrics: &Arc<Metrics>, limit: u64) -> Self {
+    pub(crate) fn start(disk: &Arc<dyn Disk>, metrics: &Arc<Metrics>, limit: u64) -> Self {
         let Some(path) = disk.real_path(&folder()) else { return Self(None) };
         let (disk, metrics) = (Arc::clone(disk), Arc::clone(metrics));
         let largest = (limit / LARGEST_SHARE).clamp(LEAST, LARGEST);
@@ -86,7 +86,7 @@ impl Index {
     }
 
     /// A manifest that may name the blob.
-    pub(in crate::store) fn get(&self, repository: &Repository, digest: &Digest) -> Option<Digest> {
+    pub(crate) fn get(&self, repository: &Repository, digest: &Digest) -> Option<Digest> {
         if !self.0.as_ref()?.runner.lock().health.answers() {
             return None;
         }
@@ -96,37 +96,32 @@ impl Index {
     }
 
     /// Remembers that `manifest` names `children`. Kept if there is room in the queue.
-    pub(in crate::store) fn put(&self, repository: &Repository, children: &[Digest], manifest: &Digest) {
+    pub(crate) fn put(&self, repository: &Repository, children: &[Digest], manifest: &Digest) {
         for command in batches(repository, children, manifest) {
             let _ = self.send(command);
         }
     }
 
     /// The same for a rebuild, which waits for its turn. `false`: it is of no use to go on.
-    pub(in crate::store) fn put_waiting(
-        &self,
-        repository: &Repository,
-        children: &[Digest],
-        manifest: &Digest,
-    ) -> bool {
+    pub(crate) fn put_waiting(&self, repository: &Repository, children: &[Digest], manifest: &Digest) -> bool {
         batches(repository, children, manifest).all(|command| self.send_waiting(command))
     }
 
-    pub(in crate::store) fn rebuilt(&self) {
+    pub(crate) fn rebuilt(&self) {
         self.send_waiting(Command::Complete);
     }
 
     /// Whether it has to be filled from the files.
-    pub(in crate::store) fn is_incomplete(&self) -> bool {
+    pub(crate) fn is_incomplete(&self) -> bool {
         self.0.as_ref().is_some_and(|guard| guard.runner.lock().health.incomplete.load(Ordering::Acquire))
     }
 
-    pub(in crate::store) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.0.as_ref().map_or(0, |guard| guard.runner.lock().health.bytes.load(Ordering::Relaxed))
     }
 
     /// Replaces an engine that hangs or has ended. The upkeep calls it now and then.
-    pub(in crate::store) fn watch(&self) {
+    pub(crate) fn watch(&self) {
         let Some(guard) = &self.0 else { return };
         let mut runner = guard.runner.lock();
         let ended = runner.health.ended.load(Ordering::Acquire);
@@ -142,7 +137,7 @@ impl Index {
     }
 
     /// Flushes and closes it, waiting no longer than a bound.
-    pub(in crate::store) fn close(&self) {
+    pub(crate) fn close(&self) {
         if !self.0.as_ref().is_some_and(|guard| guard.runner.lock().health.serving.load(Ordering::Acquire)) {
             return;
         }

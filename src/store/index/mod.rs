@@ -7,7 +7,7 @@
 mod engine;
 mod guard;
 
-pub(super) use guard::Index;
+pub(crate) use guard::Index;
 
 use crate::oci::{Algorithm, Digest, Repository};
 use std::fmt::Write as _;

@@ -1,0 +1,61 @@
+//! State that is worked on by one job at a time and comes back with it.
+//!
+//! A caller that goes away in the middle leaves everything in order: the state travels with the job, and whoever holds the
+//! carrier next waits for that job first. A carrier that is dropped leaves the state to the job under way, which drops it on the
+//! store's threads.
+
+use crate::store::error::StoreError;
+use crate::store::jobs::workers::Workers;
+use tokio::sync::oneshot;
+
+pub(crate) struct Carrier<S> {
+    state: Option<Box<S>>,
+    running: Option<oneshot::Receiver<Done<S>>>,
+    workers: Workers,
+}
+
+type Done<S> = (Box<S>, Result<(), StoreError>);
+
+impl<S: Send + 'static> Carrier<S> {
+    pub(crate) fn new(state: S, workers: Workers) -> Self {
+        Self { state: Some(Box::new(state)), running: None, workers }
+    }
+
+    /// The state, unless a job has it.
+    pub(crate) fn idle(&self) -> Option<&S> {
+        self.state.as_deref()
+    }
+
+    /// Runs a job on the state, once the last one is done, whose error counts.
+    pub(crate) async fn run(
+        &mut self,
+        work: impl FnOnce(&mut S) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        self.settle().await?;
+        let place = self.workers.within(self.workers.place()).await?;
+        let mut state = self.state.take().ok_or(StoreError::Closed)?;
+        self.running = Some(place.start(move || {
+            let result = work(&mut state);
+            (state, result)
+        }));
+        self.settle().await
+    }
+
+    /// Waits for the job in flight, which may be that of a caller who went away.
+    pub(crate) async fn settle(&mut self) -> Result<(), StoreError> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        // Too long: the state is still the job's, and comes back if this is called again.
+        let done = self.workers.within(async { Ok(running.await) }).await?;
+        self.running = None;
+        let (state, result) = done.map_err(|_| StoreError::Closed)?;
+        self.state = Some(state);
+        result
+    }
+
+    /// The state itself, once the last job is done.
+    pub(crate) async fn take(mut self) -> Result<Box<S>, StoreError> {
+        let settled = self.settle().await;
+        let state = self.state.take().ok_or(StoreError::Closed)?;
+        settled.map(|()| state)
+    }
+}
