@@ -128,15 +128,15 @@ impl Cache {
             store,
             metrics,
         });
-        let (asked, watching) = (inner.upstreams.clone(), Arc::downgrade(&inner));
-        inner.store.hold_for(move |perhaps| {
-            let is_away =
-                |upstream: &UpstreamState| upstream.is_away() || perhaps && upstream.availability.is_unheard_of();
-            let away = asked.iter().filter(|(_, upstream)| is_away(upstream));
-            away.map(|(registry, _)| registry.clone()).collect()
-        });
+        let watching = Arc::downgrade(&inner);
         inner.tasks.spawn(upstream_state::availability::watch(watching));
         Self(inner)
+    }
+
+    /// What the store asks before it removes what registries have given.
+    #[must_use]
+    pub fn away_registries(&self) -> Arc<dyn crate::store::AwayRegistries> {
+        Arc::new(upstream_state::state::Upstreams(self.0.upstreams.clone()))
     }
 
     /// The bounds of everything.

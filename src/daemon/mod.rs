@@ -89,6 +89,7 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
     let access = Access::new(&settings.access, names, asking(&upstreams), &metrics);
     let rules = settings.access.restrictions();
     let cache = Cache::new(store.clone(), upstreams, &rules, &settings.server.limits, Arc::clone(&metrics));
+    store.set_away_registries(cache.away_registries());
     let registry = RegistryService::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(&metrics), log);
     let admin = Admin::new(metrics, store.clone(), cache, routes, access).with_tls(tls.clone());
     let mut background = JoinSet::new();

@@ -107,6 +107,11 @@ impl Space {
         Err(Shortage { must: over.max(missing), goal, refusal })
     }
 
+    /// A reservation that others can be merged into.
+    pub(crate) fn reserve_nothing(self: &Arc<Self>) -> Reservation {
+        Reservation { space: Arc::clone(self), bytes: 0, allocated: false }
+    }
+
     /// Whether the account has room for `bytes`, whatever the disk has.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         self.counts.lock().total(self.limit).saturating_add(bytes) <= self.limit

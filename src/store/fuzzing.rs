@@ -3,8 +3,8 @@
 #![allow(clippy::missing_panics_doc, reason = "that is how a target says that a property does not hold")]
 
 use crate::oci::{Algorithm, Digest};
-use crate::store::blobs::pieces::Pieces;
-use crate::store::files::record::Record;
+use crate::store::blobs::Pieces;
+use crate::store::files::Record;
 use crate::store::index;
 use std::time::UNIX_EPOCH;
 

@@ -64,6 +64,7 @@ impl Larder {
         );
         let restrictions = settings.access.restrictions();
         let cache = Cache::new(store.clone(), upstreams, &restrictions, limits, Arc::clone(&metrics));
+        store.set_away_registries(cache.away_registries());
         let registry =
             RegistryService::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(&metrics), log.clone());
         let admin_handler = Admin::new(Arc::clone(&metrics), store.clone(), cache.clone(), routes, access);

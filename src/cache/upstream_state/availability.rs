@@ -166,7 +166,7 @@ pub(in crate::cache) async fn watch(weak: Weak<Inner>) {
     loop {
         rounds.tick().await;
         let Some(inner) = weak.upgrade() else { return };
-        let all = inner.store.wants_room();
+        let all = inner.store.wants_eviction();
         if all || inner.store.usage().held > 0 {
             inner.probe_idle(|availability| all || availability.is_in_outage()).await;
         }

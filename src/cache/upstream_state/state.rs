@@ -1,8 +1,10 @@
 use crate::config::UpstreamSettings;
-use crate::oci::Repository;
+use crate::oci::{Registry, Repository};
+use crate::store::AwayRegistries;
 use crate::telemetry::Metrics;
 use crate::upstream::{ErrorKind, Upstream, UpstreamError};
 use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -231,5 +233,25 @@ impl UpstreamState {
         if self.denied.lock().allow(repository) {
             tracing::info!(repo.name = %repository, "upstream allows the repository again");
         }
+    }
+}
+
+/// All upstreams, as the store asks for them before it removes what they have given.
+pub(in crate::cache) struct Upstreams(pub(in crate::cache) HashMap<Registry, Arc<UpstreamState>>);
+
+impl Upstreams {
+    fn those(&self, which: impl Fn(&UpstreamState) -> bool) -> Vec<Registry> {
+        let those = self.0.iter().filter(|(_, upstream)| which(upstream));
+        those.map(|(registry, _)| registry.clone()).collect()
+    }
+}
+
+impl AwayRegistries for Upstreams {
+    fn away(&self) -> Vec<Registry> {
+        self.those(UpstreamState::is_away)
+    }
+
+    fn away_or_silent(&self) -> Vec<Registry> {
+        self.those(|upstream| upstream.is_away() || upstream.availability.is_unheard_of())
     }
 }

@@ -129,7 +129,7 @@ impl Inner {
             if self.is_known_upstream(repository, &blob.digest).await {
                 had.push(blob.digest);
             }
-            log_and_ignore("forget", blob.digest, self.store.disown_blob(repository, &blob.digest).await);
+            log_and_ignore("forget", blob.digest, self.store.tombstone_blob(repository, &blob.digest).await);
         }
         for child in manifest.manifests.iter().filter(|child| lacking(&child.digest)) {
             log_and_ignore("forget", child.digest, self.forget_manifest(repository, &child.digest, &[]).await);

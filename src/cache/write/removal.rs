@@ -222,7 +222,7 @@ impl Inner {
                 no_manifest(digest);
             }
             Removal::Blob(_, digest) => {
-                log_and_ignore("forget", digest, self.store.disown_blob(repository, digest).await);
+                log_and_ignore("forget", digest, self.store.tombstone_blob(repository, digest).await);
                 no_blob(digest);
             }
             Removal::Repository(_) => {

@@ -1,41 +1,32 @@
-//! The time of a use. It runs with the process's own clock from what the wall clock said at its start, so that a wall clock that is
-//! set meanwhile, by seconds or by years, changes nothing about who was used before whom.
+//! The time of a use. The process's own clock continues what the wall clock said at the start, so the order of uses stays right
+//! when somebody sets the wall clock meanwhile, by seconds or by years.
 
-use std::sync::LazyLock;
 use std::time::SystemTime;
 use tokio::time::Instant;
 
-static CLOCK: LazyLock<UseClock> = LazyLock::new(|| UseClock::starting(SystemTime::now()));
-
-struct UseClock {
+pub(super) struct UseClock {
     wall: SystemTime,
     began: Instant,
 }
 
 impl UseClock {
+    pub(super) fn start() -> Self {
+        Self::starting(SystemTime::now())
+    }
+
     fn starting(wall: SystemTime) -> Self {
         Self { wall, began: Instant::now() }
     }
 
-    fn now(&self) -> SystemTime {
+    pub(super) fn now(&self) -> SystemTime {
         self.wall.checked_add(self.began.elapsed()).unwrap_or(self.wall)
     }
 
-    /// What lies in the future was written under another clock, and counts as used just now: else it would outlive whatever is
-    /// used from now on.
-    fn not_after_now(&self, time: SystemTime) -> SystemTime {
+    /// A time in the future was written under another clock. It counts as now; otherwise its blob would outlive all that is used
+    /// from now on.
+    pub(super) fn not_after_now(&self, time: SystemTime) -> SystemTime {
         time.min(self.now())
     }
-}
-
-/// Now, for last use.
-pub(crate) fn now() -> SystemTime {
-    CLOCK.now()
-}
-
-/// `time`, or now if it lies in the future.
-pub(crate) fn not_after_now(time: SystemTime) -> SystemTime {
-    CLOCK.not_after_now(time)
 }
 
 #[cfg(test)]

@@ -6,10 +6,7 @@
 
 use crate::oci::{Digest, Hasher};
 use crate::store::disk::{DiskFile, read_exact_at};
-use crate::store::error::StoreError;
-use crate::store::files::layout;
-use crate::store::files::record::Record;
-use crate::store::parts::Inner;
+use crate::store::files::Record;
 use std::fmt::Write as _;
 use std::io;
 use std::ops::Range;
@@ -196,27 +193,6 @@ impl Rehash {
     /// The digest of what has been hashed so far.
     pub(crate) fn hashed(&self) -> Digest {
         self.hasher.clone().finish()
-    }
-}
-
-impl Inner {
-    /// The checksums of a blob. `None`: there are none that can be believed.
-    pub(crate) fn read_pieces(&self, digest: &Digest) -> Option<Pieces> {
-        let bytes = self.files.read(&layout::pieces(digest)).ok()??;
-        Pieces::parse(digest, &bytes)
-    }
-
-    /// Keeps the checksums of a blob that needs some. Without them it is whole all the same, and hashed when they are needed. No
-    /// digest may be locked.
-    pub(crate) fn keep_pieces(&self, digest: &Digest, pieces: &Pieces) {
-        if pieces.len <= PIECE {
-            return;
-        }
-        let bytes = pieces.to_bytes(digest);
-        let kept = self.replace(&layout::pieces(digest), &bytes);
-        if let Err(error @ StoreError::Io { .. }) = kept {
-            tracing::warn!(blob.digest = %digest, %error, "cannot keep a blob's checksums; it is hashed again after a restart");
-        }
     }
 }
 

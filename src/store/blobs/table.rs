@@ -1,162 +1,26 @@
-//! Which blobs there are, how long, when last used, and which of their files are open.
+//! Which blobs there are, and which of their files are open.
 //!
-//! A hit takes a read lock and stores the time into an atomic: no write to disk, no exclusive lock. The blob file's own time
-//! carries last use over a restart; it is written in batches by the upkeep.
+//! A hit takes a read lock: no write to disk, no exclusive lock.
 
+use super::blob::Blob;
+use super::clock::UseClock;
+use super::entry::{BlobEntry, millis};
 use crate::oci::Digest;
-use crate::store::blobs::blob::{Blob, BlobFile, Observer};
-use crate::store::blobs::givers::Givers;
-use crate::store::blobs::pieces::Checked;
-use crate::store::blobs::policy::{ONE_USE_MILLIS, Standing};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use prometheus::IntGauge;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 /// Files kept open for the next reader. Small against the usual limit of 1024 per process.
 const OPEN_FILES: usize = 256;
 
-/// Last use is in milliseconds; in a file's time, so many nanoseconds more say that the blob was used again.
-const USED_AGAIN_NANOS: u32 = 200;
-const NANOS_PER_MILLI: u32 = 1_000_000;
-
-/// Milliseconds since 1970.
-pub(crate) fn millis(time: SystemTime) -> u64 {
-    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or_default()
-}
-
-/// What is known of one blob.
-pub(crate) struct Entry {
-    pub(crate) len: u64,
-    /// Milliseconds since 1970, as is `last_use`.
-    first_use: u64,
-    last_use: AtomicU64,
-    /// Whether it was used again, some time after the first time.
-    used_again: AtomicBool,
-    /// Whether somebody has asked for it since its children were last told.
-    untold: AtomicBool,
-    /// Whether `last_use` is newer than the file's time.
-    unwritten: AtomicBool,
-    manifest: AtomicBool,
-    /// What of it this process has written or checked.
-    pub(crate) checked: Checked,
-    /// The registries that are known to have it.
-    pub(crate) origins: AtomicU64,
-    /// Who gave it, once that was read.
-    pub(crate) givers: RwLock<Option<Arc<Givers>>>,
-    /// Whether a process that did not sync it may have left it incomplete: all of it is hashed before it is first opened.
-    suspect: AtomicBool,
-    file: Mutex<Observer>,
-}
-
-impl Entry {
-    /// A blob that this process has written.
-    pub(crate) fn written(len: u64, last_use: SystemTime, manifest: bool) -> Self {
-        Self { checked: Checked::new(len, true), ..Self::found(len, last_use, manifest, false) }
-    }
-
-    /// A blob that lies on disk.
-    pub(crate) fn found(len: u64, last_use: SystemTime, manifest: bool, suspect: bool) -> Self {
-        let since = crate::store::blobs::clock::not_after_now(last_use).duration_since(UNIX_EPOCH).unwrap_or_default();
-        let first_use = u64::try_from(since.as_millis()).unwrap_or_default();
-        Self {
-            len,
-            first_use,
-            last_use: AtomicU64::new(first_use),
-            used_again: AtomicBool::new(since.subsec_nanos() % NANOS_PER_MILLI == USED_AGAIN_NANOS),
-            untold: AtomicBool::new(false),
-            unwritten: AtomicBool::new(false),
-            manifest: AtomicBool::new(manifest),
-            checked: Checked::new(len, false),
-            origins: AtomicU64::new(0),
-            givers: RwLock::default(),
-            suspect: AtomicBool::new(suspect),
-            file: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn touch(&self) {
-        self.touch_at(millis(crate::store::blobs::clock::now()));
-    }
-
-    /// It was used at this time.
-    pub(crate) fn touch_at(&self, millis: u64) {
-        self.last_use.store(millis, Ordering::Relaxed);
-        self.unwritten.store(true, Ordering::Relaxed);
-        if millis > self.first_use.saturating_add(ONE_USE_MILLIS) {
-            self.used_again.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// It was asked for by name, and so, if it is a manifest, was what it refers to.
-    pub(crate) fn touch_with_children(&self) {
-        self.touch();
-        self.untold.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether its children are still to be told of a use.
-    pub(crate) fn take_untold(&self) -> bool {
-        self.untold.swap(false, Ordering::Relaxed)
-    }
-
-    pub(crate) fn standing(&self) -> Standing {
-        let used_again = self.used_again.load(Ordering::Relaxed);
-        Standing { len: self.len, last_use: self.last_use(), used_again, manifest: self.is_manifest() }
-    }
-
-    pub(crate) fn last_use(&self) -> u64 {
-        self.last_use.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn is_unwritten(&self) -> bool {
-        self.unwritten.load(Ordering::Relaxed)
-    }
-
-    /// The time to write to the file, if it has changed since the last call.
-    pub(crate) fn take_unwritten(&self) -> Option<SystemTime> {
-        let unwritten = self.unwritten.swap(false, Ordering::Relaxed);
-        let again = if self.used_again.load(Ordering::Relaxed) { USED_AGAIN_NANOS } else { 0 };
-        unwritten.then(|| UNIX_EPOCH + Duration::from_millis(self.last_use()) + Duration::from_nanos(again.into()))
-    }
-
-    pub(crate) fn is_manifest(&self) -> bool {
-        self.manifest.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_manifest(&self) {
-        self.manifest.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_suspect(&self) -> bool {
-        self.suspect.load(Ordering::Acquire)
-    }
-
-    /// All of it has just been hashed, and has its digest.
-    pub(crate) fn set_sound(&self) {
-        self.checked.set_all();
-        self.suspect.store(false, Ordering::Release);
-    }
-
-    /// The file, if somebody has it open.
-    pub(crate) fn open_file(&self) -> Option<BlobFile> {
-        self.file.lock().file()
-    }
-
-    pub(crate) fn set_file(&self, file: &BlobFile) {
-        *self.file.lock() = file.observer();
-    }
-
-    pub(crate) fn holders(&self) -> usize {
-        self.file.lock().holders()
-    }
-}
-
 /// All blobs, and the files that are kept open.
-pub(crate) struct Catalogue {
-    entries: RwLock<HashMap<Digest, Arc<Entry>>>,
+pub(crate) struct BlobTable {
+    entries: RwLock<HashMap<Digest, Arc<BlobEntry>>>,
     open: RwLock<OpenFiles>,
+    clock: UseClock,
     gauge: IntGauge,
 }
 
@@ -169,32 +33,53 @@ struct OpenFiles {
 
 struct Slot {
     blob: Blob,
-    entry: Arc<Entry>,
+    entry: Arc<BlobEntry>,
     used: AtomicBool,
 }
 
-impl Catalogue {
+impl BlobTable {
     pub(crate) fn new(gauge: IntGauge) -> Self {
-        Self { entries: RwLock::default(), open: RwLock::default(), gauge }
+        Self { entries: RwLock::default(), open: RwLock::default(), clock: UseClock::start(), gauge }
+    }
+
+    /// Now, as a time of use.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    /// `time`, or now if it lies in the future.
+    pub(crate) fn not_after_now(&self, time: SystemTime) -> SystemTime {
+        self.clock.not_after_now(time)
+    }
+
+    pub(crate) fn touch(&self, entry: &BlobEntry) {
+        entry.touch_at(millis(self.now()));
+    }
+
+    /// Notes a use of a manifest by its name, which is one of all that it refers to.
+    pub(crate) fn touch_with_children(&self, digest: &Digest) {
+        if let Some(entry) = self.get(digest) {
+            entry.touch_with_children_at(millis(self.now()));
+        }
     }
 
     pub(crate) fn len(&self) -> u64 {
         self.entries.read().len() as u64
     }
 
-    pub(crate) fn get(&self, digest: &Digest) -> Option<Arc<Entry>> {
+    pub(crate) fn get(&self, digest: &Digest) -> Option<Arc<BlobEntry>> {
         self.entries.read().get(digest).cloned()
     }
 
     /// Takes in an entry; gives back the one whose place it took.
-    pub(crate) fn insert(&self, digest: Digest, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+    pub(crate) fn insert(&self, digest: Digest, entry: Arc<BlobEntry>) -> Option<Arc<BlobEntry>> {
         let mut entries = self.entries.write();
         let old = entries.insert(digest, entry);
         self.gauge.set(i64::try_from(entries.len()).unwrap_or(i64::MAX));
         old
     }
 
-    pub(crate) fn remove(&self, digest: &Digest) -> Option<Arc<Entry>> {
+    pub(crate) fn remove(&self, digest: &Digest) -> Option<Arc<BlobEntry>> {
         drop(self.close(digest));
         let mut entries = self.entries.write();
         let old = entries.remove(digest);
@@ -210,11 +95,11 @@ impl Catalogue {
         self.gauge.set(0);
     }
 
-    pub(crate) fn all(&self) -> Vec<(Digest, Arc<Entry>)> {
+    pub(crate) fn all(&self) -> Vec<(Digest, Arc<BlobEntry>)> {
         self.those(|_| true)
     }
 
-    pub(crate) fn those(&self, mut which: impl FnMut(&Entry) -> bool) -> Vec<(Digest, Arc<Entry>)> {
+    pub(crate) fn those(&self, mut which: impl FnMut(&BlobEntry) -> bool) -> Vec<(Digest, Arc<BlobEntry>)> {
         let entries = self.entries.read();
         let those = entries.iter().filter(|(_, entry)| which(entry));
         those.map(|(digest, entry)| (*digest, Arc::clone(entry))).collect()
@@ -224,13 +109,13 @@ impl Catalogue {
     pub(crate) fn hit(&self, digest: &Digest) -> Option<Blob> {
         let open = self.open.read();
         let slot = open.slots.get(digest)?;
-        slot.entry.touch();
+        self.touch(&slot.entry);
         slot.used.store(true, Ordering::Relaxed);
         Some(slot.blob.clone())
     }
 
     /// Keeps a blob's file open for the next reader.
-    pub(crate) fn keep_open(&self, blob: &Blob, entry: Arc<Entry>) {
+    pub(crate) fn keep_open(&self, blob: &Blob, entry: Arc<BlobEntry>) {
         let mut closed = Vec::new();
         let mut open = self.open.write();
         while open.slots.len() >= OPEN_FILES {
@@ -249,14 +134,14 @@ impl Catalogue {
         drop(closed);
     }
 
-    /// Whether somebody besides the catalogue holds the blob's file open.
-    pub(crate) fn has_reader(&self, digest: &Digest, entry: &Entry) -> bool {
+    /// Whether somebody besides the table holds the blob's file open.
+    pub(crate) fn has_reader(&self, digest: &Digest, entry: &BlobEntry) -> bool {
         let open = self.open.read();
         entry.holders() > usize::from(open.slots.contains_key(digest))
     }
 
     /// Closes the file kept open for a blob, if no reader has it. `false`: one has.
-    pub(crate) fn close_unread(&self, digest: &Digest, entry: &Entry) -> bool {
+    pub(crate) fn close_unread(&self, digest: &Digest, entry: &BlobEntry) -> bool {
         let mut open = self.open.write();
         if entry.holders() > usize::from(open.slots.contains_key(digest)) {
             return false;

@@ -129,8 +129,32 @@ pub trait DiskFile: Send + Sync {
     fn std_file(&self) -> Option<&std::fs::File>;
 }
 
+/// The lock file's name.
+pub(crate) const LOCK: &str = "lock";
+
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new(""))
+}
+
+/// Whether an error means that there is no such file: also a name too long for the file system, or a file where a folder should be.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename)
+}
+
+/// Whether an error means that the disk takes nothing more: no space, no quota, or no room for another file.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether an error means that a file exists and cannot be read. Its content is then as lost as that of a missing file.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    // EIO; EBADMSG and EUCLEAN are what file systems with checksums say.
+    let broken = cfg!(unix) && matches!(error.raw_os_error(), Some(5 | 74 | 117));
+    broken || matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::PermissionDenied)
+}
+
 /// Reads exactly `buffer.len()` bytes.
-pub(super) fn read_exact_at(file: &dyn DiskFile, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+pub(crate) fn read_exact_at(file: &dyn DiskFile, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !buffer.is_empty() {
         match file.read_at(buffer, offset) {
             Ok(0) => {

@@ -1,6 +1,4 @@
-use super::{Access, Disk, DiskFile, Entry, Home, Lock, LockError, Metadata};
-use crate::store::files::layout::LOCK;
-use crate::store::files::small::is_absent;
+use super::{Access, Disk, DiskFile, Entry, Home, LOCK, Lock, LockError, Metadata, is_absent};
 use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};

@@ -288,7 +288,7 @@ impl Disk for SimDisk {
         let creates = access == Access::CreateNew;
         let mut state = if creates { self.change()? } else { self.look()? };
         if creates {
-            state.need_folder(crate::store::files::small::parent(path))?;
+            state.need_folder(super::parent(path))?;
             if state.names.contains_key(path) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
@@ -303,7 +303,7 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.change()?;
-        state.need_folder(crate::store::files::small::parent(to))?;
+        state.need_folder(super::parent(to))?;
         let file = state.file(from)?;
         state.set(to, Some(Node::File(file)));
         state.set(from, None);
@@ -328,7 +328,7 @@ impl Disk for SimDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let mut state = self.change()?;
-        state.need_folder(crate::store::files::small::parent(path))?;
+        state.need_folder(super::parent(path))?;
         state.set(path, Some(Node::Folder));
         Ok(())
     }
@@ -355,9 +355,8 @@ impl Disk for SimDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.change()?;
         state.need_folder(path)?;
-        let (synced, rest) = std::mem::take(&mut state.unsynced)
-            .into_iter()
-            .partition(|(other, _)| crate::store::files::small::parent(other) == path);
+        let (synced, rest) =
+            std::mem::take(&mut state.unsynced).into_iter().partition(|(other, _)| super::parent(other) == path);
         state.unsynced = rest;
         for (other, node) in synced {
             match node {

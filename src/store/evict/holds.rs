@@ -1,7 +1,6 @@
 //! Holds: content that an export reads for minutes is kept as if it were pinned, as long as the guard lives.
 
 use crate::oci::Digest;
-use crate::store::api::Store;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
@@ -15,7 +14,7 @@ pub(crate) struct Holds(Mutex<Vec<Weak<HashSet<Digest>>>>);
 pub struct Hold(#[expect(dead_code, reason = "it is held")] Arc<HashSet<Digest>>);
 
 impl Holds {
-    fn add(&self, digests: HashSet<Digest>) -> Hold {
+    pub(crate) fn add(&self, digests: HashSet<Digest>) -> Hold {
         let digests = Arc::new(digests);
         let mut holds = self.0.lock();
         holds.retain(|hold| hold.strong_count() > 0);
@@ -25,13 +24,5 @@ impl Holds {
 
     pub(crate) fn has(&self, digest: &Digest) -> bool {
         self.0.lock().iter().any(|hold| hold.upgrade().is_some_and(|hold| hold.contains(digest)))
-    }
-}
-
-impl Store {
-    /// Keeps these contents from being evicted as long as the guard lives.
-    #[must_use]
-    pub fn hold(&self, digests: impl IntoIterator<Item = Digest>) -> Hold {
-        self.inner().holds.add(digests.into_iter().collect())
     }
 }

@@ -4,16 +4,15 @@
 //! injective but is never decoded: the exact name stands inside the file and is compared.
 
 use crate::oci::{Algorithm, Digest, Registry, Repository, Tag};
-use crate::store::links::lists::ListKey;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 pub(crate) const VERSION: &str = "version";
-pub(crate) const LOCK: &str = "lock";
 pub(crate) const UNSYNCED: &str = "unsynced";
 pub(crate) const DEFAULT_SIZE: &str = "default-size";
 pub(crate) const SCRUB: &str = "scrub";
 pub(crate) const PINS: &str = "pins";
+pub(crate) const IMPORTS: &str = "imports";
 pub(crate) const UPLOAD_KEY: &str = "upload-key";
 pub(crate) const BLOBS: &str = "blobs";
 pub(crate) const PIECES: &str = "pieces";
@@ -64,50 +63,12 @@ pub(crate) fn givers(digest: &Digest) -> PathBuf {
     Path::new(GIVERS).join(digest.algorithm().as_str()).join(digest.hex())
 }
 
-pub(crate) fn ingest(part: &Part) -> PathBuf {
-    Path::new(INGEST).join(part.digest.algorithm().as_str()).join(part.file_name())
-}
-
 pub(crate) fn temporary(number: u64) -> PathBuf {
     Path::new(TEMPORARY).join(number.to_string())
 }
 
 pub(crate) fn quarantined(digest: &Digest, number: u128) -> PathBuf {
     Path::new(QUARANTINE).join(format!("{}-{}-{number}", digest.algorithm().as_str(), digest.hex()))
-}
-
-/// A partial download: of which content, and from which registry, if that was said. One registry's bytes are not gone on with by
-/// another: a wrong one among them would spoil that one's download.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Part {
-    pub(crate) digest: Digest,
-    /// The beginning of a hash of the registry's name.
-    pub(crate) origin: Option<u64>,
-}
-
-impl Part {
-    pub(crate) fn new(digest: Digest, registry: Option<&Registry>) -> Self {
-        let origin = registry.map(|registry| {
-            let hash = Digest::of(Algorithm::Sha256, registry.as_str().as_bytes());
-            hash.as_bytes().iter().take(8).fold(0, |origin, byte| origin << 8 | u64::from(*byte))
-        });
-        Self { digest, origin }
-    }
-
-    /// The one that a file below `ingest/` is.
-    pub(crate) fn parse(algorithm: Algorithm, file_name: &str) -> Option<Self> {
-        let (hex, origin) = match file_name.split_once('.') {
-            Some((hex, origin)) => (hex, Some(u64::from_str_radix(origin, 16).ok()?)),
-            None => (file_name, None),
-        };
-        let part = Self { digest: digest(algorithm, hex)?, origin };
-        (part.file_name() == file_name).then_some(part)
-    }
-
-    fn file_name(&self) -> String {
-        let origin = self.origin.map(|origin| format!(".{origin:016x}")).unwrap_or_default();
-        format!("{}{origin}", self.digest.hex())
-    }
 }
 
 /// The digest that a file below `blobs/` or `ingest/` is named after.
@@ -139,9 +100,10 @@ pub(crate) fn blob_link(repository: &Repository, digest: &Digest) -> PathBuf {
     blob_links(repository, digest.algorithm()).join(digest.hex())
 }
 
-pub(crate) fn list(key: &ListKey) -> PathBuf {
-    let hash = Digest::of(Algorithm::Sha256, key.text().as_bytes());
-    Path::new(LISTS).join(format!("{}-{}", key.kind(), hash.hex()))
+/// The file of a list; `key` says which, and no two lists have the same.
+pub(crate) fn list(kind: &str, key: &str) -> PathBuf {
+    let hash = Digest::of(Algorithm::Sha256, key.as_bytes());
+    Path::new(LISTS).join(format!("{kind}-{}", hash.hex()))
 }
 
 pub(crate) fn folder(repository: &Repository) -> PathBuf {
@@ -222,21 +184,6 @@ mod tests {
             assert_eq!(file, file.to_ascii_lowercase(), "{name}");
             assert!(file.len() <= LONGEST && !file.ends_with('.') && !is_reserved(&file), "{name} -> {file}");
             assert_eq!(seen.insert(file, name.clone()), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn partial_downloads_of_two_registries_are_two_files() {
-        let digest = Digest::of(Algorithm::Sha256, b"x");
-        let registries = ["a.io", "b.io"].map(Registry::new);
-        let parts = [None, Some(&registries[0]), Some(&registries[1])].map(|registry| Part::new(digest, registry));
-        let names = parts.map(|part| part.file_name());
-        assert!(names[0] == digest.hex() && names[1] != names[2]);
-        for (part, name) in parts.iter().zip(&names) {
-            assert_eq!(Part::parse(Algorithm::Sha256, name), Some(*part));
-        }
-        for other in [format!("{}.", names[0]), format!("{}.+123456789abcdef", names[0]), format!("{}.1", names[0])] {
-            assert_eq!(Part::parse(Algorithm::Sha256, &other), None, "{other}");
         }
     }
 

@@ -1,16 +1,16 @@
 //! Small files: read whole, replaced atomically, removed; and the folders that they lie in.
 //!
 //! After [`Files::replace`] has returned under `Durability::Commit`, the new content survives a crash; before, the file is the old or
-//! the new one, never a mixture. Bytes are accounted for in [`Space`], once each, also while the walk still counts.
+//! the new one, never a mixture.
 
+use super::counted::Counted;
+use super::layout;
 use crate::config::Durability;
 use crate::store::account::Space;
-use crate::store::disk::{Access, Disk, read_exact_at};
+use crate::store::disk::{Access, Disk, Lock, is_absent, parent, read_exact_at};
 use crate::store::error::StoreError;
-use crate::store::files::layout;
 use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,23 +21,32 @@ const KNOWN_FOLDERS: usize = 10_000;
 /// No small file is longer: lists are the longest.
 const LONGEST: u64 = 64 << 20;
 
+/// The store's folder. Every part of the store that touches the disk does so through this.
 pub(crate) struct Files {
     pub(crate) disk: Arc<dyn Disk>,
     sync: Durability,
-    space: Arc<Space>,
+    counted: Counted,
     known: Mutex<HashSet<PathBuf>>,
-    /// Folders that the walk has counted so far; `None` once it has ended.
-    counted: Mutex<Option<HashSet<PathBuf>>>,
-    /// One at a time changes a file, so that the bytes before and after are those that it found and left.
-    changing: [Mutex<()>; 64],
     next_temporary: AtomicU64,
+    /// The folder's lock. It lies here so that no other process gets the folder as long as any part may still write to it.
+    lock: Mutex<Option<Lock>>,
 }
 
 impl Files {
     pub(crate) fn new(disk: Arc<dyn Disk>, sync: Durability, space: Arc<Space>) -> Self {
-        let (known, counted) = (Mutex::default(), Mutex::new(Some(HashSet::new())));
-        let changing = std::array::from_fn(|_| Mutex::new(()));
-        Self { disk, sync, space, known, counted, changing, next_temporary: AtomicU64::new(0) }
+        let (counted, known, lock) = (Counted::new(space), Mutex::default(), Mutex::default());
+        Self { disk, sync, counted, known, next_temporary: AtomicU64::new(0), lock }
+    }
+
+    pub(crate) fn set_lock(&self, lock: Option<Lock>) {
+        drop(std::mem::replace(&mut *self.lock.lock(), lock));
+    }
+
+    /// Makes everything that was written survive a crash, and says so to the next process.
+    pub(crate) fn sync_everything(&self) {
+        if matches!(self.disk.sync_all(), Ok(true)) {
+            let _ = self.disk.remove(Path::new(layout::UNSYNCED));
+        }
     }
 
     pub(crate) fn durable(&self) -> bool {
@@ -82,7 +91,7 @@ impl Files {
 
     /// Removes a file that does no harm if a crash brings it back; whether it had been counted.
     pub(crate) fn discard(&self, path: &Path) -> io::Result<bool> {
-        self.counting(path, || {
+        self.counted.change(path, || {
             let length = self.disk.metadata(path).map(|metadata| metadata.len)?;
             self.disk.remove(path)?;
             Ok((length, 0))
@@ -102,7 +111,7 @@ impl Files {
         let mut above: Vec<&Path> = folder.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
         above.reverse();
         for path in above {
-            match self.make_one(path) {
+            match self.counted.make_folder(path, || self.disk.make_dir(path)) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(StoreError::io("make the folder", path)(error));
                 }
@@ -117,17 +126,6 @@ impl Files {
         Ok(())
     }
 
-    /// A folder made while the walk counts may lie where the walk has passed. It is empty, and so it counts as counted: whoever
-    /// fills it adds the bytes.
-    fn make_one(&self, folder: &Path) -> io::Result<()> {
-        let mut counted = self.counted.lock();
-        self.disk.make_dir(folder)?;
-        if let Some(folders) = counted.as_mut() {
-            folders.insert(folder.to_owned());
-        }
-        Ok(())
-    }
-
     pub(crate) fn sync_folder(&self, folder: &Path) -> Result<(), StoreError> {
         if self.durable() {
             self.disk.sync_dir(folder).map_err(StoreError::io("sync the folder", folder))?;
@@ -135,30 +133,20 @@ impl Files {
         Ok(())
     }
 
-    /// Counts a folder's files, once, with nobody changing one meanwhile. The walk calls it.
-    pub(crate) fn count_folder(&self, folder: &Path, mut each: impl FnMut(&str)) {
-        let mut counted = self.counted.lock();
-        let Some(folders) = counted.as_mut().filter(|folders| !folders.contains(folder)) else { return };
-        let mut bytes = 0;
-        for entry in self.disk.list(folder).unwrap_or_default().iter().filter(|entry| !entry.is_dir) {
-            if let Ok(metadata) = self.disk.metadata(&folder.join(&entry.name)) {
-                bytes += metadata.len;
-                each(&entry.name);
-            }
-        }
-        folders.insert(folder.to_owned());
-        self.space.add(bytes);
+    /// Counts the files of a folder, unless that was done before. `each` is called with their names.
+    pub(crate) fn count_folder(&self, folder: &Path, each: impl FnMut(&str)) {
+        self.counted.folder(&*self.disk, folder, each);
     }
 
-    /// Another folder than before is to be counted from nothing.
+    /// The folder is another one than before: it is counted from nothing.
     pub(crate) fn count_again(&self) {
         self.known.lock().clear();
-        *self.counted.lock() = Some(HashSet::new());
+        self.counted.restart();
     }
 
     /// The walk has ended: from now on every change counts.
     pub(crate) fn all_counted(&self) {
-        *self.counted.lock() = None;
+        self.counted.finish();
     }
 
     pub(crate) fn write_new(&self, path: &Path, content: &[u8]) -> Result<(), StoreError> {
@@ -183,7 +171,7 @@ impl Files {
         self.make_folder(folder)?;
         let mut existed = false;
         let mut rename = || {
-            self.counting(path, || {
+            self.counted.change(path, || {
                 let old = self.disk.metadata(path).ok();
                 self.disk.rename(temporary, path)?;
                 existed = old.is_some();
@@ -200,33 +188,6 @@ impl Files {
         let counted = renamed.map_err(StoreError::io("replace", path))?;
         self.sync_folder(folder)?;
         Ok(if counted && !existed { Replaced::Nothing } else { Replaced::Old })
-    }
-
-    /// Runs `change`, which tells the bytes before and after, and accounts for them unless the walk is still to count the
-    /// folder. Whether it has.
-    fn counting(&self, path: &Path, change: impl FnOnce() -> io::Result<(u64, u64)>) -> io::Result<bool> {
-        let mut hasher = DefaultHasher::new();
-        path.hash(&mut hasher);
-        let _one = self.changing[usize::from(hasher.finish().to_le_bytes()[0]) % self.changing.len()].lock();
-        let counted = self.counted.lock();
-        let is_counted = match &*counted {
-            Some(folders) => folders.contains(parent(path)),
-            None => true,
-        };
-        // Before the walk has ended, the lock is held so that it cannot count the folder half changed.
-        let held = if counted.is_some() {
-            Some(counted)
-        } else {
-            drop(counted);
-            None
-        };
-        let (old, new) = change()?;
-        if is_counted {
-            self.space.add(new);
-            self.space.sub(old);
-        }
-        drop(held);
-        Ok(is_counted)
     }
 }
 
@@ -252,20 +213,6 @@ pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>>, Stor
 pub(crate) enum Replaced {
     Nothing,
     Old,
-}
-
-pub(crate) fn parent(path: &Path) -> &Path {
-    path.parent().unwrap_or_else(|| Path::new(""))
-}
-
-/// Whether an error means that there is no such file: also a name too long for the file system, or a file where a folder should be.
-pub(crate) fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename)
-}
-
-/// Whether an error means that the disk takes nothing more: no space, no quota, or no room for another file.
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]

@@ -1,22 +1,19 @@
 //! Every stored blob hashed again at once, at an operator's word, while the store is in use.
 //!
-//! What is found damaged is checked again before it is next sent, and set aside if a repair was asked for. One such look runs at a
-//! time, on a thread of its own, as fast as the disk gives; it touches no last use.
+//! A damaged blob is checked again before it is next sent, and set aside if a repair was asked for. One inspection runs at a time,
+//! on a thread of its own, as fast as the disk gives; it touches no last use.
 
 use crate::oci::Digest;
-use crate::store::blobs::pieces::Rehash;
-use crate::store::blobs::table::Entry;
-use crate::store::disk::Access;
+use crate::store::blobs::{BlobEntry, BlobTable, Blobs, Rehash};
+use crate::store::disk::{Access, is_absent};
 use crate::store::error::StoreError;
-use crate::store::files::layout;
-use crate::store::files::small::is_absent;
-use crate::store::lifecycle::upkeep::{Background, Told, alive};
-use crate::store::parts::Inner;
+use crate::store::files::{Files, layout};
+use crate::store::jobs::{Stop, Thread};
+use parking_lot::Mutex;
 use std::path::Path;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
-/// Bytes read and hashed before it is asked whether the store is still there.
+/// Bytes read and hashed before it is asked whether the store was closed.
 const STEP: u64 = 4 << 20;
 /// Damaged blobs that are named; more are counted.
 const NAMED: usize = 1000;
@@ -49,95 +46,104 @@ pub struct DamagedBlob {
     pub set_aside: bool,
 }
 
-impl Inner {
-    /// Begins to look at all blobs. `false`: that goes on already.
-    pub(crate) fn begin_inspection(self: &Arc<Self>, repair: bool) -> Result<bool, StoreError> {
-        let mut state = self.inspection.lock();
+/// What a look at one blob has shown.
+enum Look {
+    /// It is sound, or was removed meanwhile.
+    Fine,
+    Damaged(String),
+}
+
+pub(crate) struct Inspector {
+    files: Arc<Files>,
+    blobs: Arc<Blobs>,
+    table: Arc<BlobTable>,
+    stop: Arc<Stop>,
+    /// The last inspection.
+    state: Mutex<Option<Inspection>>,
+}
+
+impl Inspector {
+    pub(crate) fn new(files: Arc<Files>, blobs: Arc<Blobs>, table: Arc<BlobTable>, stop: Arc<Stop>) -> Self {
+        Self { files, blobs, table, stop, state: Mutex::default() }
+    }
+
+    pub(crate) fn state(&self) -> Option<Inspection> {
+        self.state.lock().clone()
+    }
+
+    /// Begins an inspection. `None`: one is running already.
+    pub(crate) fn begin(self: &Arc<Self>, repair: bool) -> Result<Option<Thread>, StoreError> {
+        let mut state = self.state.lock();
         if state.as_ref().is_some_and(|inspection| !inspection.done) {
-            return Ok(false);
+            return Ok(None);
         }
-        let all = self.catalogue.all();
+        let all = self.table.all();
         let of_bytes = all.iter().map(|(_, entry)| entry.len).sum();
         *state = Some(Inspection { of_bytes, ..Inspection::default() });
         drop(state);
-        let begun = Background::start("larder-verify", self, move |weak, told| {
-            inspect(weak, told, all, repair);
-            if let Some(inner) = weak.upgrade()
-                && let Some(inspection) = &mut *inner.inspection.lock()
-            {
-                inspection.done = true;
-            }
+        let theirs = Arc::clone(self);
+        let begun = Thread::start("larder-verify", move || {
+            let _ = theirs.inspect(all, repair);
+            theirs.note(|inspection| inspection.done = true);
         });
-        let thread = begun.map_err(StoreError::io("start a thread for", Path::new(layout::BLOBS)))?;
-        let mut threads = self.background.lock();
-        threads.retain_mut(|thread| !thread.has_ended());
-        threads.push(thread);
-        Ok(true)
-    }
-
-    pub(crate) fn inspection(&self) -> Option<Inspection> {
-        self.inspection.lock().clone()
+        Ok(Some(begun.map_err(StoreError::io("start a thread for", Path::new(layout::BLOBS)))?))
     }
 
     fn note(&self, found: impl FnOnce(&mut Inspection)) {
-        self.inspection.lock().as_mut().map(found);
+        self.state.lock().as_mut().map(found);
     }
-}
 
-fn inspect(weak: &Weak<Inner>, told: &Told, mut all: Vec<(Digest, Arc<Entry>)>, repair: bool) {
-    all.sort_unstable_by_key(|(digest, _)| *digest);
-    for (digest, entry) in all {
-        if look_at(weak, told, &digest, &entry, repair).is_none() {
-            return;
+    fn inspect(&self, mut all: Vec<(Digest, Arc<BlobEntry>)>, repair: bool) -> Option<()> {
+        all.sort_unstable_by_key(|(digest, _)| *digest);
+        for (digest, entry) in all {
+            let Look::Damaged(problem) = self.look_at(&digest, &entry)? else { continue };
+            // A reader that is sending it sends only what is checked again.
+            entry.checked.clear();
+            let set_aside = repair && self.set_aside(&digest, &entry);
+            self.note(|inspection| {
+                inspection.blobs += 1;
+                inspection.bytes += entry.len;
+                inspection.damaged += 1;
+                if inspection.named.len() < NAMED {
+                    inspection.named.push(DamagedBlob { digest, problem, set_aside });
+                }
+            });
         }
+        Some(())
     }
-}
 
-/// `None`: the store is gone.
-fn look_at(weak: &Weak<Inner>, told: &Told, digest: &Digest, entry: &Arc<Entry>, repair: bool) -> Option<()> {
-    let opened = alive(weak)?.files.disk.open(&layout::blob(digest), Access::Read);
-    let file = match opened {
-        Ok(file) => file,
-        // It was removed meanwhile.
-        Err(error) if is_absent(&error) => return Some(()),
-        Err(error) => return damaged(weak, digest, entry, &format!("it cannot be read: {error}"), repair),
-    };
-    let mut rehash = Rehash::new(*digest);
-    loop {
-        told.sleep(Duration::ZERO)?;
-        match rehash.step(&*file, entry.len, STEP) {
-            Ok(false) => {}
-            Ok(true) => break,
-            Err(error) => return damaged(weak, digest, entry, &format!("it cannot be read: {error}"), repair),
+    /// Hashes a blob, and notes it if it is sound. `None`: the store was closed.
+    fn look_at(&self, digest: &Digest, entry: &BlobEntry) -> Option<Look> {
+        let unreadable = |error: &std::io::Error| Some(Look::Damaged(format!("it cannot be read: {error}")));
+        let file = match self.files.disk.open(&layout::blob(digest), Access::Read) {
+            Ok(file) => file,
+            // It was removed meanwhile.
+            Err(error) if is_absent(&error) => return Some(Look::Fine),
+            Err(error) => return unreadable(&error),
+        };
+        let mut rehash = Rehash::new(*digest);
+        loop {
+            self.stop.check()?;
+            match rehash.step(&*file, entry.len, STEP) {
+                Ok(false) => {}
+                Ok(true) => break,
+                Err(error) => return unreadable(&error),
+            }
         }
+        if rehash.pieces().is_none() {
+            return Some(Look::Damaged(format!("its {} bytes have another digest", entry.len)));
+        }
+        self.note(|inspection| {
+            inspection.blobs += 1;
+            inspection.bytes += entry.len;
+        });
+        Some(Look::Fine)
     }
-    if rehash.pieces().is_none() {
-        let problem = format!("its {} bytes have another digest", entry.len);
-        return damaged(weak, digest, entry, &problem, repair);
-    }
-    alive(weak)?.note(|inspection| {
-        inspection.blobs += 1;
-        inspection.bytes += entry.len;
-    });
-    Some(())
-}
 
-fn damaged(weak: &Weak<Inner>, digest: &Digest, entry: &Arc<Entry>, problem: &str, repair: bool) -> Option<()> {
-    let inner = alive(weak)?;
-    // Whoever is sending it goes on with what is checked again only.
-    entry.checked.clear();
-    let set_aside = repair
-        && inner
-            .quarantine(digest, entry, "scrub")
+    fn set_aside(&self, digest: &Digest, entry: &Arc<BlobEntry>) -> bool {
+        let set_aside = self.blobs.soundness().set_aside_if(digest, entry, "scrub");
+        set_aside
             .inspect_err(|error| tracing::warn!(blob.digest = %digest, %error, "a damaged blob cannot be set aside"))
-            .is_ok();
-    inner.note(|inspection| {
-        inspection.blobs += 1;
-        inspection.bytes += entry.len;
-        inspection.damaged += 1;
-        if inspection.named.len() < NAMED {
-            inspection.named.push(DamagedBlob { digest: *digest, problem: problem.to_owned(), set_aside });
-        }
-    });
-    Some(())
+            .is_ok()
+    }
 }

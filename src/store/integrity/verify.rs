@@ -3,12 +3,11 @@
 //! Nothing is made, counted, evicted or served. Without a request to repair, nothing but the lock file is written.
 
 use crate::oci::Digest;
-use crate::store::blobs::pieces::Rehash;
-use crate::store::disk::{Access, Disk, Lock};
+use crate::store::blobs::Rehash;
+use crate::store::disk::{Access, Disk, Lock, is_absent, parent};
 use crate::store::error::{OpenError, StoreError};
 use crate::store::files::layout::{self, ALGORITHMS};
-use crate::store::files::small::{is_absent, parent};
-use crate::store::lifecycle::open::Opening;
+use crate::store::lifecycle::Opening;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};

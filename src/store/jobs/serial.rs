@@ -1,14 +1,13 @@
-//! State that is worked on by one job at a time and comes back with it.
+//! State that one job at a time works on.
 //!
-//! A caller that goes away in the middle leaves everything in order: the state travels with the job, and whoever holds the
-//! carrier next waits for that job first. A carrier that is dropped leaves the state to the job under way, which drops it on the
-//! store's threads.
+//! The state travels to the store's threads with the job and comes back with its result. A caller that leaves in the middle
+//! breaks nothing: the next call waits for that job first. If the `SerialJob` itself is dropped, the running job drops the state.
 
+use super::workers::Workers;
 use crate::store::error::StoreError;
-use crate::store::jobs::workers::Workers;
 use tokio::sync::oneshot;
 
-pub(crate) struct Carrier<S> {
+pub(crate) struct SerialJob<S> {
     state: Option<Box<S>>,
     running: Option<oneshot::Receiver<Done<S>>>,
     workers: Workers,
@@ -16,7 +15,7 @@ pub(crate) struct Carrier<S> {
 
 type Done<S> = (Box<S>, Result<(), StoreError>);
 
-impl<S: Send + 'static> Carrier<S> {
+impl<S: Send + 'static> SerialJob<S> {
     pub(crate) fn new(state: S, workers: Workers) -> Self {
         Self { state: Some(Box::new(state)), running: None, workers }
     }
@@ -31,18 +30,18 @@ impl<S: Send + 'static> Carrier<S> {
         &mut self,
         work: impl FnOnce(&mut S) -> Result<(), StoreError> + Send + 'static,
     ) -> Result<(), StoreError> {
-        self.settle().await?;
+        self.finish_running().await?;
         let place = self.workers.within(self.workers.place()).await?;
         let mut state = self.state.take().ok_or(StoreError::Closed)?;
         self.running = Some(place.start(move || {
             let result = work(&mut state);
             (state, result)
         }));
-        self.settle().await
+        self.finish_running().await
     }
 
     /// Waits for the job in flight, which may be that of a caller who went away.
-    pub(crate) async fn settle(&mut self) -> Result<(), StoreError> {
+    pub(crate) async fn finish_running(&mut self) -> Result<(), StoreError> {
         let Some(running) = &mut self.running else { return Ok(()) };
         // Too long: the state is still the job's, and comes back if this is called again.
         let done = self.workers.within(async { Ok(running.await) }).await?;
@@ -54,8 +53,8 @@ impl<S: Send + 'static> Carrier<S> {
 
     /// The state itself, once the last job is done.
     pub(crate) async fn take(mut self) -> Result<Box<S>, StoreError> {
-        let settled = self.settle().await;
+        let finished = self.finish_running().await;
         let state = self.state.take().ok_or(StoreError::Closed)?;
-        settled.map(|()| state)
+        finished.map(|()| state)
     }
 }

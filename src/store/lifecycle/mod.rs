@@ -1,4 +1,10 @@
 //! From opening the folder to closing it, and the housekeeping in between.
 
-pub(crate) mod open;
-pub(crate) mod upkeep;
+mod count;
+mod folder;
+mod open;
+mod upkeep;
+mod watch;
+
+pub(crate) use folder::Opening;
+pub(crate) use open::open;

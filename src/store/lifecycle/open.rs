@@ -1,270 +1,287 @@
-//! Opening a store: folder, lock, version, limit, what earlier processes left; then the threads.
+//! Opening a store: the folder, then its parts, each from those that it needs, then the threads.
 //!
-//! Everything here is short whatever the store holds. The walk over its content comes after, in the background.
+//! Everything here is short whatever the store holds. What it holds is counted later, in the background.
 
-use crate::config::{Durability, StoreSettings};
+use super::count::Counter;
+use super::folder::{Opened, Opening};
+use super::upkeep::Upkeep;
+use super::watch::Watch;
+use crate::config::StoreSettings;
 use crate::store::account::Space;
-use crate::store::blobs::givers::{self, Giving};
-use crate::store::blobs::shelf::DigestLocks;
-use crate::store::blobs::table::Catalogue;
-use crate::store::disk::{Disk, Lock, LockError};
-use crate::store::error::{OpenError, StoreError};
-use crate::store::evict::holds::Holds;
-use crate::store::evict::origins::Origins;
-use crate::store::evict::pins::Pins;
-use crate::store::files::layout::{self, ALGORITHMS, Part};
-use crate::store::files::record::Record;
-use crate::store::files::small::{Files, read};
+use crate::store::blobs::{BlobTable, Blobs, Documents, GiverRecords, LastUse};
+use crate::store::disk::Disk;
+use crate::store::error::OpenError;
+use crate::store::evict::{Candidates, Evictor, Holds, Leftovers, Origins, Pins};
+use crate::store::files::Files;
+use crate::store::files::partials::Partials;
 use crate::store::index::Index;
-use crate::store::jobs::health::Health;
-use crate::store::jobs::workers::Workers;
-use crate::store::lifecycle::upkeep::Background;
-use crate::store::links::membership::Members;
-use crate::store::parts::Inner;
-use crate::store::receive::partials::Partials;
+use crate::store::integrity::{Inspector, Scrub};
+use crate::store::jobs::{Jobs, Stop, Thread};
+use crate::store::links::{Inventory, LinkReader, LinkWriter, Lists, Members, Membership, Pinning, References};
+use crate::store::parts::Parts;
+use crate::store::receive::Intake;
 use crate::telemetry::Metrics;
 use parking_lot::Mutex;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
-const VERSION: &[u8] = b"1\n";
-const LARGEST_DEFAULT: u64 = 100 << 30;
-const GENERAL_THREADS: usize = 4;
-const WRITER_THREADS: usize = 4;
-const SMALL_THREADS: usize = 2;
-const QUEUE: usize = 1024;
-
-pub(crate) fn open(
-    settings: &StoreSettings,
-    disk: &Arc<dyn Disk>,
-    metrics: &Arc<Metrics>,
-) -> Result<Arc<Inner>, OpenError> {
+pub(crate) fn open(settings: &StoreSettings, disk: &Arc<dyn Disk>, metrics: &Arc<Metrics>) -> Result<Parts, OpenError> {
     let at = Opening { path: settings.path.clone() };
-    disk.prepare().map_err(|source| at.io("make the folder of", source))?;
-    let lock = at.lock(&**disk)?;
-    let kind = |kind: &str| metrics.store_objects.with_label_values(&[kind]);
-    let bytes = metrics.store_bytes.with_label_values(&[] as &[&str]);
-    // These few files are synced whatever the setting, since nothing works without them, and they are not counted:
-    // they are needed to find out the limit, and whether this is a store at all.
-    let first = Files::new(Arc::clone(disk), Durability::Commit, Arc::new(Space::new(u64::MAX, 0, bytes.clone())));
-    at.check_version(&**disk)?;
-    at.furnish(&**disk, &first)?;
-    let suspect = at.mark_unsynced(settings.sync, &first)?;
-    let limit = at.limit(settings, &first)?;
-    metrics.store_limit_bytes.with_label_values(&[] as &[&str]).set(i64::try_from(limit).unwrap_or(i64::MAX));
-    let space = Arc::new(Space::new(limit, settings.min_free, bytes));
-    let partials = Partials::new(kind("ingest"));
-    Opening::count_ingests(&**disk, &space, &partials);
-    Opening::count_quarantine(&**disk, &space, metrics);
-    let workers = |name, threads, patience| {
-        Workers::start(name, threads, QUEUE, patience).map_err(|e| at.io("start the threads of", e))
-    };
-    let patience = disk.patience();
-    let general = workers("larder-disk", GENERAL_THREADS, patience)?;
-    let writers = workers("larder-ingest", WRITER_THREADS, patience)?;
-    let small = workers("larder-links", SMALL_THREADS, patience)?;
-    let prober = workers("larder-probe", 1, patience)?;
-    let walker = workers("larder-walker", 1, Duration::MAX)?;
-    let files = Files::new(Arc::clone(disk), settings.sync, Arc::clone(&space));
-    let pins = Pins::open(&settings.pin, &files);
-    let giving = Giving::open(&files);
-    let inner = Arc::new_cyclic(|me| Inner {
-        me: me.clone(),
-        settings: settings.clone(),
-        files,
-        space,
-        catalogue: Catalogue::new(kind("blob")),
-        digest_locks: DigestLocks::new(),
-        partials,
-        members: Members::default(),
-        pins,
-        origins: Origins::default(),
-        giving,
-        index: Index::start(disk, metrics, limit),
-        tags: kind("tag"),
-        manifests: kind("manifest"),
-        metrics: Arc::clone(metrics),
-        general,
-        writers,
-        small,
-        prober,
-        walker,
-        holds: Holds::default(),
-        evicting: Mutex::new(()),
-        futile: Mutex::default(),
-        walked: AtomicBool::new(false),
-        suspect: AtomicBool::new(suspect),
-        health: Health::new(Arc::clone(metrics)),
-        recount: AtomicBool::new(false),
-        closing: AtomicBool::new(false),
-        lock: Mutex::new(Some(lock)),
-        background: Mutex::default(),
-        inspection: Mutex::default(),
-    });
-    let rate = settings.scrub_rate;
+    let opened = at.take(settings, disk, metrics)?;
+    let jobs = Jobs::start(disk.patience(), metrics).map_err(|error| at.io("start the threads of", error))?;
+    let base = Base::new(settings, disk, metrics, Arc::new(jobs), opened);
+    let room = Room::new(settings, &base);
+    let names = Names::new(&base, &room);
+    let Background { counter, upkeep, watch, scrub } = Background::new(settings, &base, &room, &names);
+    let parts = join(base, room, names, counter.counted.clone());
     let threads = [
-        Background::start("larder-watch", &inner, crate::store::jobs::health::run),
-        Background::start("larder-upkeep", &inner, crate::store::lifecycle::upkeep::run),
-        Background::start("larder-scrub", &inner, move |weak, told| {
-            crate::store::integrity::scrub::run(weak, told, rate)
-        }),
+        Thread::start("larder-watch", move || watch.run()),
+        Thread::start("larder-upkeep", move || upkeep.run()),
+        Thread::start("larder-scrub", move || scrub.run()),
     ];
     for thread in threads {
-        let thread = thread.map_err(|error| at.io("start the threads of", error))?;
-        inner.background.lock().push(thread);
+        parts.background.lock().push(thread.map_err(|error| at.io("start the threads of", error))?);
     }
-    Ok(inner)
+    Ok(parts)
 }
 
-impl Inner {
-    /// Takes possession of what is now where the store's folder was: nothing at all, or another store.
-    pub(crate) fn move_in(&self) -> Result<(), OpenError> {
-        let at = Opening { path: self.settings.path.clone() };
-        let disk = &self.files.disk;
-        disk.prepare().map_err(|source| at.io("make the folder of", source))?;
-        at.check_version(&**disk)?;
-        let held = at.lock(&**disk)?;
-        *self.lock.lock() = Some(held);
-        let uncounted = self.metrics.store_bytes.with_label_values(&[] as &[&str]);
-        let first = Files::new(Arc::clone(disk), Durability::Commit, Arc::new(Space::new(u64::MAX, 0, uncounted)));
-        at.furnish(&**disk, &first)?;
-        if at.mark_unsynced(self.settings.sync, &first)? {
-            self.suspect.store(true, Ordering::Release);
-        }
-        self.walked.store(false, Ordering::Release);
-        self.files.count_again();
-        self.catalogue.clear();
-        self.giving.look_again(&self.files);
-        self.space.forget();
-        self.tags.set(0);
-        self.manifests.set(0);
-        self.metrics.quarantined.with_label_values(&[] as &[&str]).set(0);
-        Opening::count_quarantine(&**disk, &self.space, &self.metrics);
-        self.recount.store(true, Ordering::Release);
-        tracing::warn!(store = %self.settings.path.display(), "the store's folder was removed while larder ran: it begins anew");
-        Ok(())
+/// The parts that all others stand on.
+struct Base {
+    metrics: Arc<Metrics>,
+    stop: Arc<Stop>,
+    jobs: Arc<Jobs>,
+    files: Arc<Files>,
+    space: Arc<Space>,
+    table: Arc<BlobTable>,
+    givers: Arc<GiverRecords>,
+    blobs: Arc<Blobs>,
+    documents: Arc<Documents>,
+    index: Arc<Index>,
+}
+
+impl Base {
+    fn new(
+        settings: &StoreSettings,
+        disk: &Arc<dyn Disk>,
+        metrics: &Arc<Metrics>,
+        jobs: Arc<Jobs>,
+        opened: Opened,
+    ) -> Self {
+        let limit = i64::try_from(opened.limit).unwrap_or(i64::MAX);
+        metrics.store_limit_bytes.with_label_values(&[] as &[&str]).set(limit);
+        let bytes = metrics.store_bytes.with_label_values(&[] as &[&str]);
+        let space = Arc::new(Space::new(opened.limit, settings.min_free, bytes));
+        let files = Arc::new(Files::new(Arc::clone(disk), settings.sync, Arc::clone(&space)));
+        files.set_lock(Some(opened.lock));
+        let table = Arc::new(BlobTable::new(metrics.store_objects.with_label_values(&["blob"])));
+        let givers = Arc::new(GiverRecords::open(files.clone(), table.clone()));
+        let (readers, metrics) = (jobs.readers.clone(), metrics.clone());
+        let blobs = Blobs::new(files.clone(), space.clone(), table.clone(), givers.clone(), readers, metrics.clone());
+        blobs.set_suspect(opened.suspect);
+        let blobs = Arc::new(blobs);
+        let documents = Arc::new(Documents::new(files.clone(), blobs.clone()));
+        let index = Arc::new(Index::start(disk, &metrics, opened.limit));
+        Self { metrics, stop: Arc::default(), jobs, files, space, table, givers, blobs, documents, index }
     }
 }
 
-pub(crate) struct Opening {
-    pub(crate) path: PathBuf,
+/// What makes room, and what keeps content from being evicted.
+struct Room {
+    partials: Partials,
+    last_use: Arc<LastUse>,
+    pins: Arc<Pins>,
+    holds: Arc<Holds>,
+    origins: Arc<Origins>,
+    leftovers: Arc<Leftovers>,
+    evictor: Arc<Evictor>,
 }
 
-impl Opening {
-    pub(crate) fn lock(&self, disk: &dyn Disk) -> Result<Lock, OpenError> {
-        disk.lock(Path::new(layout::LOCK)).map_err(|error| match error {
-            LockError::Held(pid) => OpenError::InUse { path: self.path.clone(), pid },
-            LockError::Io(source) => self.io("lock", source),
-        })
+impl Room {
+    fn new(settings: &StoreSettings, base: &Base) -> Self {
+        let Base { files, space, table, blobs, metrics, .. } = base;
+        let partials = Partials::new(metrics.store_objects.with_label_values(&["ingest"]));
+        let leftovers = Leftovers::new(files.clone(), space.clone(), partials.clone(), metrics.clone());
+        leftovers.count_partials();
+        leftovers.count_quarantine();
+        let leftovers = Arc::new(leftovers);
+        let last_use = Arc::new(LastUse::new(files.clone(), table.clone()));
+        let pins = Arc::new(Pins::open(&settings.pin, files));
+        let holds = Arc::<Holds>::default();
+        let origins = Arc::new(Origins::new(table.clone(), metrics.clone()));
+        let candidates = Candidates {
+            table: table.clone(),
+            space: space.clone(),
+            last_use: last_use.clone(),
+            pins: pins.clone(),
+            holds: holds.clone(),
+            origins: origins.clone(),
+        };
+        let (files, space, blobs, metrics) = (files.clone(), space.clone(), blobs.clone(), metrics.clone());
+        let evictor = Arc::new(Evictor::new(files, space, blobs, candidates, leftovers.clone(), metrics));
+        Self { partials, last_use, pins, holds, origins, leftovers, evictor }
     }
+}
 
-    /// A store without a version is new, or its first start was cut short.
-    pub(crate) fn check_version(&self, disk: &dyn Disk) -> Result<(), OpenError> {
-        let found =
-            read(disk, Path::new(layout::VERSION)).map_err(|error| self.failed("read the version of", error))?;
-        match found {
-            Some(found) if found != VERSION && !found.is_empty() => {
-                let found = String::from_utf8_lossy(&found[..found.len().min(40)]).trim().to_owned();
-                Err(OpenError::Version { path: self.path.clone(), found })
-            }
-            _ => Ok(()),
-        }
+/// What reads and writes links.
+struct Names {
+    reader: Arc<LinkReader>,
+    writer: Arc<LinkWriter>,
+    membership: Arc<Membership>,
+    pinning: Arc<Pinning>,
+    inventory: Arc<Inventory>,
+    references: Arc<References>,
+    lists: Arc<Lists>,
+}
+
+impl Names {
+    fn new(base: &Base, room: &Room) -> Self {
+        let Base { files, table, blobs, documents, index, stop, metrics, .. } = base;
+        let Room { evictor, pins, origins, .. } = room;
+        let (files, evictor, documents) = (|| files.clone(), || evictor.clone(), || documents.clone());
+        let reader = Arc::new(LinkReader::new(files(), documents()));
+        let members = Arc::new(Members::default());
+        let membership = Arc::new(Membership::new(files(), reader.clone(), members.clone(), index.clone()));
+        let pinning = Arc::new(Pinning::new(files(), evictor(), reader.clone(), pins.clone(), stop.clone()));
+        let inventory = Arc::new(Inventory::new(files(), reader.clone(), documents(), stop.clone()));
+        let references = Arc::new(References {
+            files: files(),
+            table: table.clone(),
+            blobs: blobs.clone(),
+            documents: documents(),
+            reader: reader.clone(),
+            inventory: inventory.clone(),
+            pins: pins.clone(),
+        });
+        let writer = Arc::new(LinkWriter {
+            files: files(),
+            evictor: evictor(),
+            reader: reader.clone(),
+            documents: documents(),
+            members,
+            pins: pins.clone(),
+            pinning: pinning.clone(),
+            origins: origins.clone(),
+            index: index.clone(),
+            tags: metrics.store_objects.with_label_values(&["tag"]),
+            manifests: metrics.store_objects.with_label_values(&["manifest"]),
+        });
+        let lists = Arc::new(Lists::new(files(), evictor()));
+        Self { reader, writer, membership, pinning, inventory, references, lists }
     }
+}
 
-    /// Makes what every store has.
-    fn furnish(&self, disk: &dyn Disk, first: &Files) -> Result<(), OpenError> {
-        let of_givers = |folder: &&str| Path::new(folder).starts_with(layout::GIVERS);
-        let make =
-            |folder: &str| first.make_folder(Path::new(folder)).map_err(|error| self.failed("make a folder of", error));
-        layout::FOLDERS.into_iter().rev().filter(|folder| !of_givers(folder)).try_for_each(make)?;
-        // A rename by a process that was killed may not have reached the disk yet, and is about to be relied upon.
-        for algorithm in ALGORITHMS {
-            first.sync_folder(&layout::blobs(algorithm)).map_err(|error| self.failed("sync", error))?;
-        }
-        self.remove_temporary(disk)?;
-        givers::note_earlier(disk, first).map_err(|error| self.failed("write to", error))?;
-        layout::FOLDERS.into_iter().rev().filter(of_givers).try_for_each(make)?;
-        self.write_version(first)
+/// The parts that run in the background.
+struct Background {
+    counter: Arc<Counter>,
+    upkeep: Upkeep,
+    watch: Arc<Watch>,
+    scrub: Scrub,
+}
+
+impl Background {
+    fn new(settings: &StoreSettings, base: &Base, room: &Room, names: &Names) -> Self {
+        let Base { metrics, stop, jobs, files, space, table, givers, blobs, index, .. } = base;
+        let Room { last_use, pins, origins, leftovers, evictor, .. } = room;
+        let counter = Arc::new(Counter {
+            files: files.clone(),
+            space: space.clone(),
+            table: table.clone(),
+            blobs: blobs.clone(),
+            reader: names.reader.clone(),
+            pins: pins.clone(),
+            pinning: names.pinning.clone(),
+            origins: origins.clone(),
+            index: index.clone(),
+            tags: metrics.store_objects.with_label_values(&["tag"]),
+            manifests: metrics.store_objects.with_label_values(&["manifest"]),
+            stop: stop.clone(),
+            counted: Arc::default(),
+            recount: AtomicBool::new(false),
+        });
+        let upkeep = Upkeep {
+            files: files.clone(),
+            space: space.clone(),
+            table: table.clone(),
+            blobs: blobs.clone(),
+            last_use: last_use.clone(),
+            evictor: evictor.clone(),
+            leftovers: leftovers.clone(),
+            origins: origins.clone(),
+            pins: pins.clone(),
+            pinning: names.pinning.clone(),
+            index: index.clone(),
+            counter: counter.clone(),
+            stop: stop.clone(),
+        };
+        let watch = Arc::new(Watch {
+            settings: settings.clone(),
+            jobs: jobs.clone(),
+            files: files.clone(),
+            space: space.clone(),
+            table: table.clone(),
+            blobs: blobs.clone(),
+            givers: givers.clone(),
+            leftovers: leftovers.clone(),
+            counter: counter.clone(),
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+        });
+        let scrub = Scrub {
+            files: files.clone(),
+            blobs: blobs.clone(),
+            table: table.clone(),
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+            counted: counter.counted.clone(),
+            rate: settings.scrub_rate,
+        };
+        Self { counter, upkeep, watch, scrub }
     }
+}
 
-    fn write_version(&self, files: &Files) -> Result<(), OpenError> {
-        let path = Path::new(layout::VERSION);
-        let found = files.read(path).map_err(|error| self.failed("read the version of", error))?;
-        if found.as_deref() != Some(VERSION) {
-            files.replace(path, VERSION).map_err(|error| self.failed("write the version of", error))?;
-        }
-        Ok(())
-    }
-
-    fn remove_temporary(&self, disk: &dyn Disk) -> Result<(), OpenError> {
-        let folder = Path::new(layout::TEMPORARY);
-        for entry in disk.list(folder).map_err(|error| self.io("read", error))? {
-            disk.remove(&folder.join(&entry.name)).map_err(|error| self.io("remove a temporary file of", error))?;
-        }
-        Ok(())
-    }
-
-    /// Whether an earlier process, stopped before it could sync, may have left blobs that are not what they seem. If this one
-    /// is not to sync, either, it says so before it stores anything.
-    fn mark_unsynced(&self, sync: Durability, files: &Files) -> Result<bool, OpenError> {
-        let path = Path::new(layout::UNSYNCED);
-        let suspect = files.read(path).map_err(|error| self.failed("read", error))?.is_some();
-        if sync == Durability::None && !suspect {
-            files.replace(path, b"").map_err(|error| self.failed("write to", error))?;
-        }
-        Ok(suspect)
-    }
-
-    /// The operator's limit, else the one chosen at the first start: what was free then is not what is free now.
-    fn limit(&self, settings: &StoreSettings, files: &Files) -> Result<u64, OpenError> {
-        const KIND: &str = "default-size";
-        if let Some(limit) = settings.max_size {
-            return Ok(limit);
-        }
-        let path = Path::new(layout::DEFAULT_SIZE);
-        let found = files.read(path).map_err(|error| self.failed("read the size of", error))?;
-        let found = found.and_then(|bytes| Record::parse(KIND, &bytes)?.get("bytes")?.parse().ok());
-        if let Some(limit) = found {
-            return Ok(limit);
-        }
-        let free = files.disk.free().map_err(|error| self.io("tell what is free at", error))?;
-        let limit = LARGEST_DEFAULT.min(free / 2);
-        let record = Record::new().with("bytes", &limit);
-        files.replace(path, &record.to_bytes(KIND)).map_err(|error| self.failed("write the size of", error))?;
-        Ok(limit)
-    }
-
-    fn count_ingests(disk: &dyn Disk, space: &Space, partials: &Partials) {
-        for algorithm in ALGORITHMS {
-            let folder = Path::new(layout::INGEST).join(algorithm.as_str());
-            for entry in disk.list(&folder).unwrap_or_default() {
-                let Some(part) = Part::parse(algorithm, &entry.name) else { continue };
-                if let Ok(metadata) = disk.metadata(&folder.join(&entry.name)) {
-                    space.add(metadata.len);
-                    partials.found(part, metadata.len);
-                }
-            }
-        }
-    }
-
-    fn count_quarantine(disk: &dyn Disk, space: &Space, metrics: &Metrics) {
-        let folder = Path::new(layout::QUARANTINE);
-        let entries = disk.list(folder).unwrap_or_default();
-        let files = entries.iter().filter(|entry| !entry.is_dir);
-        for metadata in files.filter_map(|entry| disk.metadata(&folder.join(&entry.name)).ok()) {
-            space.add(metadata.len);
-            metrics.quarantined.with_label_values(&[] as &[&str]).inc();
-        }
-    }
-
-    pub(crate) fn io(&self, action: &'static str, source: io::Error) -> OpenError {
-        OpenError::Io { action, path: self.path.clone(), source }
-    }
-
-    fn failed(&self, action: &'static str, error: StoreError) -> OpenError {
-        self.io(action, io::Error::other(error))
+fn join(base: Base, room: Room, names: Names, counted: Arc<AtomicBool>) -> Parts {
+    let Base { metrics, stop, jobs, files, space, table, givers, blobs, documents, index } = base;
+    let Room { partials, last_use, pins, holds, origins, evictor, .. } = room;
+    let Names { reader, writer, membership, pinning, inventory, references, lists } = names;
+    let intake = Arc::new(Intake {
+        jobs: jobs.clone(),
+        files: files.clone(),
+        space: space.clone(),
+        evictor: evictor.clone(),
+        partials: partials.clone(),
+        blobs: blobs.clone(),
+        table: table.clone(),
+        documents: documents.clone(),
+        givers: givers.clone(),
+        metrics,
+    });
+    let inspector = Arc::new(Inspector::new(files.clone(), blobs.clone(), table.clone(), stop.clone()));
+    Parts {
+        stop,
+        jobs,
+        files,
+        space,
+        table,
+        blobs,
+        documents,
+        givers,
+        partials,
+        intake,
+        evictor,
+        last_use,
+        pins,
+        holds,
+        origins,
+        index,
+        reader,
+        writer,
+        membership,
+        pinning,
+        inventory,
+        references,
+        lists,
+        inspector,
+        counted,
+        background: Mutex::default(),
     }
 }

@@ -1,14 +1,17 @@
-//! Lists (tags, catalogue, referrers) as they were fetched: one file each, whose content means nothing to the store.
+//! Lists (tags, catalogue, referrers) as they were fetched, one file each, and what imports wait for. What these files hold means
+//! nothing to the store.
 
 use crate::oci::{Digest, Registry, Repository};
 use crate::store::error::StoreError;
-use crate::store::files::layout;
-use crate::store::files::record::Record;
-use crate::store::parts::Inner;
+use crate::store::evict::Evictor;
+use crate::store::files::{Files, Record, layout};
 use bytes::Bytes;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 const LIST: &str = "list";
+const IMPORTS: &str = "imports";
 
 /// What a list is of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +43,11 @@ impl ListKey {
         }
     }
 
-    pub(crate) fn kind(&self) -> &'static str {
+    fn path(&self) -> PathBuf {
+        layout::list(self.kind(), &self.text())
+    }
+
+    fn kind(&self) -> &'static str {
         match self {
             Self::Catalogue(_) => "catalogue",
             Self::Tags(_) => "tags",
@@ -49,7 +56,7 @@ impl ListKey {
     }
 
     /// What stands in the file: no two keys have the same, since neither names nor digests hold a blank.
-    pub(crate) fn text(&self) -> String {
+    fn text(&self) -> String {
         match self {
             Self::Catalogue(registry) => format!("catalogue {registry}"),
             Self::Tags(repository) => format!("tags {} {}", repository.registry, repository.name),
@@ -60,20 +67,40 @@ impl ListKey {
     }
 }
 
-impl Inner {
-    pub(crate) fn list(&self, key: &ListKey) -> Result<Option<StoredList>, StoreError> {
-        let record = self.files.read(&layout::list(key))?.and_then(|bytes| Record::parse(LIST, &bytes));
+pub(crate) struct Lists {
+    files: Arc<Files>,
+    evictor: Arc<Evictor>,
+}
+
+impl Lists {
+    pub(crate) fn new(files: Arc<Files>, evictor: Arc<Evictor>) -> Self {
+        Self { files, evictor }
+    }
+
+    pub(crate) fn get(&self, key: &ListKey) -> Result<Option<StoredList>, StoreError> {
+        let record = self.files.read(&key.path())?.and_then(|bytes| Record::parse(LIST, &bytes));
         let Some(record) = record.filter(|record| record.get("key") == Some(&*key.text())) else { return Ok(None) };
         let fetched = record.time("fetched");
         Ok(fetched.map(|fetched| StoredList { fetched, content: record.into_body().into() }))
     }
 
-    pub(crate) fn set_list(&self, key: &ListKey, list: &StoredList) -> Result<(), StoreError> {
+    pub(crate) fn set(&self, key: &ListKey, list: &StoredList) -> Result<(), StoreError> {
         let record = Record::new().with("key", &key.text()).with_time("fetched", list.fetched).with_body(&list.content);
-        self.replace(&layout::list(key), &record.to_bytes(LIST)).map(|_| ())
+        self.evictor.replace(&key.path(), &record.to_bytes(LIST)).map(drop)
     }
 
-    pub(crate) fn remove_list(&self, key: &ListKey) -> Result<(), StoreError> {
-        self.files.remove(&layout::list(key)).map(|_| ())
+    pub(crate) fn remove(&self, key: &ListKey) -> Result<(), StoreError> {
+        self.files.remove(&key.path()).map(drop)
+    }
+
+    /// What imports wait for.
+    pub(crate) fn imports(&self) -> Result<Option<Bytes>, StoreError> {
+        let record = self.files.read(Path::new(layout::IMPORTS))?.and_then(|bytes| Record::parse(IMPORTS, &bytes));
+        Ok(record.map(|record| record.into_body().into()))
+    }
+
+    pub(crate) fn set_imports(&self, content: &[u8]) -> Result<(), StoreError> {
+        let record = Record::new().with_body(content);
+        self.evictor.replace(Path::new(layout::IMPORTS), &record.to_bytes(IMPORTS)).map(drop)
     }
 }

@@ -17,7 +17,6 @@ const NOT_YET_CLEAN: &[(&str, &[usize])] = &[
     ("cli", &[17]),
     ("config", &[3]),
     ("server", &[3]),
-    ("store", &[26]),
     ("telemetry", &[3]),
     ("upstream", &[29]),
 ];

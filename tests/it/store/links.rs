@@ -55,7 +55,7 @@ async fn a_blob_that_is_disowned_is_gone_against_all_manifests_until_it_is_linke
         link(&bench.store, repository, &[gone, other]).await;
     }
     assert!(bench.store.membership(&a, &gone).await.unwrap().is_some());
-    bench.store.disown_blob(&a, &gone).await.unwrap();
+    bench.store.tombstone_blob(&a, &gone).await.unwrap();
     for again in [false, true] {
         assert!(bench.store.membership(&a, &gone).await.unwrap().is_none());
         assert!(bench.store.membership(&a, &other).await.unwrap().is_some());

@@ -8,6 +8,7 @@ mod crash;
 mod index;
 mod ingests;
 mod links;
+mod older;
 mod opening;
 mod pieces;
 mod pressure;

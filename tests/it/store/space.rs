@@ -3,7 +3,7 @@ use crate::store::common::{
 };
 use larder::oci::{Digest, Registry, Repository, Tag};
 use larder::store::disk::sim::SimDisk;
-use larder::store::{IngestError, ListKey, Refusal, Store, StoreError, StoredList, TagLink};
+use larder::store::{AwayRegistries, IngestError, ListKey, Refusal, Store, StoreError, StoredList, TagLink};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -290,9 +290,17 @@ async fn a_store_full_of_pins_refuses_and_removes_none() {
 
 /// Says which registries are away, from now on.
 fn hold(bench: &Bench) -> Arc<Mutex<Vec<Registry>>> {
+    struct Away(Arc<Mutex<Vec<Registry>>>);
+    impl AwayRegistries for Away {
+        fn away(&self) -> Vec<Registry> {
+            self.0.lock().unwrap().clone()
+        }
+        fn away_or_silent(&self) -> Vec<Registry> {
+            self.away()
+        }
+    }
     let away = Arc::new(Mutex::new(Vec::new()));
-    let asked = Arc::clone(&away);
-    bench.store.hold_for(move |_| asked.lock().unwrap().clone());
+    bench.store.set_away_registries(Arc::new(Away(Arc::clone(&away))));
     away
 }
 

@@ -1,10 +1,50 @@
-//! Which ingests there are on disk, and that each has one writer at most.
+//! The partial downloads below `ingest/`. Each has one writer at most.
 
-use crate::store::files::layout::Part;
+use super::layout;
+use crate::oci::{Algorithm, Digest, Registry};
 use parking_lot::Mutex;
 use prometheus::IntGauge;
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// A partial download: of which content, and from which registry, if that was said. A download from one registry does not continue
+/// what another one has given: wrong bytes among these would spoil it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Part {
+    pub(crate) digest: Digest,
+    /// The beginning of a hash of the registry's name.
+    pub(crate) origin: Option<u64>,
+}
+
+impl Part {
+    pub(crate) fn new(digest: Digest, registry: Option<&Registry>) -> Self {
+        let origin = registry.map(|registry| {
+            let hash = Digest::of(Algorithm::Sha256, registry.as_str().as_bytes());
+            hash.as_bytes().iter().take(8).fold(0, |origin, byte| origin << 8 | u64::from(*byte))
+        });
+        Self { digest, origin }
+    }
+
+    /// The one that a file below `ingest/` is.
+    pub(crate) fn parse(algorithm: Algorithm, file_name: &str) -> Option<Self> {
+        let (hex, origin) = match file_name.split_once('.') {
+            Some((hex, origin)) => (hex, Some(u64::from_str_radix(origin, 16).ok()?)),
+            None => (file_name, None),
+        };
+        let part = Self { digest: layout::digest(algorithm, hex)?, origin };
+        (part.file_name() == file_name).then_some(part)
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        Path::new(layout::INGEST).join(self.digest.algorithm().as_str()).join(self.file_name())
+    }
+
+    fn file_name(&self) -> String {
+        let origin = self.origin.map(|origin| format!(".{origin:016x}")).unwrap_or_default();
+        format!("{}{origin}", self.digest.hex())
+    }
+}
 
 /// The partial downloads below `ingest/`.
 #[derive(Clone)]
@@ -54,29 +94,22 @@ impl Partials {
         self.0.files.lock().contains_key(part)
     }
 
-    /// Those that nobody is writing.
+    /// Those that no writer has.
     pub(crate) fn idle(&self) -> Vec<Part> {
         let files = self.0.files.lock();
         files.iter().filter(|(_, partial)| !partial.running).map(|(part, _)| *part).collect()
     }
 
-    /// What those that nobody is writing have together.
+    /// The bytes of those that no writer has.
     pub(crate) fn idle_bytes(&self) -> u64 {
         let files = self.0.files.lock();
         files.values().filter(|partial| !partial.running).map(|partial| partial.len).sum()
     }
 
-    /// Those that nobody is writing and that may have more space than they need.
-    pub(crate) fn untidy(&self) -> Vec<Part> {
+    /// Those that no writer has and that may have more space than they need.
+    pub(crate) fn with_unused(&self) -> Vec<Part> {
         let files = self.0.files.lock();
         files.iter().filter(|(_, partial)| !partial.running && partial.allocated).map(|(part, _)| *part).collect()
-    }
-
-    /// Whether it is still one of those; from now on it is not.
-    pub(crate) fn set_tidy(&self, part: &Part) -> bool {
-        let mut files = self.0.files.lock();
-        let partial = files.get_mut(part).filter(|partial| !partial.running);
-        partial.is_some_and(|partial| std::mem::replace(&mut partial.allocated, false))
     }
 
     fn set(&self, part: Part, partial: Option<Partial>) {
@@ -101,5 +134,25 @@ pub(crate) struct Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.partials.set(self.part, self.len.map(|len| Partial { len, running: false, allocated: self.allocated }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partial_downloads_of_two_registries_are_two_files() {
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        let registries = ["a.io", "b.io"].map(Registry::new);
+        let parts = [None, Some(&registries[0]), Some(&registries[1])].map(|registry| Part::new(digest, registry));
+        let names = parts.map(|part| part.file_name());
+        assert!(names[0] == digest.hex() && names[1] != names[2]);
+        for (part, name) in parts.iter().zip(&names) {
+            assert_eq!(Part::parse(Algorithm::Sha256, name), Some(*part));
+        }
+        for other in [format!("{}.", names[0]), format!("{}.+123456789abcdef", names[0]), format!("{}.1", names[0])] {
+            assert_eq!(Part::parse(Algorithm::Sha256, &other), None, "{other}");
+        }
     }
 }
