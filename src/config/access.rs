@@ -1,117 +1,157 @@
 //! `[access]`: who is let in, and who may push, delete, or pull what not everybody may.
 
-use super::origin::Origin;
-use super::reader::Section;
-use super::secret::secret_path;
-use super::sections::{base_of, positive, show};
-use super::settings::{AccessRule, AccessSettings, Listen, Right, ServerSettings};
-use super::upstreams::Places;
+use super::choices::{Listen, Right};
+use super::declare::settings;
+use super::quantities::TimeLimit;
+use super::reader::{Reader, Section, Setting as _};
+use super::server::ServerSettings;
 use super::users::{Users, read_users};
-use super::values::Groups;
+use super::values::{Callers, Groups, List, PrivateFile, RULE_ADVICE, RulePattern};
 use crate::oci::RepositoryPattern;
 use ipnet::IpNet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Every caller who is let in, the nameless one too.
 const ANYBODY: &str = "*";
 /// How the clients' networks are let in.
 const OPEN: &str = r#"write the clients' networks, such as open_to = ["10.0.0.0/8"] or --open-to 10.0.0.0/8"#;
 
-pub(super) fn read_access(mut section: Section<'_>, server: &ServerSettings, places: Places<'_>) -> AccessSettings {
-    let (users_file, users) = read_users_file(&mut section, places);
-    let defaults = AccessSettings::default();
-    let ask_upstream = section.or("ask_upstream", false);
-    let verdict_ttl = positive(&mut section, "verdict_ttl", defaults.verdict_ttl);
-    let verdict_stale = section.or("verdict_stale", defaults.verdict_stale);
-    let by_certificate = server.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
-    let with_login = users_file.is_some() || ask_upstream || by_certificate;
-    let loopback = vec![
-        IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8),
-        IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128),
-    ];
-    let open_to: Vec<IpNet> = section.or("open_to", if with_login { Vec::new() } else { loopback });
-    let groups = read_groups(&mut section);
-    // Where others let people in, a rule may name whom no file has.
-    let known = users.as_ref().filter(|_| !ask_upstream && !by_certificate);
-    let people = People { groups: &groups, known, with_login };
-    let tables = section.tables("rules");
-    let rules = tables.into_iter().enumerate().map(|(index, (table, origin))| {
-        let path = format!("{}.{index}", section.path_of("rules"));
-        read_rule(Section::new(section.reader, &path, table, origin), &people)
-    });
-    let rules = rules.collect();
-    if !with_login {
-        check_reach(&mut section, server, &open_to);
-    } else if !ask_upstream && !by_certificate && users.as_ref().is_some_and(Users::is_empty) && open_to.is_empty() {
-        section.error(
-            "users_file",
-            "the file has no user and nothing else lets anybody in: larder user add NAME adds one",
-        );
-    }
-    warn_of_everybody(&mut section, server, &open_to);
-    section.finish();
-    AccessSettings { open_to, users_file, ask_upstream, verdict_ttl, verdict_stale, rules }
+settings! { "access";
+/// Who is let in.
+pub struct AccessSettings {
+    /// Users who are let in with a password: lines of name and bcrypt hash, as `larder user add` and `htpasswd -B` write them. larder
+    /// reads the file again when it changes ([access.md](access.md)).
+    users_file: Option<PathBuf> [PrivateFile, unset "nobody logs in here", example "\"/etc/larder/htpasswd\""];
+    /// Whether callers are let in with a credential of their own that upstream accepts, for what upstream lets them do
+    /// ([access.md](access.md)).
+    ask_upstream: bool [= false];
+    /// How long upstream's verdict on a caller is kept.
+    verdict_ttl: Duration [TimeLimit = Duration::from_secs(60)];
+    /// How long a verdict is good while upstream is away, never longer than the caller's own token.
+    verdict_stale: Duration [= Duration::from_secs(3 * 3600)];
+    /// Networks that are let in without a credential; everybody: `["0.0.0.0/0", "::/0"]`. With `users_file`, `ask_upstream` or
+    /// `client_ca_file` the default is that nobody is let in without a credential.
+    open_to: Vec<IpNet> [List<IpNet> = loopback()];
+    /// Groups of users by their names, for rules.
+    groups: Groups [= Groups::new(), example "{ builders = [\"ci\", \"ann\"] }"];
+    /// What more than pulling is allowed, to whom, and which pulls not everybody is.
+    rules: Vec<AccessRule> [tables];
+}}
+
+settings! { "access.rules";
+/// What may be done besides pulling, by whom, where; any number of such tables. Rules add up: there is no order and no deny. A
+/// repository that some rule names for `pull` is pulled only by those whom rules let; any other by everybody who is let in.
+pub struct AccessRule {
+    /// Whom the rule is for: users, groups such as `"@builders"`, or `"*"`, every caller who is let in.
+    users: Option<Vec<String>> [Callers = None, example "[\"*\"]"];
+    /// Where they are.
+    networks: Option<Vec<IpNet>> [List<IpNet>, unset "anywhere", example "[\"10.0.0.0/8\"]"];
+    /// What the rule is about: `<upstream>/<repository>`; `*` within a component, `**` anything.
+    repositories: Vec<RepositoryPattern> [List<RulePattern> = Vec::new(), example "[\"myacr.azurecr.io/samples/**\"]"];
+    /// What they may do there: `pull`, `push`, `delete`. `serve --allow push,delete` is such a rule, for everybody and about everything.
+    allow: Vec<Right> [List<Right> = Vec::new(), example "[\"push\", \"delete\"]"];
+}}
+
+fn loopback() -> Vec<IpNet> {
+    vec![IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8), IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128)]
 }
 
-/// The file's path and its users; no users where it cannot be read, which has been reported then.
-fn read_users_file(section: &mut Section<'_>, places: Places<'_>) -> (Option<PathBuf>, Option<Users>) {
-    let Some(path) = section.optional::<PathBuf>("users_file", "nobody logs in here") else { return (None, None) };
-    let path = secret_path(&path, places.environment, &base_of(&section.origin_of("users_file"), places.here));
-    section.show_as("users_file", &path);
-    let users = match read_users(&path) {
-        Ok(users) => Some(users),
-        Err(errors) => {
-            for error in errors {
-                let place = if error.line.is_some() { format!("{}, ", path.display()) } else { String::new() };
-                section.error("users_file", format!("{place}{error}"));
-            }
-            None
+impl AccessSettings {
+    /// The rules that keep pulls from some. Where upstream is asked about callers, nobody knows who may pull what: nothing is for all.
+    #[must_use]
+    pub fn restrictions(&self) -> Vec<AccessRule> {
+        if !self.ask_upstream {
+            return self.rules.clone();
         }
-    };
-    (Some(path), users)
+        let repositories = vec![RepositoryPattern::new("**")];
+        vec![AccessRule { users: Some(Vec::new()), networks: None, repositories, allow: vec![Right::Pull] }]
+    }
 }
 
-fn read_groups(section: &mut Section<'_>) -> Groups {
-    let groups = section.or("groups", Groups::default());
-    for (name, users) in &groups.0 {
+pub(super) fn read_access(top: &mut Section<'_>, server: &ServerSettings) -> AccessSettings {
+    let mut access = top.table::<AccessSettings>("access");
+    let reader = &mut *top.reader;
+    let users = access.users_file.clone().and_then(|path| known_users(reader, &path));
+    let by_certificate = server.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
+    let with_login = access.users_file.is_some() || access.ask_upstream || by_certificate;
+    if with_login && !reader.was_written("access", "open_to") {
+        access.open_to.clear();
+        reader.show_as("access", "open_to", List::<IpNet>::show(&access.open_to));
+    }
+    check_groups(reader, &access.groups);
+    // Where others let people in, a rule may name whom no file has.
+    let known = users.as_ref().filter(|_| !access.ask_upstream && !by_certificate);
+    let people = People { groups: &access.groups, known, with_login };
+    for (index, rule) in access.rules.iter_mut().enumerate() {
+        check_rule(reader, &format!("access.rules.{index}"), rule, &people);
+    }
+    if !with_login {
+        check_reach(reader, server, &access.open_to);
+    } else if known.is_some_and(Users::is_empty) && access.open_to.is_empty() {
+        let message = "the file has no user and nothing else lets anybody in: larder user add NAME adds one";
+        reader.error_at("access", "users_file", message);
+    }
+    warn_of_everybody(reader, server, &access.open_to);
+    access
+}
+
+/// The users of the file; `None` where it cannot be read, which has been reported then.
+fn known_users(reader: &mut Reader, path: &std::path::Path) -> Option<Users> {
+    let errors = match read_users(path) {
+        Ok(users) => return Some(users),
+        Err(errors) => errors,
+    };
+    for error in errors {
+        let place = if error.line.is_some() { format!("{}, ", path.display()) } else { String::new() };
+        reader.error_at("access", "users_file", format!("{place}{error}"));
+    }
+    None
+}
+
+fn check_groups(reader: &mut Reader, groups: &Groups) {
+    for (name, users) in groups {
         if users.is_empty() {
-            section.error("groups", format!("group '{name}' is empty: write its users, or remove it"));
+            let message = format!("group '{name}' is empty: write its users, or remove it");
+            reader.error_at("access", "groups", message);
         }
         if let Some(user) = users.iter().find(|user| user.starts_with('@') || *user == ANYBODY) {
-            section.error("groups", format!("group '{name}' has '{user}': a group consists of users' names"));
+            let message = format!("group '{name}' has '{user}': a group consists of users' names");
+            reader.error_at("access", "groups", message);
         }
     }
-    groups
+}
+
+fn beyond_this_machine(server: &ServerSettings) -> Vec<String> {
+    server.listen.iter().filter(|listen| !listen.is_local()).map(Listen::shown).collect()
 }
 
 /// A listener on which nobody could get in, as far as networks alone let anybody in.
-fn check_reach(section: &mut Section<'_>, server: &ServerSettings, open_to: &[IpNet]) {
-    let beyond: Vec<String> = server.listen.iter().filter(|listen| !is_local(listen)).map(show).collect();
+fn check_reach(reader: &mut Reader, server: &ServerSettings, open_to: &[IpNet]) {
+    let beyond = beyond_this_machine(server);
     if open_to.is_empty() {
-        section.error("open_to", format!("nobody is let in: {OPEN}, or remove the key for loopback"));
+        let message = format!("nobody is let in: {OPEN}, or remove the key for loopback");
+        reader.error_at("access", "open_to", message);
     } else if open_to.iter().all(|network| network.addr().is_loopback()) && !beyond.is_empty() {
         let message = format!("larder listens on {} but only loopback is let in: {OPEN}", beyond.join(", "));
         // An address of this machine's own reaches a listener on all addresses also by loopback.
         let all_addresses = |listen: &Listen| listen.address().is_some_and(|address| address.ip().is_unspecified());
-        let in_vain = server.listen.iter().any(|listen| !is_local(listen) && !all_addresses(listen));
+        let in_vain = server.listen.iter().any(|listen| !listen.is_local() && !all_addresses(listen));
         if beyond.len() < server.listen.len() && !in_vain {
-            section.reader.warnings.push(message);
+            reader.warnings.push(message);
             return;
         }
-        let origin = match section.origin_of("open_to") {
-            Origin::Default => section.reader.origin_of("server", "listen"),
-            own => own,
-        };
-        section.reader.error(origin, "access.open_to", message);
+        let at = if reader.was_written("access", "open_to") { ("access", "open_to") } else { ("server", "listen") };
+        reader.error(reader.origin_of(at.0, at.1), "access.open_to", message);
     }
 }
 
-fn warn_of_everybody(section: &mut Section<'_>, server: &ServerSettings, open_to: &[IpNet]) {
-    let beyond: Vec<String> = server.listen.iter().filter(|listen| !is_local(listen)).map(show).collect();
+fn warn_of_everybody(reader: &mut Reader, server: &ServerSettings, open_to: &[IpNet]) {
+    let beyond = beyond_this_machine(server);
     if !beyond.is_empty() && open_to.iter().any(|network| network.prefix_len() == 0) {
         let warning = "[access] open_to lets everybody in without a credential: whoever reaches larder reads what its login can read";
-        section.reader.warnings.push(format!("{warning} (listening on {})", beyond.join(", ")));
+        reader.warnings.push(format!("{warning} (listening on {})", beyond.join(", ")));
     }
 }
 
@@ -129,7 +169,7 @@ impl People<'_> {
     fn resolve(&self, word: &str) -> Result<Vec<String>, String> {
         let users = match word.strip_prefix('@') {
             None => vec![word.to_owned()],
-            Some(group) => self.groups.0.get(group).cloned().ok_or_else(|| {
+            Some(group) => self.groups.get(group).cloned().ok_or_else(|| {
                 format!("there is no group '{group}': write it into [access.groups], {group} = [\"NAME\"]")
             })?,
         };
@@ -147,56 +187,33 @@ impl People<'_> {
     }
 }
 
-/// One of `[[access.rules]]`.
-fn read_rule(mut section: Section<'_>, people: &People<'_>) -> AccessRule {
-    let users = read_rule_users(&mut section, people);
-    let networks = section.optional::<Vec<IpNet>>("networks", "any");
-    if networks.as_ref().is_some_and(Vec::is_empty) {
-        section.error("networks", "the rule is for nobody: write networks, or remove the key for any");
+/// Checks one of `[[access.rules]]`, and puts users in the place of groups.
+fn check_rule(reader: &mut Reader, path: &str, rule: &mut AccessRule, people: &People<'_>) {
+    rule.users = rule.users.take().and_then(|words| users_of(reader, path, &words, people));
+    if rule.networks.as_ref().is_some_and(Vec::is_empty) {
+        let message = "the rule is for nobody: write networks, or remove the key for any";
+        reader.error_at(path, "networks", message);
     }
-    let repositories = section.optional::<Vec<String>>("repositories", "none").unwrap_or_default();
-    let advice = r#"write upstream and repository, such as "myacr.azurecr.io/samples/**", or "**" for all"#;
-    if repositories.is_empty() {
-        section.error("repositories", format!("the rule is about no repository: {advice}"));
+    if rule.repositories.is_empty() {
+        reader.error_at(path, "repositories", format!("the rule is about no repository: {RULE_ADVICE}"));
     }
-    for pattern in &repositories {
-        if !pattern.contains('/') && !pattern.contains("**") {
-            section.error("repositories", format!("'{pattern}' matches no repository: {advice}"));
-        }
+    if rule.allow.is_empty() {
+        let message = r#"the rule allows nothing: write allow = ["pull", "push", "delete"], or some of them"#;
+        reader.error_at(path, "allow", message);
     }
-    let allow = section.optional::<Vec<String>>("allow", "nothing").unwrap_or_default();
-    if allow.is_empty() {
-        section.error("allow", r#"the rule allows nothing: write allow = ["pull", "push", "delete"], or some of them"#);
-    }
-    let rights = allow.iter().filter_map(|word| {
-        let right = Right::parse(word);
-        if right.is_none() {
-            section.error("allow", format!(r#"'{word}' is no right: write "pull", "push" or "delete""#));
-        }
-        right
-    });
-    let allow = rights.collect();
-    section.finish();
-    let repositories = repositories.iter().map(|pattern| RepositoryPattern::new(pattern)).collect();
-    AccessRule { users, networks, repositories, allow }
 }
 
 /// `None`: everybody who is let in.
-fn read_rule_users(section: &mut Section<'_>, people: &People<'_>) -> Option<Vec<String>> {
-    let words = section.or("users", vec![ANYBODY.to_owned()]);
+fn users_of(reader: &mut Reader, path: &str, words: &[String], people: &People<'_>) -> Option<Vec<String>> {
     if words.is_empty() {
-        section.error("users", r#"the rule is for nobody: write users = ["*"]"#);
+        reader.error_at(path, "users", r#"the rule is for nobody: write users = ["*"]"#);
     }
     let mut users = Vec::new();
     for word in words.iter().filter(|word| *word != ANYBODY) {
         match people.resolve(word) {
             Ok(found) => users.extend(found),
-            Err(message) => section.error("users", message),
+            Err(message) => reader.error_at(path, "users", message),
         }
     }
     (!words.iter().any(|word| word == ANYBODY)).then_some(users)
-}
-
-fn is_local(listen: &Listen) -> bool {
-    listen.address().is_none_or(|address| address.ip().is_loopback())
 }

@@ -1,8 +1,10 @@
 //! What the tables of the file say about each other: an upstream that is larder itself, patterns that name no upstream.
 
+use super::choices::Listen;
+use super::credential::CredentialSettings;
 use super::reader::Reader;
-use super::sections::show;
-use super::settings::{CredentialSettings, Listen, Settings, UpstreamSettings};
+use super::settings::Settings;
+use super::upstreams::UpstreamSettings;
 use http::Uri;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -78,7 +80,7 @@ fn check_loops(reader: &mut Reader, settings: &Settings) {
                 let path = format!("upstream.{index}");
                 let message = format!(
                     "{address} is larder itself, which listens on {}: write the registry's real address",
-                    show(own)
+                    own.shown()
                 );
                 let origin = reader.origin_of(&path, "connect");
                 reader.error(origin, &format!("{path}.connect"), message);
@@ -91,7 +93,7 @@ fn check_loops(reader: &mut Reader, settings: &Settings) {
                 let path = format!("upstream.{index}");
                 let message = format!(
                     "{url} is larder itself, which listens on {}: write the registry's address, or have larder listen elsewhere",
-                    show(own)
+                    own.shown()
                 );
                 let origin = reader.origin_of(&path, key);
                 reader.error(origin, &format!("{path}.{key}"), message);

@@ -5,11 +5,11 @@ use super::across::check_across;
 use super::environment::Environment;
 use super::origin::{ConfigError, ConfigErrors, Origin};
 use super::overlay::{Flags, apply_environment, apply_flags};
-use super::reader::{Effective, Reader, Section};
-use super::sections::{check_listeners, read_admin, read_network, read_server, read_store};
-use super::settings::{Settings, StoreSettings};
+use super::reader::{Effective, Places, Reader, Section};
+use super::server::{StoreSettings, read_admin, read_network, read_server, read_store};
+use super::settings::Settings;
 use super::tree::{Table, parse_file};
-use super::upstreams::{Places, read_upstreams};
+use super::upstreams::read_upstreams;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -122,7 +122,8 @@ fn load_but(
     passed_over: impl Fn(&ConfigError) -> bool,
 ) -> Result<Loaded, ConfigErrors> {
     let file = sources.find_file();
-    let mut reader = Reader::default();
+    let places = Places { environment: sources.environment.clone(), here: sources.current_folder.clone() };
+    let mut reader = Reader::new(places);
     let mut root = match &file {
         Some(file) => read_file(file, sources).map_err(|errors| ConfigErrors { errors, nothing_configured: false })?,
         None => Table::default(),
@@ -134,7 +135,7 @@ fn load_but(
         Some(file) => Origin::File { file: Arc::from(file.as_path()), line: 1, column: 1 },
         None => Origin::Default,
     };
-    let settings = read_tree(&mut reader, root, &whole, sources, needs_upstream);
+    let settings = read_tree(&mut reader, root, &whole, needs_upstream);
     reader.errors.retain(|error| !passed_over(error));
     if !needs_upstream {
         // Who asks about a daemon may want to know just that: why its certificate is not used.
@@ -156,11 +157,10 @@ fn load_but(
 pub(super) fn load_text(text: &str) -> Result<Loaded, ConfigErrors> {
     let file = Arc::<Path>::from(Path::new("larder.toml"));
     let root = parse_file(text, &file).map_err(|errors| ConfigErrors { errors, nothing_configured: false })?;
-    let sources = Sources { current_folder: PathBuf::from("/nowhere"), ..Sources::default() };
-    let mut reader = Reader::default();
+    let mut reader = Reader::new(Places { here: PathBuf::from("/nowhere"), ..Places::default() });
     let whole = Origin::File { file, line: 1, column: 1 };
-    let settings = read_tree(&mut reader, root, &whole, &sources, true);
-    let Reader { warnings, effective, errors } = reader;
+    let settings = read_tree(&mut reader, root, &whole, true);
+    let Reader { warnings, effective, errors, .. } = reader;
     if errors.is_empty() {
         return Ok(Loaded { settings, effective, warnings, file: None });
     }
@@ -182,37 +182,18 @@ fn read_file(file: &Path, sources: &Sources) -> Result<Table, Vec<ConfigError>> 
     }
 }
 
-/// Whether the error is why there is no upstream.
-fn concerns_upstreams(error: &ConfigError) -> bool {
-    error.key == "upstream" || error.origin == Origin::Flag("--upstream")
-}
-
-fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, sources: &Sources, needs_upstream: bool) -> Settings {
-    let here = &sources.current_folder;
+fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, needs_upstream: bool) -> Settings {
     let mut top = Section::new(reader, "", root, whole.clone());
-    let section = top.section("server");
-    let server = read_server(section, &sources.environment, here);
-    let listen_origin = top.reader.origin_of("server", "listen");
-    check_listeners(top.reader, &listen_origin, &server.listen);
-    let mut admin = read_admin(top.section("admin"), &server);
-    let store = read_store(top.section("store"), &sources.environment, here);
+    let server = read_server(&mut top);
+    let mut admin = read_admin(&mut top, &server);
+    let store = read_store(&mut top);
     if cfg!(unix) {
         admin.socket.get_or_insert_with(|| store.path.join("admin.sock"));
     }
     top.reader.warnings.extend(open_to_others(&store.path));
-    let places = Places { environment: &sources.environment, here };
-    let network = read_network(top.section("network"));
-    let access = read_access(top.section("access"), &server, places);
-    let tables = top.tables("upstream");
-    if needs_upstream && tables.is_empty() && !top.reader.errors.iter().any(concerns_upstreams) {
-        let message = "there is no upstream: write [[upstream]] with name = \"myacr.azurecr.io\", or use --upstream myacr.azurecr.io";
-        top.reader.error(whole.clone(), "", message);
-    }
-    let upstreams = read_upstreams(top.reader, tables, places);
-    if upstreams.len() > 1 && !upstreams.iter().any(|upstream| upstream.default) {
-        let warning = "no upstream has default = true: only requests that name their upstream can be answered";
-        top.reader.warnings.push(warning.to_owned());
-    }
+    let network = read_network(&mut top);
+    let access = read_access(&mut top, &server);
+    let upstreams = read_upstreams(&mut top, needs_upstream.then_some(whole));
     let settings = Settings { server, admin, store, access, network, upstreams };
     check_across(top.reader, &settings);
     top.finish();

@@ -1,6 +1,59 @@
 //! Names of hosts and upstreams, and the addresses of upstreams.
 
+use crate::oci::{DOCKER_HUB, Registry};
 use http::Uri;
+
+/// Where Docker Hub's registry answers.
+const HUB: &str = "https://registry-1.docker.io";
+
+/// The name of an upstream.
+pub(super) fn parse_upstream_name(text: &str) -> Result<Registry, String> {
+    let name = parse_host(text)?;
+    if is_loopback(&name) || name.ends_with(".localhost") {
+        // A request to larder under a loopback name without a port would be taken for one to that upstream.
+        return Err(format!(
+            "an upstream named '{name}' would be meant by every request to larder at {name}: write another name, such as \
+             name = \"registry.local\", and the address into url = \"http://{name}\""
+        ));
+    }
+    Ok(Registry::new(&name))
+}
+
+/// The address of an upstream that has only a name. References say docker.io; the registry behind them answers elsewhere.
+pub(super) fn default_url(name: &str) -> String {
+    if DOCKER_HUB.contains(&name) { HUB.to_owned() } else { format!("https://{name}") }
+}
+
+pub(super) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether an address is Docker Hub's by the name that people know, at which there are web pages.
+fn is_hub(url: &Uri) -> bool {
+    let port = url.port_u16().is_none_or(|port| port == 443);
+    port && url.scheme_str() == Some("https") && url.host().is_some_and(|host| DOCKER_HUB.contains(&host))
+}
+
+/// The base of a service, to which the paths of its protocol are added.
+pub(super) fn parse_base(text: &str, example: &str) -> Result<Uri, String> {
+    let advice = format!("write scheme and host, such as {example}");
+    let uri: Uri = text.parse().map_err(|_| format!("'{text}' is not a url: {advice}"))?;
+    let scheme = uri.scheme_str().unwrap_or_default();
+    let Some(host) = uri.host().filter(|_| matches!(scheme, "http" | "https") && !text.contains('@')) else {
+        return Err(format!("this is not an address that can be asked: {advice}"));
+    };
+    if scheme == "http" && !is_loopback(host) {
+        return Err(format!(
+            "'{text}' is plain http, which would show tokens and secrets to the network: write https, http is for loopback \
+             addresses only"
+        ));
+    }
+    if uri.path() != "/" || uri.query().is_some() {
+        return Err(format!("'{text}' has a path: larder adds the paths of the protocol itself; {advice}"));
+    }
+    Ok(uri)
+}
 
 /// The form of `host` or `host:port` that names are compared in, or why it is none.
 pub(super) fn parse_host(text: &str) -> Result<String, String> {
@@ -64,7 +117,8 @@ pub fn parse_url(text: &str) -> Result<Uri, String> {
     }
     let authority = parse_host(authority.as_str())?;
     let built = Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build();
-    built.map_err(|_| format!("'{text}' is not a url: {advice}"))
+    let url = built.map_err(|_| format!("'{text}' is not a url: {advice}"))?;
+    Ok(if is_hub(&url) { Uri::from_static(HUB) } else { url })
 }
 
 /// `scheme://authority`, as people write it.

@@ -1,9 +1,12 @@
 //! Reads typed values out of the tree, collecting every error instead of stopping at the first, and noting for each value where
 //! it came from: that is what `larder check` prints.
 
+use super::declare::Declared;
+use super::environment::Environment;
 use super::origin::{ConfigError, Origin};
 use super::tree::{Node, Table, Value};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// A value as it holds, for people to read.
 #[derive(Clone, Debug)]
@@ -18,12 +21,34 @@ pub struct Effective {
     pub origin: Origin,
 }
 
-/// A type that can stand in the file.
-pub(super) trait Setting: Sized {
+/// A parser of values in the file.
+pub(super) trait Setting {
+    /// What it reads.
+    type Value;
     /// Reads the value, or says what is wrong and what to write.
-    fn read(node: &Node, errors: &mut Vec<(Origin, String)>) -> Option<Self>;
+    fn read(node: &Node, at: &mut Reading<'_>) -> Option<Self::Value>;
     /// The value in TOML.
-    fn show(&self) -> String;
+    fn show(value: &Self::Value) -> String;
+}
+
+/// What a parser knows besides the value, and what it finds wrong.
+pub(super) struct Reading<'r> {
+    pub(super) places: &'r Places,
+    pub(super) wrong: Vec<(Origin, String)>,
+}
+
+impl Reading<'_> {
+    pub(super) fn wrong(&mut self, node: &Node, message: String) {
+        self.wrong.push((node.origin.clone(), message));
+    }
+}
+
+/// What relative paths are resolved with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places {
+    pub(super) environment: Environment,
+    /// The current folder.
+    pub(super) here: PathBuf,
 }
 
 /// What reading has found so far.
@@ -32,17 +57,65 @@ pub(super) struct Reader {
     pub(super) errors: Vec<ConfigError>,
     pub(super) warnings: Vec<String>,
     pub(super) effective: Vec<Effective>,
+    pub(super) places: Places,
+    /// Where tables and keys stand that somebody has written.
+    origins: BTreeMap<String, Origin>,
+}
+
+fn path_of(table: &str, key: &str) -> String {
+    if table.is_empty() || key.is_empty() { format!("{table}{key}") } else { format!("{table}.{key}") }
 }
 
 impl Reader {
+    pub(super) fn new(places: Places) -> Self {
+        Self { places, ..Self::default() }
+    }
+
+    fn note_origin(&mut self, path: String, origin: &Origin) {
+        if *origin != Origin::Default {
+            self.origins.insert(path, origin.clone());
+        }
+    }
+
+    /// Whether somebody has written the table or the key, which has been read.
+    pub(super) fn was_written(&self, table: &str, key: &str) -> bool {
+        self.origins.contains_key(&path_of(table, key))
+    }
+
     /// Where the value of a key that has been read came from.
     pub(super) fn origin_of(&self, table: &str, key: &str) -> Origin {
-        let entry = self.effective.iter().find(|entry| entry.table == table && entry.key == key);
-        entry.map_or(Origin::Default, |entry| entry.origin.clone())
+        self.origins.get(&path_of(table, key)).cloned().unwrap_or(Origin::Default)
     }
 
     pub(super) fn error(&mut self, origin: Origin, key: &str, message: impl Into<String>) {
         self.errors.push(ConfigError { origin, key: key.to_owned(), message: message.into() });
+    }
+
+    /// Reports what is wrong with the value of a key that has been read; its place is that of the key, else of its table.
+    pub(super) fn error_at(&mut self, table: &str, key: &str, message: impl Into<String>) {
+        let path = path_of(table, key);
+        let ends = path.match_indices('.').map(|(end, _)| end).chain([path.len(), 0]);
+        let mut paths: Vec<&str> = ends.map(|end| &path[..end]).collect();
+        paths.sort_by_key(|path| std::cmp::Reverse(path.len()));
+        let origin = paths.iter().find_map(|path| self.origins.get(*path)).cloned().unwrap_or(Origin::Default);
+        self.error(origin, &path, message);
+    }
+
+    /// Replaces what `larder check` shows for a key that has been read.
+    pub(super) fn show_as(&mut self, table: &str, key: &str, value: String) {
+        let mut entries = self.effective.iter_mut().rev();
+        if let Some(entry) = entries.find(|entry| entry.key == key && entry.table == table) {
+            entry.value = Ok(value);
+        }
+    }
+
+    /// As [`Self::show_as`], with the place that the value came from.
+    pub(super) fn show_from(&mut self, table: &str, key: &str, value: String, origin: Origin) {
+        self.show_as(table, key, value);
+        let mut entries = self.effective.iter_mut().rev();
+        if let Some(entry) = entries.find(|entry| entry.key == key && entry.table == table) {
+            entry.origin = origin;
+        }
     }
 }
 
@@ -50,15 +123,15 @@ impl Reader {
 pub(super) struct Section<'r> {
     pub(super) reader: &'r mut Reader,
     pub(super) path: String,
-    pub(super) origin: Origin,
+    origin: Origin,
     table: Table,
     known: Vec<&'static str>,
-    origins: BTreeMap<&'static str, Origin>,
 }
 
 impl<'r> Section<'r> {
     pub(super) fn new(reader: &'r mut Reader, path: &str, table: Table, origin: Origin) -> Self {
-        Self { reader, path: path.to_owned(), origin, table, known: Vec::new(), origins: BTreeMap::new() }
+        reader.note_origin(path.to_owned(), &origin);
+        Self { reader, path: path.to_owned(), origin, table, known: Vec::new() }
     }
 
     fn take(&mut self, key: &'static str) -> Option<(Origin, Node)> {
@@ -66,73 +139,53 @@ impl<'r> Section<'r> {
         self.table.0.remove(key)
     }
 
-    pub(super) fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    fn path_of(&self, key: &str) -> String {
+        path_of(&self.path, key)
     }
 
-    /// Where the value of `key` came from, once it has been read.
-    pub(super) fn origin_of(&self, key: &str) -> Origin {
-        self.origins.get(key).cloned().unwrap_or(Origin::Default)
-    }
-
-    /// Reports what is wrong with the value of `key`.
-    pub(super) fn error(&mut self, key: &str, message: impl Into<String>) {
-        let origin = self.origins.get(key).unwrap_or(&self.origin).clone();
-        let path = self.path_of(key);
-        self.reader.error(origin, &path, message);
-    }
-
-    fn note(&mut self, key: &'static str, value: Result<String, &'static str>, origin: Origin) {
+    fn note(&mut self, key: &'static str, value: Result<String, &'static str>) {
+        let origin = self.reader.origin_of(&self.path, key);
         self.reader.effective.push(Effective { table: self.path.clone(), key, value, origin });
     }
 
-    /// The value of `key`, if it is there and right.
-    fn read<T: Setting>(&mut self, key: &'static str) -> (Option<T>, bool) {
+    /// The value of `key`, if it is there and right; and whether it is there.
+    fn read<P: Setting>(&mut self, key: &'static str) -> (Option<P::Value>, bool) {
         let Some((_, node)) = self.take(key) else { return (None, false) };
-        self.origins.insert(key, node.origin.clone());
-        let mut wrong = Vec::new();
-        let value = T::read(&node, &mut wrong);
         let path = self.path_of(key);
-        for (origin, message) in wrong {
+        self.reader.note_origin(path.clone(), &node.origin);
+        let mut at = Reading { places: &self.reader.places, wrong: Vec::new() };
+        let value = P::read(&node, &mut at);
+        for (origin, message) in at.wrong {
+            // A default that follows from another key of the table is at fault with it.
+            let origin = if origin == Origin::Default { self.origin.clone() } else { origin };
             self.reader.error(origin, &path, message);
         }
         (value, true)
     }
 
     /// The value of a key that may be left out; `absent` says what holds then.
-    pub(super) fn optional<T: Setting>(&mut self, key: &'static str, absent: &'static str) -> Option<T> {
-        let (value, _) = self.read::<T>(key);
-        let origin = self.origin_of(key);
-        self.note(key, value.as_ref().map(T::show).ok_or(absent), origin);
+    pub(super) fn optional<P: Setting>(&mut self, key: &'static str, absent: &'static str) -> Option<P::Value> {
+        let (value, _) = self.read::<P>(key);
+        self.note(key, value.as_ref().map(P::show).ok_or(absent));
         value
+    }
+
+    /// The value of a key that must be there; `advice` says what to write.
+    pub(super) fn required<P: Setting<Value: Default>>(&mut self, key: &'static str, advice: &str) -> P::Value {
+        let (value, present) = self.read::<P>(key);
+        self.note(key, value.as_ref().map(P::show).ok_or("missing"));
+        if !present {
+            self.reader.error(self.origin.clone(), &path_of(&self.path, key), advice);
+        }
+        value.unwrap_or_default()
     }
 
     /// The value of a key, or its default; a wrong value is reported and replaced, so that reading can go on.
-    pub(super) fn or<T: Setting>(&mut self, key: &'static str, default: T) -> T {
-        self.or_from(key, default, Origin::Default)
-    }
-
-    /// As [`Self::or`], with a default that comes from somewhere else than larder itself.
-    pub(super) fn or_from<T: Setting>(&mut self, key: &'static str, default: T, from: Origin) -> T {
-        let (value, present) = self.read::<T>(key);
-        let origin = if present { self.origin_of(key) } else { from };
+    pub(super) fn or<P: Setting>(&mut self, key: &'static str, default: P::Value) -> P::Value {
+        let (value, _) = self.read::<P>(key);
         let value = value.unwrap_or(default);
-        self.note(key, Ok(value.show()), origin);
+        self.note(key, Ok(P::show(&value)));
         value
-    }
-
-    /// Replaces what `larder check` shows for a key that has been read: a path as it was found, say.
-    pub(super) fn show_as<T: Setting>(&mut self, key: &str, value: &T) {
-        let path = &self.path;
-        let mut entries = self.reader.effective.iter_mut().rev();
-        if let Some(entry) = entries.find(|entry| entry.key == key && entry.table == *path) {
-            entry.value = Ok(value.show());
-        }
-    }
-
-    /// The string at `key`, which is still to be read.
-    pub(super) fn peek(&self, key: &str) -> Option<&str> {
-        self.table.str(key)
     }
 
     /// Whether there is anything at `key`, which is still to be read.
@@ -140,21 +193,38 @@ impl<'r> Section<'r> {
         self.table.0.contains_key(key)
     }
 
-    /// Whether something stood at `key`, which has been read.
-    pub(super) fn was_read(&self, key: &str) -> bool {
-        self.origins.contains_key(key)
+    /// Gives the value of an environment variable to a key that is not there.
+    pub(super) fn preset(&mut self, key: &str, variable: &str) {
+        if let (false, Some(text)) = (self.has(key), self.reader.places.environment.get(variable)) {
+            self.table.set(key, Node::string(text, &Origin::Environment(variable.to_owned())));
+        }
     }
 
-    /// Gives a text to a key that is not there, as if it had been written at `origin`.
-    pub(super) fn preset(&mut self, key: &str, text: &str, origin: &Origin) {
-        self.table.set(key, Node::string(text, origin));
+    /// The declared table at `key`; its defaults if it is not there.
+    pub(super) fn table<T: Declared>(&mut self, key: &'static str) -> T {
+        let mut section = self.section(key);
+        let value = T::read(&mut section);
+        section.finish();
+        value
+    }
+
+    /// The declared tables of the array at `key`.
+    pub(super) fn tables<T: Declared>(&mut self, key: &'static str) -> Vec<T> {
+        let (path, tables) = (self.path_of(key), self.raw_tables(key));
+        let read = |(index, (table, origin))| {
+            let mut section = Section::new(self.reader, &format!("{path}.{index}"), table, origin);
+            let value = T::read(&mut section);
+            section.finish();
+            value
+        };
+        tables.into_iter().enumerate().map(read).collect()
     }
 
     /// The table at `key`, empty if it is not there.
     pub(super) fn section<'s>(&'s mut self, key: &'static str) -> Section<'s> {
         let path = self.path_of(key);
         let (table, origin) = match self.take(key) {
-            None => (Table::default(), self.origin.clone()),
+            None => (Table::default(), Origin::Default),
             Some((_, Node { value: Value::Table(table), origin, .. })) => (table, origin),
             Some((_, node)) => {
                 let message = format!("expected a table with keys of its own: write [{path}]");
@@ -166,7 +236,7 @@ impl<'r> Section<'r> {
     }
 
     /// The tables of the array at `key`, with their places.
-    pub(super) fn tables(&mut self, key: &'static str) -> Vec<(Table, Origin)> {
+    pub(super) fn raw_tables(&mut self, key: &'static str) -> Vec<(Table, Origin)> {
         let path = self.path_of(key);
         let Some((_, node)) = self.take(key) else { return Vec::new() };
         let Value::Array(items) = node.value else {

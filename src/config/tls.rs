@@ -3,11 +3,10 @@
 //! Everything that is wrong with them is found by [`TlsFiles::check`], so that `check`, the start and a reload say the same.
 
 use super::certificate::Certificate;
-use super::environment::Environment;
+use super::declare::settings;
 use super::reader::Section;
-use super::secret::{read_private, secret_path};
-use super::sections::base_of;
-use super::settings::{Listen, TlsSettings};
+use super::secret::read_private;
+use super::values::PrivateFile;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -29,6 +28,30 @@ const LONGEST: u64 = 1 << 20;
 const CERTIFICATE: &str = "certificate_file";
 const KEY: &str = "key_file";
 const CLIENT_CA: &str = "client_ca_file";
+
+/// `[server.tls]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// PEM file of the server's certificate, and of those that lead from it to its authority.
+    pub certificate_file: PathBuf,
+    /// PEM file of its key.
+    pub key_file: PathBuf,
+    /// PEM file of the authorities of clients' certificates. `None`: clients are not asked for one.
+    pub client_ca_file: Option<PathBuf>,
+}
+
+settings! { "server.tls";
+/// A certificate for TLS; without this table, plain HTTP. With it every TCP listener speaks TLS, unless some are written
+/// `tls://0.0.0.0:5443`: then those alone do. `larder tls init` makes both files. larder reads them again when they change
+/// ([tls.md](tls.md)).
+pub(super) struct TlsTable {
+    /// PEM: the server's certificate, and those that lead from it to its authority.
+    certificate_file: Option<PathBuf> [PathBuf, unset "plain HTTP", example "\"/etc/larder/tls.crt\""];
+    /// PEM: its key, without a passphrase; sought in `$CREDENTIALS_DIRECTORY` like a secret.
+    key_file: Option<PathBuf> [PrivateFile, unset "plain HTTP", example "\"/etc/larder/tls.key\""];
+    /// PEM: authorities of clients' certificates. A client that presents one is known by its name; none is demanded.
+    client_ca_file: Option<PathBuf> [PathBuf, unset "clients' certificates are not asked for", example "\"/etc/larder/clients.pem\""];
+}}
 
 /// What is wrong with one of the files, and with which setting it came.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -230,66 +253,28 @@ fn read_file(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsProblem> 
     Ok(content)
 }
 
-/// Reads `[server.tls]`, holds its files against each other, and says which listeners speak TLS.
-pub(super) fn read_tls(
-    server: &mut Section<'_>,
-    listen: &mut Vec<Listen>,
-    environment: &Environment,
-    here: &Path,
-) -> Option<TlsSettings> {
-    let (present, wanted) = (server.has("tls"), listen.iter().any(|listen| matches!(listen, Listen::Tls(_))));
-    let listen_origin = server.origin_of("listen");
-    let mut section = server.section("tls");
-    let certificate_file = path(&mut section, CERTIFICATE, "plain HTTP", here);
-    let key_file = section.optional::<PathBuf>(KEY, "plain HTTP").map(|path| {
-        let path = secret_path(&path, environment, &base_of(&section.origin_of(KEY), here));
-        section.show_as(KEY, &path);
-        path
-    });
-    let client_ca_file = path(&mut section, CLIENT_CA, "clients' certificates are not asked for", here);
-    let settings = match (certificate_file, key_file) {
-        (Some(certificate_file), Some(key_file)) => Some(TlsSettings { certificate_file, key_file, client_ca_file }),
-        (None, None) if !present => {
-            if wanted {
-                let message = "a listener with tls:// needs a certificate: write [server.tls] with certificate_file and key_file (`larder tls init` makes both), or remove tls://";
-                section.reader.error(listen_origin, "server.listen", message);
-            }
-            None
-        }
+/// Reads `[server.tls]` and holds its files against each other.
+pub(super) fn read_tls(server: &mut Section<'_>) -> Option<TlsSettings> {
+    let TlsTable { certificate_file, key_file, client_ca_file } = server.table("tls");
+    let reader = &mut *server.reader;
+    let (certificate_file, key_file) = match (certificate_file, key_file) {
+        (Some(certificate), Some(key)) => (certificate, key),
+        (None, None) if !reader.was_written("server", "tls") => return None,
         (certificate_file, _) => {
             let (missing, there) = if certificate_file.is_none() { (CERTIFICATE, KEY) } else { (KEY, CERTIFICATE) };
             // A wrong value has been reported itself.
-            if !section.was_read(missing) {
-                section.error(there, format!("TLS needs certificate_file and key_file: write {missing}, or remove [server.tls] for plain HTTP"));
+            if !reader.was_written("server.tls", missing) {
+                let message = format!(
+                    "TLS needs certificate_file and key_file: write {missing}, or remove [server.tls] for plain HTTP"
+                );
+                reader.error_at("server.tls", there, message);
             }
-            None
+            return None;
         }
     };
-    if let Some(settings) = &settings
-        && let Err(wrong) = TlsFiles::read(settings).and_then(|files| files.check(settings, SystemTime::now()))
-    {
-        section.error(wrong.setting, wrong.message);
+    let settings = TlsSettings { certificate_file, key_file, client_ca_file };
+    if let Err(wrong) = TlsFiles::read(&settings).and_then(|files| files.check(&settings, SystemTime::now())) {
+        reader.error_at("server.tls", wrong.setting, wrong.message);
     }
-    section.finish();
-    if present && !wanted {
-        encrypt_all(server, listen);
-    }
-    settings
-}
-
-/// With a certificate and no `tls://`, every TCP listener is meant.
-fn encrypt_all(server: &mut Section<'_>, listen: &mut Vec<Listen>) {
-    for place in listen.iter_mut() {
-        if let Listen::Tcp(address) = place {
-            *place = Listen::Tls(*address);
-        }
-    }
-    server.show_as("listen", listen);
-}
-
-fn path(section: &mut Section<'_>, key: &'static str, absent: &'static str, here: &Path) -> Option<PathBuf> {
-    let path = section.optional::<PathBuf>(key, absent)?;
-    let path = base_of(&section.origin_of(key), here).join(path);
-    section.show_as(key, &path);
-    Some(path)
+    Some(settings)
 }

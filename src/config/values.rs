@@ -1,94 +1,19 @@
-//! The types that stand in the file: each says how it is read, how it is written, and what to write instead when it is wrong.
+//! The parsers of settings: each says how a value is read, how it is written, and what to write instead of a wrong one.
 
+use super::environment::Environment;
+use super::names::{parse_alias, parse_base, parse_host, parse_tag_pattern, parse_upstream_name, parse_url, show_url};
 use super::origin::Origin;
-use super::reader::Setting;
-use super::settings::{Durability, Listen, Tier};
+use super::reader::{Reading, Setting};
+use super::secret::{read_secret, secret_path};
+use super::signing::SigningCertificate;
 use super::tree::{Node, Value};
+use crate::oci::{Registry, RepositoryPattern};
+use http::Uri;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
-
-type Wrong = Vec<(Origin, String)>;
-
-/// Bytes, written with a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size(pub(super) u64);
-
-/// Bytes per second; `None`, written "0": no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rate(pub(super) Option<u64>);
-
-/// Groups of users, by their names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Groups(pub(super) BTreeMap<String, Vec<String>>);
-
-/// Longest unit first, so that `GiB` is not read as `B`.
-const UNITS: [(&str, u64); 10] = [
-    ("PiB", 1 << 50),
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("TB", 1_000_000_000_000),
-    ("GB", 1_000_000_000),
-    ("MB", 1_000_000),
-    ("kB", 1000),
-    ("B", 1),
-];
-
-pub(super) fn parse_size(text: &str) -> Result<u64, String> {
-    let advice = r#"write a number with a unit, such as "10GiB" or "500MB""#;
-    let trimmed = text.trim();
-    if trimmed == "0" {
-        return Ok(0);
-    }
-    let unit = UNITS.iter().find(|(unit, _)| {
-        trimmed.len() > unit.len()
-            && trimmed.get(trimmed.len() - unit.len()..).is_some_and(|end| end.eq_ignore_ascii_case(unit))
-    });
-    let Some((unit, factor)) = unit else {
-        let bare = trimmed.bytes().all(|b| b.is_ascii_digit()) && !trimmed.is_empty();
-        return Err(format!("size '{text}' {}: {advice}", if bare { "has no unit" } else { "is not understood" }));
-    };
-    let number = trimmed[..trimmed.len() - unit.len()].trim_end();
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let digits = |text: &str| !text.is_empty() && text.len() <= 18 && text.bytes().all(|b| b.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) {
-        return Err(format!("size '{text}' is not understood: {advice}"));
-    }
-    let scale = 10_u128.pow(u32::try_from(fraction.len()).unwrap_or(18));
-    let parsed = whole.parse::<u128>().ok().zip(fraction.parse::<u128>().ok());
-    let bytes = parsed.map(|(whole, fraction)| (whole * scale + fraction) * u128::from(*factor) / scale);
-    // The bound is what signed file offsets can hold.
-    bytes
-        .and_then(|bytes| u64::try_from(bytes).ok())
-        .filter(|bytes| i64::try_from(*bytes).is_ok())
-        .ok_or_else(|| format!("size '{text}' is too large: {advice}"))
-}
-
-pub(super) fn show_size(bytes: u64) -> String {
-    let unit = UNITS[..5].iter().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
-    unit.map_or_else(|| format!("{bytes}B"), |(unit, factor)| format!("{}{unit}", bytes / factor))
-}
-
-const DAY: u64 = 24 * 3600;
-/// Longer than anybody waits: what is added to a time, or multiplied, must not overflow.
-const LONGEST: Duration = Duration::from_secs(36_500 * DAY);
-
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let advice = r#"write a number with a unit, such as "500ms", "30s", "5m" or "1h""#;
-    if !text.trim().is_empty() && text.trim().bytes().all(|b| b.is_ascii_digit()) {
-        return Err(format!("duration '{text}' has no unit: {advice}"));
-    }
-    let duration = humantime::parse_duration(text.trim());
-    let duration = duration.map_err(|_| format!("duration '{text}' is not understood: {advice}"))?;
-    if duration > LONGEST {
-        return Err(format!("duration '{text}' is longer than {} days: {advice}", LONGEST.as_secs() / DAY));
-    }
-    Ok(duration)
-}
+use std::path::{Path, PathBuf};
 
 /// A text as TOML.
 pub(super) fn quote(text: &str) -> String {
@@ -96,167 +21,345 @@ pub(super) fn quote(text: &str) -> String {
 }
 
 /// The string of a node, or the complaint that there is none.
-fn string(node: &Node, expected: &str, wrong: &mut Wrong) -> Option<String> {
+fn string(node: &Node, expected: &str, at: &mut Reading<'_>) -> Option<String> {
     match (&node.value, &node.text) {
         (Value::String(text), _) => Some(text.clone()),
         (Value::Array(_) | Value::Table(_), _) | (_, None) => {
-            wrong.push((node.origin.clone(), format!("found {}: {expected}", node.found())));
+            at.wrong(node, format!("found {}: {expected}", node.found()));
             None
         }
         (_, Some(text)) => Some(text.clone()),
     }
 }
 
-fn parsed<T>(node: &Node, expected: &str, wrong: &mut Wrong, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-    let text = string(node, expected, wrong)?;
-    parse(&text).map_err(|message| wrong.push((node.origin.clone(), message))).ok()
+/// A string of a node that has a form of its own.
+pub(super) fn parsed<T>(
+    node: &Node,
+    expected: &str,
+    at: &mut Reading<'_>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Option<T> {
+    let text = string(node, expected, at)?;
+    parse(&text).map_err(|message| at.wrong(node, message)).ok()
 }
 
-impl Setting for Size {
-    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
-        let bare = matches!(node.value, Value::Integer(_)).then(|| node.found());
-        if let (Some(number), None) = (bare, &node.text) {
-            wrong.push((
-                node.origin.clone(),
-                format!("size {number} has no unit: write \"{number}B\" or \"{number}GiB\""),
-            ));
-            return None;
+/// Parsers of texts: what is expected, how a text is read, and how a value is written.
+macro_rules! texts {
+    ($($(#[doc = $doc:literal])+ $Name:ident: $Value:ty, $expected:expr, $parse:expr, $show:expr;)+) => {$(
+        $(#[doc = $doc])+
+        pub(super) struct $Name;
+
+        impl Setting for $Name {
+            type Value = $Value;
+            fn read(node: &Node, at: &mut Reading<'_>) -> Option<$Value> {
+                parsed(node, $expected, at, $parse)
+            }
+            fn show(value: &$Value) -> String {
+                let show: fn(&$Value) -> String = $show;
+                quote(&show(value))
+            }
         }
-        parsed(node, r#"write a size such as "10GiB""#, wrong, parse_size).map(Self)
-    }
-    fn show(&self) -> String {
-        quote(&show_size(self.0))
+    )+};
+}
+
+const A_TEXT: &str = "write a text in double quotes";
+const A_LOGIN_HOST: &str = "https://login.microsoftonline.com";
+const A_METADATA_SERVICE: &str = "http://127.0.0.1:40342";
+
+texts! {
+    /// `host` or `host:port`.
+    Host: String, A_TEXT, parse_host, String::clone;
+    /// A host's name without a port.
+    BareHost: String, A_TEXT, parse_bare_host, String::clone;
+    /// An upstream's name.
+    RegistryName: Registry, A_TEXT, parse_upstream_name, ToString::to_string;
+    /// Scheme and host of a registry.
+    RegistryUrl: Uri, A_TEXT, parse_url, show_url;
+    /// Another name of an upstream.
+    Alias: String, A_TEXT, parse_alias, String::clone;
+    /// A pattern of tags.
+    TagPattern: String, A_TEXT, parse_tag_pattern, String::clone;
+    /// An address that can be dialled; port 0 where none is written.
+    Address: SocketAddr, A_TEXT, parse_target, show_target;
+    /// A pattern of upstreams' repositories in a rule of access.
+    RulePattern: RepositoryPattern, A_TEXT, parse_rule_pattern, |pattern| pattern.as_str().to_owned();
+    /// A pattern of one upstream's repositories.
+    OwnPattern: RepositoryPattern, A_TEXT, parse_own_pattern, |pattern| pattern.as_str().to_owned();
+    /// A pattern of repositories that are never evicted.
+    Pin: String, A_TEXT, parse_pin, String::clone;
+    /// The user of a password.
+    UserName: String, A_TEXT, parse_user_name, String::clone;
+    /// An id that Azure gives.
+    AzureId: String, A_TEXT, parse_id, String::clone;
+    /// The path of an Azure resource.
+    ResourceId: String, A_TEXT, parse_resource_id, String::clone;
+    /// The base of a login host.
+    LoginHost: Uri, A_TEXT, |text| parse_base(text, A_LOGIN_HOST), ToString::to_string;
+    /// The base of a metadata service.
+    MetadataService: Uri, A_TEXT, |text| parse_base(text, A_METADATA_SERVICE), ToString::to_string;
+}
+
+/// The base of a login host.
+///
+/// # Errors
+/// What is wrong with it and what to write instead.
+pub fn parse_authority(text: &str) -> Result<Uri, String> {
+    parse_base(text, A_LOGIN_HOST)
+}
+
+fn parse_bare_host(text: &str) -> Result<String, String> {
+    match parse_host(text)? {
+        host if host.contains(':') => Err(format!("name '{text}' has a port: write the host alone")),
+        host => Ok(host),
     }
 }
 
-impl Setting for Rate {
-    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
-        match &node.value {
-            Value::Integer(0) => return Some(Self(None)),
-            Value::String(text) if text == "0" => return Some(Self(None)),
-            _ => {}
-        }
-        let bytes = Size::read(node, wrong)?.0;
-        Some(Self((bytes > 0).then_some(bytes)))
+fn parse_target(text: &str) -> Result<SocketAddr, String> {
+    let ip = text.trim_start_matches('[').trim_end_matches(']').parse().map(|ip| SocketAddr::new(ip, 0));
+    let address = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0).or(ip.ok());
+    address.filter(|address| !address.ip().is_unspecified()).ok_or_else(|| {
+        format!(r#"'{text}' is no address that could be asked: write an IP address, such as "10.0.0.53", with a port if it has another"#)
+    })
+}
+
+fn show_target(address: &SocketAddr) -> String {
+    if address.port() == 0 { address.ip().to_string() } else { address.to_string() }
+}
+
+fn names_tag_or_digest(pattern: &str) -> bool {
+    pattern.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
+}
+
+fn parse_rule_pattern(text: &str) -> Result<RepositoryPattern, String> {
+    if text.contains('/') || text.contains("**") {
+        return Ok(RepositoryPattern::new(text));
     }
-    fn show(&self) -> String {
-        self.0.map_or_else(|| quote("0"), |bytes| quote(&show_size(bytes)))
+    Err(format!("'{text}' matches no repository: {RULE_ADVICE}"))
+}
+
+/// What to write into `repositories` of a rule of access.
+pub(super) const RULE_ADVICE: &str =
+    r#"write upstream and repository, such as "myacr.azurecr.io/samples/**", or "**" for all"#;
+/// What to write into `repositories` of a rule of freshness.
+pub(super) const OWN_ADVICE: &str = r#"write repositories of this upstream, such as "base/**""#;
+
+fn parse_own_pattern(text: &str) -> Result<RepositoryPattern, String> {
+    if names_tag_or_digest(text) {
+        return Err(format!("'{text}' names a tag or a digest, and rules are for whole repositories: {OWN_ADVICE}"));
+    }
+    Ok(RepositoryPattern::new(text))
+}
+
+fn parse_pin(text: &str) -> Result<String, String> {
+    let advice = r#"write upstream and repository, such as "myacr.azurecr.io/base/**""#;
+    if names_tag_or_digest(text) {
+        return Err(format!("'{text}' names a tag or a digest, and whole repositories are pinned: {advice}"));
+    }
+    if !text.contains('/') && !text.contains("**") {
+        return Err(format!("'{text}' matches no repository: {advice}"));
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_user_name(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("the username is empty: write one".to_owned());
+    }
+    // Basic authentication separates user and password with the first colon (RFC 7617).
+    if text.contains(':') || text.chars().any(char::is_control) {
+        return Err(
+            "a username has no colon and no control character: write the name alone, the password belongs into \
+                    password_file"
+                .to_owned(),
+        );
+    }
+    Ok(text.to_owned())
+}
+
+/// Ids become part of paths and forms: a character that no id has is a mistake that Entra's own words would hide.
+fn parse_id(text: &str) -> Result<String, String> {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("'{text}' is no id: write it as Azure shows it, such as 11111111-2222-3333-4444-555555555555"))
+}
+
+fn parse_resource_id(text: &str) -> Result<String, String> {
+    if text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    let advice = "write /subscriptions/…/providers/Microsoft.ManagedIdentity/userAssignedIdentities/NAME";
+    Err(format!("'{text}' is no resource id: {advice}"))
+}
+
+/// Parsers of paths. A relative path in the file is relative to the file's folder, another one to the current folder.
+macro_rules! paths {
+    ($($(#[doc = $doc:literal])+ $Name:ident: $resolve:expr, $check:expr;)+) => {$(
+        $(#[doc = $doc])+
+        pub(super) struct $Name;
+
+        impl Setting for $Name {
+            type Value = PathBuf;
+            fn read(node: &Node, at: &mut Reading<'_>) -> Option<PathBuf> {
+                let path = PathBuf::read(node, at)?;
+                let written = parsed(node, A_TEXT, at, |text| Ok(PathBuf::from(text)))?;
+                let resolve: fn(&Path, PathBuf, &Environment, &Path) -> PathBuf = $resolve;
+                let path = resolve(&written, path, &at.places.environment, &base_of(&node.origin, &at.places.here));
+                let check: fn(&Path) -> Result<(), String> = $check;
+                check(&path).map_err(|message| at.wrong(node, message)).ok()?;
+                Some(path)
+            }
+            fn show(value: &PathBuf) -> String {
+                PathBuf::show(value)
+            }
+        }
+    )+};
+}
+
+paths! {
+    /// A file that must be there, and is no secret.
+    ReadableFile: |_, path, _, _| path, |path| match std::fs::File::open(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("cannot open {}: {error}: correct the path or let this user read it", path.display())),
+    };
+    /// A file that is sought where secrets are; whether it can be used is seen elsewhere.
+    PrivateFile: |written, _, environment, base| secret_path(written, environment, base), |_| Ok(());
+    /// A secret that must be there. It is looked at and forgotten.
+    SecretFile: |written, _, environment, base| secret_path(written, environment, base),
+        |path| read_secret(path).map(drop).map_err(|error| error.to_string());
+    /// The key and certificate of an application.
+    SigningFile: |written, _, environment, base| secret_path(written, environment, base),
+        |path| SigningCertificate::read(path).map(drop);
+}
+
+/// The folder that a relative path belongs to.
+fn base_of(origin: &Origin, here: &Path) -> PathBuf {
+    match origin {
+        Origin::File { file, .. } => here.join(file.parent().unwrap_or(Path::new(""))),
+        _ => here.to_owned(),
     }
 }
 
-impl Setting for Duration {
-    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
-        let bare = matches!(node.value, Value::Integer(_)).then(|| node.found());
-        if let (Some(number), None) = (bare, &node.text) {
-            wrong.push((
-                node.origin.clone(),
-                format!("duration {number} has no unit: write \"{number}s\" or \"{number}m\""),
-            ));
-            return None;
-        }
-        parsed(node, r#"write a duration such as "30s""#, wrong, parse_duration)
+impl Setting for PathBuf {
+    type Value = Self;
+    fn read(node: &Node, at: &mut Reading<'_>) -> Option<Self> {
+        let path = parsed(node, "write a path in double quotes", at, |text| match text {
+            "" => Err("the path is empty: write one, or remove the key".to_owned()),
+            _ => Ok(Self::from(text)),
+        })?;
+        Some(base_of(&node.origin, &at.places.here).join(path))
     }
-    fn show(&self) -> String {
-        quote(&humantime::format_duration(*self).to_string())
+    fn show(value: &Self) -> String {
+        quote(&value.to_string_lossy())
     }
 }
 
 impl Setting for bool {
-    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
+    type Value = Self;
+    fn read(node: &Node, at: &mut Reading<'_>) -> Option<Self> {
         if let Value::Boolean(value) = node.value {
             return Some(value);
         }
-        wrong.push((node.origin.clone(), format!("found {}: write true or false, without quotes", node.found())));
+        at.wrong(node, format!("found {}: write true or false, without quotes", node.found()));
         None
     }
-    fn show(&self) -> String {
-        self.to_string()
+    fn show(value: &Self) -> String {
+        value.to_string()
     }
 }
 
 impl Setting for usize {
-    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
+    type Value = Self;
+    fn read(node: &Node, at: &mut Reading<'_>) -> Option<Self> {
         if let Value::Integer(number) = node.value
             && (1..=1_000_000_000).contains(&number)
         {
             return Self::try_from(number).ok();
         }
-        let message = format!("found {}: write a whole number from 1 to 1000000000, without quotes", node.found());
-        wrong.push((node.origin.clone(), message));
+        at.wrong(node, format!("found {}: write a whole number from 1 to 1000000000, without quotes", node.found()));
         None
     }
-    fn show(&self) -> String {
-        self.to_string()
+    fn show(value: &Self) -> String {
+        value.to_string()
     }
 }
 
 impl Setting for String {
-    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
-        string(node, "write a text in double quotes", wrong)
+    type Value = Self;
+    fn read(node: &Node, at: &mut Reading<'_>) -> Option<Self> {
+        string(node, A_TEXT, at)
     }
-    fn show(&self) -> String {
-        quote(self)
-    }
-}
-
-impl Setting for PathBuf {
-    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
-        parsed(node, "write a path in double quotes", wrong, |text| match text {
-            "" => Err("the path is empty: write one, or remove the key".to_owned()),
-            _ => Ok(Self::from(text)),
-        })
-    }
-    fn show(&self) -> String {
-        quote(&self.to_string_lossy())
+    fn show(value: &Self) -> String {
+        quote(value)
     }
 }
 
-impl<T: Setting> Setting for Vec<T> {
-    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
+/// A list; every wrong item is reported.
+pub(super) struct List<P>(PhantomData<P>);
+
+impl<P: Setting> Setting for List<P> {
+    type Value = Vec<P::Value>;
+    fn read(node: &Node, at: &mut Reading<'_>) -> Option<Vec<P::Value>> {
         let Value::Array(items) = &node.value else {
             let found = node.found();
             let example = if found.starts_with('"') { found.clone() } else { format!("\"{found}\"") };
-            wrong.push((node.origin.clone(), format!("found {found}: write a list in square brackets, [{example}]")));
+            at.wrong(node, format!("found {found}: write a list in square brackets, [{example}]"));
             return None;
         };
-        let before = wrong.len();
-        let values: Vec<T> = items.iter().filter_map(|item| T::read(item, wrong)).collect();
-        (wrong.len() == before).then_some(values)
+        let before = at.wrong.len();
+        let values: Vec<P::Value> = items.iter().filter_map(|item| P::read(item, at)).collect();
+        (at.wrong.len() == before).then_some(values)
     }
-    fn show(&self) -> String {
-        format!("[{}]", self.iter().map(T::show).collect::<Vec<_>>().join(", "))
+    fn show(value: &Vec<P::Value>) -> String {
+        format!("[{}]", value.iter().map(P::show).collect::<Vec<_>>().join(", "))
     }
 }
 
+/// Groups of users, by their names.
+pub(super) type Groups = BTreeMap<String, Vec<String>>;
+
 impl Setting for Groups {
-    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
+    type Value = Self;
+    fn read(node: &Node, at: &mut Reading<'_>) -> Option<Self> {
         let Value::Table(table) = &node.value else {
-            let message = format!(
-                "found {}: write [access.groups] and below it lines such as builders = [\"ann\"]",
-                node.found()
-            );
-            wrong.push((node.origin.clone(), message));
+            let advice = "write [access.groups] and below it lines such as builders = [\"ann\"]";
+            at.wrong(node, format!("found {}: {advice}", node.found()));
             return None;
         };
-        let groups = table.0.iter().filter_map(|(name, (_, users))| Some((name.clone(), Vec::read(users, wrong)?)));
-        Some(Self(groups.collect()))
+        let group = |(name, (_, users)): (&String, &(_, Node))| Some((name.clone(), List::<String>::read(users, at)?));
+        Some(table.0.iter().filter_map(group).collect())
     }
-    fn show(&self) -> String {
-        let group = |(name, users): (&String, &Vec<String>)| format!("{} = {}", quote(name), users.show());
-        format!("{{ {} }}", self.0.iter().map(group).collect::<Vec<_>>().join(", ")).replace("{  }", "{}")
+    fn show(value: &Self) -> String {
+        let group =
+            |(name, users): (&String, &Vec<String>)| format!("{} = {}", quote(name), List::<String>::show(users));
+        format!("{{ {} }}", value.iter().map(group).collect::<Vec<_>>().join(", ")).replace("{  }", "{}")
+    }
+}
+
+/// The users of a rule; `None`, written "*": every caller who is let in.
+pub(super) struct Callers;
+
+impl Setting for Callers {
+    type Value = Option<Vec<String>>;
+    fn read(node: &Node, at: &mut Reading<'_>) -> Option<Option<Vec<String>>> {
+        List::<String>::read(node, at).map(Some)
+    }
+    fn show(value: &Option<Vec<String>>) -> String {
+        value.as_ref().map_or_else(|| r#"["*"]"#.to_owned(), List::<String>::show)
     }
 }
 
 impl Setting for SocketAddr {
-    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
-        parsed(node, r#"write an address such as "127.0.0.1:5001""#, wrong, parse_address)
+    type Value = Self;
+    fn read(node: &Node, at: &mut Reading<'_>) -> Option<Self> {
+        parsed(node, r#"write an address such as "127.0.0.1:5001""#, at, parse_address)
     }
-    fn show(&self) -> String {
-        quote(&self.to_string())
+    fn show(value: &Self) -> String {
+        quote(&value.to_string())
     }
 }
 
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     let numeric = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
     numeric.parse().map_err(|_| {
@@ -269,30 +372,10 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-impl Setting for Listen {
-    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
-        parsed(node, r#"write an address such as "127.0.0.1:5000""#, wrong, |text| match text.strip_prefix("unix:") {
-            Some(_) if cfg!(not(unix)) => Err(format!("'{text}': this platform has no Unix sockets: listen on TCP")),
-            Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
-            Some(_) => Err(format!("'{text}' needs an absolute path: write \"unix:/run/larder/larder.sock\"")),
-            None => match text.strip_prefix("tls://") {
-                Some(address) => parse_address(address).map(Self::Tls),
-                None => parse_address(text).map(Self::Tcp),
-            },
-        })
-    }
-    fn show(&self) -> String {
-        match self {
-            Self::Tcp(address) => quote(&address.to_string()),
-            Self::Tls(address) => quote(&format!("tls://{address}")),
-            Self::Unix(path) => quote(&format!("unix:{}", path.display())),
-        }
-    }
-}
-
 impl Setting for IpNet {
-    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
-        parsed(node, r#"write a network such as "10.0.0.0/8""#, wrong, |text| {
+    type Value = Self;
+    fn read(node: &Node, at: &mut Reading<'_>) -> Option<Self> {
+        parsed(node, r#"write a network such as "10.0.0.0/8""#, at, |text| {
             if let Ok(address) = text.parse::<IpAddr>() {
                 return Ok(Self::from(address));
             }
@@ -305,86 +388,14 @@ impl Setting for IpNet {
             Err(format!("network '{text}' has bits behind its prefix: write \"{}\"", network.trunc()))
         })
     }
-    fn show(&self) -> String {
-        quote(&self.to_string())
-    }
-}
-
-impl Setting for Durability {
-    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
-        let advice = r#"write "commit" or "none""#;
-        parsed(node, advice, wrong, |text| match text {
-            "commit" => Ok(Self::Commit),
-            "none" => Ok(Self::None),
-            _ => Err(format!("'{text}' is no way to sync: {advice}")),
-        })
-    }
-    fn show(&self) -> String {
-        quote(match self {
-            Self::Commit => "commit",
-            Self::None => "none",
-        })
-    }
-}
-
-impl Setting for Tier {
-    fn read(node: &Node, wrong: &mut Wrong) -> Option<Self> {
-        let advice = r#"write "basic", "standard", "premium", or "unknown" where it is no Azure Container Registry"#;
-        parsed(node, advice, wrong, |text| match text {
-            "unknown" => Ok(Self::Unknown),
-            "basic" => Ok(Self::Basic),
-            "standard" => Ok(Self::Standard),
-            "premium" => Ok(Self::Premium),
-            _ => Err(format!("'{text}' is no service tier: {advice}")),
-        })
-    }
-    fn show(&self) -> String {
-        quote(match self {
-            Self::Unknown => "unknown",
-            Self::Basic => "basic",
-            Self::Standard => "standard",
-            Self::Premium => "premium",
-        })
+    fn show(value: &Self) -> String {
+        quote(&value.to_string())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_need_a_unit_and_print_as_they_parse() {
-        for (text, bytes) in [
-            ("10GiB", 10 << 30),
-            ("500MB", 500_000_000),
-            ("1.5KiB", 1536),
-            ("0B", 0),
-            ("2 tib", 2 << 40),
-            ("1kB", 1000),
-            ("7b", 7),
-        ] {
-            assert_eq!(parse_size(text), Ok(bytes), "{text}");
-            assert_eq!(parse_size(&show_size(bytes)), Ok(bytes), "{text}");
-        }
-        assert!(parse_size("100").unwrap_err().contains("has no unit"));
-        for text in ["", "GiB", "-1GiB", "1e3MB", "10Gi", "x", "99999999999PiB", "1..5GB", "ä", "8388608PiB"] {
-            assert!(parse_size(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn durations_need_a_unit() {
-        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("36500d"), Ok(LONGEST));
-        for text in ["36501d", "99999999999d", "9999999999999s", "101years"] {
-            assert!(parse_duration(text).unwrap_err().contains("is longer than 36500 days"), "{text}");
-        }
-        for text in ["0", "30"] {
-            assert!(parse_duration(text).unwrap_err().contains("has no unit"), "{text}");
-        }
-        assert!(parse_duration("").is_err() && parse_duration("5 parsecs").is_err());
-    }
 
     #[test]
     fn addresses_say_what_is_missing() {

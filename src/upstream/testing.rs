@@ -1,8 +1,8 @@
 //! A registry that says what a test wants, and remembers what it was asked.
 
 use super::registry::Upstream;
-use crate::config::Environment;
 use crate::config::{CredentialSettings, Limits, UpstreamSettings};
+use crate::config::{Environment, PasswordLogin};
 use crate::oci::Registry;
 use crate::telemetry::Metrics;
 use base64::Engine as _;
@@ -182,7 +182,7 @@ pub(crate) fn environment() -> Environment {
 pub(crate) fn password(folder: &Path, password: &str) -> CredentialSettings {
     let password_file = folder.join("password");
     std::fs::write(&password_file, password).unwrap();
-    CredentialSettings::Password { username: "ci".to_owned(), password_file }
+    CredentialSettings::Password(PasswordLogin { username: "ci".to_owned(), password_file })
 }
 
 /// A token with these claims and no signature worth the name.

@@ -1,6 +1,6 @@
 use super::{Acr, Larder};
 use larder::config::{
-    AccessSettings, AdminSettings, CredentialSettings, Durability, Environment, Limits, Listen, NetworkSettings,
+    AccessSettings, AdminSettings, CredentialSettings, Environment, Limits, Listen, NetworkSettings, PasswordLogin,
     ServerSettings, Settings, StoreSettings, UpstreamSettings,
 };
 use larder::oci::Registry;
@@ -46,14 +46,7 @@ impl Setup {
                 limits: Limits::default(),
             },
             admin: AdminSettings { listen: loopback, socket: None },
-            store: StoreSettings {
-                path: folder.path().join("store"),
-                max_size: Some(4 << 30),
-                min_free: 0,
-                sync: Durability::None,
-                scrub_rate: 0,
-                pin: Vec::new(),
-            },
+            store: StoreSettings::small(folder.path().join("store"), 4 << 30),
             access: AccessSettings {
                 open_to: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
                 ..AccessSettings::default()
@@ -98,7 +91,7 @@ impl Setup {
     #[must_use]
     pub fn password(self, username: &str, password: &str) -> Self {
         let password_file = self.file("password", &format!("{password}\n"));
-        self.credential(CredentialSettings::Password { username: username.to_owned(), password_file })
+        self.credential(CredentialSettings::Password(PasswordLogin { username: username.to_owned(), password_file }))
     }
 
     #[must_use]

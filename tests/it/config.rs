@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use larder::config::{
-    CredentialSettings, Environment, Flags, Listen, Loaded, Login, Origin, Right, Sources, Tier, load,
+    CredentialSettings, DockerLogins, Environment, Flags, Listen, Loaded, Login, Origin, PasswordLogin, Right, Sources,
+    Tier, load,
 };
 use std::path::Path;
 use std::time::Duration;
@@ -250,8 +251,9 @@ fn a_secret_path_is_relative_to_the_file_and_shown_in_full() {
     let text = format!("{MINIMAL}credential = {{ kind = \"password\", username = \"ci\", password_file = \"pw\" }}\n");
     let (folder, sources) = sources(&text);
     std::fs::write(folder.path().join("pw"), "hunter2\n").unwrap();
-    let expected =
-        |path: &Path| CredentialSettings::Password { username: "ci".to_owned(), password_file: path.to_owned() };
+    let expected = |path: &Path| {
+        CredentialSettings::Password(PasswordLogin { username: "ci".to_owned(), password_file: path.to_owned() })
+    };
     let loaded = load(&sources).unwrap();
     assert_eq!(loaded.settings.upstreams[0].credential, expected(&folder.path().join("pw")));
     let shown = loaded.effective.iter().find(|entry| entry.key == "password_file").unwrap();
@@ -299,7 +301,7 @@ fn a_bare_word_in_a_variable_is_a_string_where_one_belongs() {
     let (_folder, sources) = sources(&text);
     for name in ["true", "12345", "ci", "\"ci\""] {
         let sources = with_variables(&sources, &[("LARDER_UPSTREAM__0__CREDENTIAL__USERNAME", name)]);
-        let CredentialSettings::Password { username, .. } =
+        let CredentialSettings::Password(PasswordLogin { username, .. }) =
             load(&sources).unwrap().settings.upstreams[0].credential.clone()
         else {
             panic!("not a password")
@@ -364,7 +366,11 @@ fn flags_join_a_file_by_name_or_alias() {
     let upstreams = with(&["bee"], None);
     assert_eq!(upstreams.len(), 2);
     assert!(!upstreams[0].default && upstreams[1].default);
-    assert_eq!(upstreams[1].credential, CredentialSettings::DockerConfig { file: None }, "the file's login stays");
+    assert_eq!(
+        upstreams[1].credential,
+        CredentialSettings::DockerConfig(DockerLogins { config_file: None }),
+        "the file's login stays"
+    );
     let upstreams = with(&["c.io"], Some(Login::AzureCli));
     assert_eq!(upstreams.len(), 3);
     assert_eq!((upstreams[2].default, upstreams[2].credential.clone()), (true, CredentialSettings::AzureCli));

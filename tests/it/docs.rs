@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use larder::config::{Environment, Loaded, Sources, load};
+use larder::config::{Environment, KeyDoc, Loaded, Settings, Sources, TableDoc, load};
 use larder::telemetry::Metrics;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -25,59 +25,109 @@ fn load_file(file: &Path) -> Loaded {
     load(&sources).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-/// `upstream.0.freshness` is `upstream.freshness`.
-fn without_positions(table: &str) -> String {
-    table.split('.').filter(|part| part.parse::<usize>().is_err()).collect::<Vec<_>>().join(".")
-}
-
-/// Every (table, key) that any kind of credential makes larder read.
+/// Every (table, key) that is declared.
 fn all_keys() -> BTreeSet<(String, String)> {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("s"), "secret").unwrap();
-    let (pem, _) = crate::harness::simulator::entra::certificate("larder");
-    std::fs::write(folder.path().join("pem"), pem).unwrap();
-    let kinds = [
-        "kind = \"docker-config\"\nconfig_file = \"s\"",
-        "kind = \"password\"\nusername = \"u\"\npassword_file = \"s\"",
-        "kind = \"refresh-token\"\ntoken_file = \"s\"",
-        "kind = \"managed-identity\"",
-        "kind = \"service-principal\"\ntenant_id = \"t\"\nclient_id = \"c\"\ncertificate_file = \"pem\"",
-        "kind = \"workload-identity\"\ntenant_id = \"t\"\nclient_id = \"c\"\ntoken_file = \"s\"",
-    ];
-    let mut keys = BTreeSet::new();
-    for kind in kinds {
-        let file = folder.path().join("larder.toml");
-        let rule = "[[access.rules]]\nrepositories = [\"**\"]\nallow = [\"push\"]\n";
-        let upstream = format!("[[upstream]]\nname = \"a.io\"\n[upstream.credential]\n{kind}\n");
-        let fresh = "[[upstream.freshness.rules]]\nrepositories = [\"x\"]\ntag_ttl = \"1s\"\n";
-        std::fs::write(&file, format!("{rule}{upstream}{fresh}")).unwrap();
-        let effective = load_file(&file).effective;
-        keys.extend(effective.iter().map(|entry| (without_positions(&entry.table), entry.key.to_owned())));
-    }
-    keys
+    let of = |table: TableDoc| table.keys.into_iter().map(move |key| (table.path.to_owned(), key.key.to_owned()));
+    Settings::catalogue().into_iter().flat_map(of).collect()
 }
 
-/// Every (table, key) that the example shows, set or commented out.
-fn keys_shown(text: &str) -> BTreeSet<(String, String)> {
-    let mut table = String::new();
-    let mut keys = BTreeSet::new();
-    for line in text.lines() {
-        let line = line.strip_prefix("# ").unwrap_or(line);
-        if line.starts_with('[') {
-            line.trim_matches(['[', ']']).clone_into(&mut table);
-        }
-        if let Some((key, _)) = line.split_once(" = ")
-            && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-        {
-            keys.insert((table.clone(), key.to_owned()));
+/// The tables of which there may be several.
+const ARRAYS: [&str; 3] = ["access.rules", "upstream", "upstream.freshness.rules"];
+
+/// The table of all settings, as `docs/configuration.md` holds it.
+fn settings_table() -> String {
+    let mut text = String::from("| key | default | meaning |\n|---|---|---|\n");
+    for table in Settings::catalogue() {
+        for key in &table.keys {
+            let kind = table.kind.map(|kind| format!("for `{kind}`: ")).unwrap_or_default();
+            let default = match (key.note("shown"), &key.default) {
+                (Some(words), _) => words.to_owned(),
+                (None, Ok(value)) => format!("`{value}`"),
+                (None, Err(words)) if words.starts_with("none:") => "–".to_owned(),
+                (None, Err(words)) => (*words).to_owned(),
+            };
+            writeln!(text, "| `{}.{}` | {default} | {kind}{} |", table.path, key.key, key.help).unwrap();
         }
     }
-    keys
+    text
+}
+
+/// Links of a page as the words of a comment: `[a](b.md#c)` is `a (docs/b.md)`.
+fn plain(help: &str) -> String {
+    let mut text = help.to_owned();
+    while let Some((before, rest)) = text.split_once('[')
+        && let Some((words, rest)) = rest.split_once("](")
+        && let Some((target, rest)) = rest.split_once(')')
+    {
+        let page = target.split('#').next().unwrap_or(target);
+        let page = page.strip_prefix("../").map_or_else(|| format!("docs/{page}"), str::to_owned);
+        let words = if before.ends_with('(') { page } else { format!("{words} ({page})") };
+        text = format!("{before}{words}{rest}");
+    }
+    text
+}
+
+fn comment(text: &mut String, words: &str) {
+    let mut line = String::from("#");
+    for word in words.split_whitespace() {
+        if line.chars().count() + word.chars().count() > 128 {
+            writeln!(text, "{line}").unwrap();
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    writeln!(text, "{line}").unwrap();
+}
+
+/// `config/larder.toml` without its head.
+fn example() -> String {
+    let mut text = String::new();
+    for table in Settings::catalogue() {
+        let is_set =
+            |key: &KeyDoc| key.note("example").is_none() && (key.default.is_ok() || key.note("write").is_some());
+        text.push('\n');
+        match table.kind {
+            Some(kind) => comment(&mut text, &format!("kind = \"{kind}\": {}", plain(&table.intro))),
+            None => {
+                comment(&mut text, &plain(&table.intro));
+                let header = if ARRAYS.contains(&table.path) {
+                    format!("[[{}]]", table.path)
+                } else {
+                    format!("[{}]", table.path)
+                };
+                writeln!(text, "{}{header}", if table.keys.iter().any(is_set) { "" } else { "# " }).unwrap();
+            }
+        }
+        for key in &table.keys {
+            let left_out = match (key.note("shown"), &key.default) {
+                (Some(words), _) => format!(" Left out: {words}."),
+                (None, Err(words)) if !words.starts_with("none:") => format!(" Left out: {words}."),
+                _ => String::new(),
+            };
+            comment(&mut text, &format!("{}{left_out}", plain(&key.help)));
+            let value = key.note("write").or(key.note("example")).map(str::to_owned).or(key.default.clone().ok());
+            let value = value.unwrap_or_else(|| panic!("{}.{} has neither default nor example", table.path, key.key));
+            writeln!(text, "{}{} = {value}", if is_set(key) { "" } else { "# " }, key.key).unwrap();
+        }
+    }
+    text
+}
+
+/// Holds a file to what is derived from the code, or writes it where `LARDER_TEST_REGENERATE` is set.
+fn holds(path: &str, derived: &str) {
+    if std::env::var_os("LARDER_TEST_REGENERATE").is_some() {
+        std::fs::write(root().join(path), derived).unwrap();
+    }
+    let advice = "LARDER_TEST_REGENERATE=1 cargo test --test it docs writes it";
+    assert!(read(path) == derived, "{path} is not what the declarations say: {advice}");
 }
 
 #[test]
-fn the_example_shows_every_key_with_its_default() {
-    assert_eq!(keys_shown(&read("config/larder.toml")), all_keys());
+fn the_example_is_that_of_the_declared_settings() {
+    let text = read("config/larder.toml");
+    let (head, _) = text.split_once("\n\n").unwrap();
+    holds("config/larder.toml", &format!("{head}\n{}", example()));
     let folder = tempfile::tempdir().unwrap();
     let plain = folder.path().join("larder.toml");
     std::fs::write(&plain, "[[upstream]]\nname = \"myacr.azurecr.io\"\n").unwrap();
@@ -94,12 +144,11 @@ fn the_example_shows_every_key_with_its_default() {
 }
 
 #[test]
-fn the_reference_lists_every_key() {
+fn the_reference_is_that_of_the_declared_settings() {
     let text = read("docs/configuration.md");
-    for (table, key) in all_keys() {
-        let row = format!("| `{table}.{key}` |");
-        assert!(text.contains(&row), "docs/configuration.md has no row {row}");
-    }
+    let (before, rest) = text.split_once("| key | default | meaning |\n").unwrap();
+    let (_, after) = rest.split_once("\n\n").unwrap();
+    holds("docs/configuration.md", &format!("{before}{}\n{after}", settings_table()));
 }
 
 /// The table of all metrics, as `docs/metrics.md` holds it.

@@ -174,7 +174,7 @@ impl Chunks for Passing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Durability, StoreSettings};
+    use crate::config::StoreSettings;
     use crate::oci::{Algorithm, ByteRange, Digest};
     use crate::store::{RealDisk, Store};
     use crate::telemetry::Metrics;
@@ -184,14 +184,7 @@ mod tests {
 
     /// A store that has just been started on a blob of 8 MiB whose piece 5 has a flipped bit.
     async fn damaged(folder: &std::path::Path) -> (Store, BlobFile, Bytes) {
-        let settings = StoreSettings {
-            path: folder.to_owned(),
-            max_size: Some(1 << 30),
-            min_free: 0,
-            sync: Durability::None,
-            scrub_rate: 0,
-            pin: Vec::new(),
-        };
+        let settings = StoreSettings::small(folder, 1 << 30);
         let open =
             async || Store::open(&settings, Arc::new(RealDisk::new(folder)), Arc::new(Metrics::new())).await.unwrap();
         let bytes: Bytes = (0..8 * MIB).map(|n| u8::try_from(n % 251).unwrap()).collect();

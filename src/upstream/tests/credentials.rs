@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::CredentialSettings;
+use crate::config::{CredentialSettings, DockerLogins, PasswordLogin, RefreshTokenFile};
 use crate::upstream::testing::{Reply, Server, bare, errors, jwt, password, reply, settings, upstream};
 #[cfg(unix)]
 use crate::upstream::testing::{script, upstream_in};
@@ -252,7 +252,7 @@ async fn a_burst_of_repositories_runs_one_helper() {
     .await;
     let environment =
         crate::upstream::testing::environment().with("PATH", folder.path()).with("DOCKER_CONFIG", folder.path());
-    let credential = CredentialSettings::DockerConfig { file: None };
+    let credential = CredentialSettings::DockerConfig(DockerLogins { config_file: None });
     let (upstream, _) = upstream_in(&settings(&server.url(), credential), &environment);
     let all: Vec<_> = (0..20)
         .map(|number| {
@@ -285,7 +285,7 @@ async fn an_acr_that_asks_for_a_password_itself_does_not_get_it() {
 async fn a_missing_secret_is_an_outage_that_names_the_file() {
     let server = registry(None).await;
     let password_file = "/nowhere/password".into();
-    let credential = CredentialSettings::Password { username: "ci".to_owned(), password_file };
+    let credential = CredentialSettings::Password(PasswordLogin { username: "ci".to_owned(), password_file });
     let (upstream, _) = upstream(&settings(&server.url(), credential));
     let error = manifest(&upstream, "a").await.unwrap_err();
     assert!(error.is_outage() && error.to_string().contains("/nowhere/password"), "{error}");
@@ -317,7 +317,7 @@ async fn a_refresh_token_that_has_expired_says_what_to_do_and_a_new_one_in_its_f
         reply(401, &[("www-authenticate", &challenge)], "")
     })
     .await;
-    let credential = CredentialSettings::RefreshToken { token_file: token_file.clone() };
+    let credential = CredentialSettings::RefreshToken(RefreshTokenFile { token_file: token_file.clone() });
     let (upstream, _) = upstream(&settings(&server.url(), credential));
     assert_eq!(upstream.describe_login().await.problem.as_deref(), Some("it has expired"));
     let error = manifest(&upstream, "a").await.unwrap_err();
@@ -338,7 +338,7 @@ async fn a_login_whose_program_is_not_there_names_it() {
         crate::upstream::testing::environment().with("PATH", folder.path()).with("DOCKER_CONFIG", folder.path());
     for (credential, program) in [
         (CredentialSettings::AzureCli, "az"),
-        (CredentialSettings::DockerConfig { file: None }, "docker-credential-absent"),
+        (CredentialSettings::DockerConfig(DockerLogins { config_file: None }), "docker-credential-absent"),
     ] {
         let (upstream, _) = crate::upstream::testing::upstream_in(&settings(&server.url(), credential), &environment);
         let error = manifest(&upstream, "a").await.unwrap_err();

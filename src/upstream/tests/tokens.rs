@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::CredentialSettings;
+use crate::config::{CredentialSettings, RefreshTokenFile};
 use crate::upstream::testing::{
     ReceivedRequest, Reply, Server, errors, jwt, password, reply, script, settings, upstream, upstream_in,
 };
@@ -213,7 +213,7 @@ async fn a_refresh_token_is_posted_and_its_expiry_is_known() {
     let token_file = folder.path().join("token");
     std::fs::write(&token_file, jwt(r#"{"exp":4000000000}"#)).unwrap();
     let server = Server::start(guarded("/oauth2/token", 3600, |_| true)).await;
-    let credential = CredentialSettings::RefreshToken { token_file };
+    let credential = CredentialSettings::RefreshToken(RefreshTokenFile { token_file });
     let (upstream, metrics) = upstream(&settings(&server.url(), credential));
     manifest(&upstream, "a").await.unwrap();
     let body = &server.asked()[1].body;

@@ -27,10 +27,8 @@ async fn what_entra_refuses_is_denied_with_identity_and_remedy() {
     setup.file("secret", "s3cret");
     let with = |change: &dyn Fn(&mut String, &mut String)| {
         setup.clone().upstream(|upstream| {
-            let CredentialSettings::ServicePrincipal { tenant_id, client_id, .. } = &mut upstream.credential else {
-                panic!()
-            };
-            change(tenant_id, client_id);
+            let CredentialSettings::ServicePrincipal(it) = &mut upstream.credential else { panic!() };
+            change(&mut it.tenant_id, &mut it.client_id);
         })
     };
     denied(&with(&|tenant, _| "fabrikam".clone_into(tenant)), &["AADSTS90002", "check tenant_id", "fabrikam"]).await;
@@ -84,7 +82,7 @@ async fn a_machine_without_the_identity_says_to_assign_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_whose_header_is_stale_or_whose_identity_is_off_is_told_so() {
     let world = World::start().await;
-    let credential = CredentialSettings::ManagedIdentity { identity: AssignedIdentity::System, endpoint: None };
+    let credential = managed(AssignedIdentity::System, None);
     let setup = world.setup(credential).variable("IDENTITY_ENDPOINT", world.entra.app_service());
     denied(&setup.clone().variable("IDENTITY_HEADER", "old"), &["IDENTITY_HEADER", "restart the app"]).await;
     world.entra.turn(|k| k.identities.clear());
@@ -95,7 +93,7 @@ async fn an_app_whose_header_is_stale_or_whose_identity_is_off_is_told_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn surroundings_that_larder_does_not_speak_to_are_named() {
     let world = World::start().await;
-    let credential = CredentialSettings::ManagedIdentity { identity: AssignedIdentity::System, endpoint: None };
+    let credential = managed(AssignedIdentity::System, None);
     let setup = world.setup(credential);
     let fabric = setup.clone().variable("IDENTITY_ENDPOINT", world.entra.url()).variable("IDENTITY_HEADER", "h");
     denied(&fabric.variable("IDENTITY_SERVER_THUMBPRINT", "t"), &["Service Fabric", "service principal"]).await;

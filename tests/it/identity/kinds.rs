@@ -76,7 +76,7 @@ async fn an_app_pulls_by_the_endpoint_of_its_platform_and_names_a_resource_as_th
     let world = World::start().await;
     world.entra.turn(|k| k.identities = vec![identity("mi-1", true), identity("mi-2", false)]);
     for identity in [AssignedIdentity::System, AssignedIdentity::ResourceId(RESOURCE_ID.into())] {
-        let credential = CredentialSettings::ManagedIdentity { identity: identity.clone(), endpoint: None };
+        let credential = managed(identity.clone(), None);
         let setup = world
             .setup(credential)
             .variable("IDENTITY_ENDPOINT", world.entra.app_service())
@@ -103,7 +103,7 @@ async fn what_asks_for_another_file_than_arcs_gets_none() {
         world.entra.turn(|k| {
             k.arc = Some(ArcServer { folder: folder.path().to_owned(), lies: Some(lie.clone()) });
         });
-        let credential = CredentialSettings::ManagedIdentity { identity: AssignedIdentity::System, endpoint: None };
+        let credential = managed(AssignedIdentity::System, None);
         let setup = world
             .setup(credential)
             .variable("IDENTITY_ENDPOINT", format!("{}/metadata/identity/oauth2/token", world.entra.url()))

@@ -13,7 +13,9 @@ use crate::harness::simulator::entra::{Application, AssignedIdentity as Assigned
 use crate::harness::simulator::{Artifact, Options};
 use crate::harness::{Acr, Larder, Setup};
 use bytes::Bytes;
-use larder::config::{AssignedIdentity, CredentialSettings, PrincipalProof};
+use larder::config::{
+    AssignedIdentity, CredentialSettings, ManagedIdentity, PrincipalProof, ServicePrincipal, WorkloadIdentity,
+};
 use std::path::PathBuf;
 
 const APP: &str = "11111111-2222-3333-4444-555555555555";
@@ -60,11 +62,21 @@ impl World {
 
     fn principal(&self, proof: PrincipalProof) -> CredentialSettings {
         let authority = Some(self.entra.url().parse().unwrap());
-        CredentialSettings::ServicePrincipal { tenant_id: "contoso".into(), client_id: APP.into(), proof, authority }
+        let (client_secret_file, certificate_file) = match proof {
+            PrincipalProof::Secret(file) => (Some(file), None),
+            PrincipalProof::Certificate(file) => (None, Some(file)),
+        };
+        CredentialSettings::ServicePrincipal(ServicePrincipal {
+            tenant_id: "contoso".into(),
+            client_id: APP.into(),
+            client_secret_file,
+            certificate_file,
+            authority,
+        })
     }
 
     fn managed(&self, identity: AssignedIdentity) -> CredentialSettings {
-        CredentialSettings::ManagedIdentity { identity, endpoint: Some(self.entra.url().parse().unwrap()) }
+        managed(identity, Some(self.entra.url().parse().unwrap()))
     }
 
     /// A workload whose token file the directory trusts.
@@ -72,14 +84,24 @@ impl World {
         self.entra.turn(|k| k.applications = vec![Application::with_subject(APP, SUBJECT)]);
         let setup = Setup::of(&self.acr);
         let token_file = setup.file("token", &self.entra.federated_token(SUBJECT, 3600));
-        let credential = CredentialSettings::WorkloadIdentity {
+        let credential = CredentialSettings::WorkloadIdentity(WorkloadIdentity {
             tenant_id: "contoso".into(),
             client_id: APP.into(),
             token_file: token_file.clone(),
             authority: Some(self.entra.url().parse().unwrap()),
-        };
+        });
         (setup.credential(credential), token_file)
     }
+}
+
+fn managed(identity: AssignedIdentity, endpoint: Option<http::Uri>) -> CredentialSettings {
+    let of_endpoint = ManagedIdentity { endpoint, ..ManagedIdentity::default() };
+    CredentialSettings::ManagedIdentity(match identity {
+        AssignedIdentity::System => of_endpoint,
+        AssignedIdentity::ClientId(id) => ManagedIdentity { client_id: Some(id), ..of_endpoint },
+        AssignedIdentity::ObjectId(id) => ManagedIdentity { object_id: Some(id), ..of_endpoint },
+        AssignedIdentity::ResourceId(id) => ManagedIdentity { resource_id: Some(id), ..of_endpoint },
+    })
 }
 
 fn identity(client_id: &str, system: bool) -> Assigned {

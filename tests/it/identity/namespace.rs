@@ -48,7 +48,7 @@ async fn the_metadata_address_is_asked_and_never_through_a_proxy() {
         return inside("the_metadata_address_is_asked_and_never_through_a_proxy");
     }
     let world = world().await;
-    let credential = CredentialSettings::ManagedIdentity { identity: AssignedIdentity::System, endpoint: None };
+    let credential = managed(AssignedIdentity::System, None);
     let setup =
         world.setup(credential).variable("HTTP_PROXY", "http://127.0.0.1:1").variable("NO_PROXY", "127.0.0.0/8");
     pulls(&world, &setup.start().await).await;
@@ -78,7 +78,7 @@ async fn a_server_of_arcs_pulls_by_the_challenges_of_its_agent() {
     }
     let world = world().await;
     world.entra.turn(|k| k.arc = Some(ArcServer { folder: TOKENS.into(), lies: None }));
-    let credential = |identity| CredentialSettings::ManagedIdentity { identity, endpoint: None };
+    let credential = |identity| managed(identity, None);
     let arc = |setup: Setup| {
         let endpoint = format!("{}/metadata/identity/oauth2/token", world.entra.url());
         setup.variable("IDENTITY_ENDPOINT", endpoint).variable("IMDS_ENDPOINT", world.entra.url())

@@ -235,7 +235,7 @@ async fn a_name_that_stops_resolving_leaves_what_is_stored_and_is_found_again() 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_program_that_hangs_leaves_what_is_stored() {
-    use larder::config::CredentialSettings;
+    use larder::config::{CredentialSettings, DockerLogins};
     let acr = Acr::start(Options::private("ci", "pw")).await;
     acr.forgive();
     let blob = push(&acr, "v1");
@@ -246,7 +246,7 @@ async fn a_login_program_that_hangs_leaves_what_is_stored() {
     setup.file("docker/config.json", r#"{"credsStore":"vault"}"#);
     let path = format!("{}:/usr/bin:/bin", programs.display());
     let setup = setup.clone().variable("PATH", path).variable("DOCKER_CONFIG", docker);
-    let setup = setup.credential(CredentialSettings::DockerConfig { file: None });
+    let setup = setup.credential(CredentialSettings::DockerConfig(DockerLogins { config_file: None }));
     let larder = warm(setup, &blob).await;
     let setup = larder.stop().await;
     setup.program("bin/docker-credential-vault", "#!/bin/sh\nexec sleep 60\n");

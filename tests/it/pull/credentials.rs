@@ -4,7 +4,7 @@ use crate::harness::simulator::{Credential, Listener, NULL_GUID, Options, User};
 use crate::harness::{Acr, Larder, Logs, Process, Setup, UPSTREAM};
 use crate::pull::{REPOSITORY, blob, manifest, seed};
 use base64::Engine as _;
-use larder::config::CredentialSettings;
+use larder::config::{CredentialSettings, DockerLogins, RefreshTokenFile};
 use std::time::Duration;
 
 /// Passwords of this file; whatever is logged, none of them may be.
@@ -39,7 +39,7 @@ fn nothing_secret(requests: &str) {
 
 fn docker(setup: &Setup, content: &str) -> CredentialSettings {
     setup.file("docker/config.json", content);
-    CredentialSettings::DockerConfig { file: None }
+    CredentialSettings::DockerConfig(DockerLogins { config_file: None })
 }
 
 /// A setup whose environment has a folder for programs and one for Docker.
@@ -86,7 +86,8 @@ async fn a_refresh_token_from_a_file() {
     seed(&acr);
     let setup = Setup::of(&acr);
     let token_file = setup.file("token", "the-refresh-token\n");
-    pulls(&acr, &setup.credential(CredentialSettings::RefreshToken { token_file }).start().await).await;
+    pulls(&acr, &setup.credential(CredentialSettings::RefreshToken(RefreshTokenFile { token_file })).start().await)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,14 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) fn settings(path: &Path) -> StoreSettings {
-    StoreSettings {
-        path: path.to_owned(),
-        max_size: Some(1 << 30),
-        min_free: 0,
-        sync: Durability::Commit,
-        scrub_rate: 0,
-        pin: Vec::new(),
-    }
+    StoreSettings { sync: Durability::Commit, ..StoreSettings::small(path, 1 << 30) }
 }
 
 /// A store in a folder that goes when the test ends.

@@ -121,21 +121,14 @@ impl PendingCommits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Durability, StoreSettings};
+    use crate::config::StoreSettings;
     use crate::oci::{Algorithm, Registry, Repository};
     use crate::store::{RealDisk, Store};
     use crate::telemetry::Metrics;
     use std::sync::Arc;
 
     fn settings(path: &std::path::Path) -> StoreSettings {
-        StoreSettings {
-            path: path.to_owned(),
-            max_size: Some(64 << 20),
-            min_free: 0,
-            sync: Durability::None,
-            scrub_rate: 0,
-            pin: Vec::new(),
-        }
+        StoreSettings::small(path, 64 << 20)
     }
 
     #[tokio::test]

@@ -148,29 +148,29 @@ pub(in crate::upstream) fn source(
     let authority = |given: &Option<http::Uri>| given.clone().unwrap_or_else(|| entra::authority(place.registry()));
     Ok(match settings {
         CredentialSettings::Anonymous => Box::new(Anonymous),
-        CredentialSettings::Password { username, password_file } => {
-            Box::new(file::Password { username: username.clone(), file: password_file.clone() })
+        CredentialSettings::Password(login) => {
+            Box::new(file::Password { username: login.username.clone(), file: login.password_file.clone() })
         }
-        CredentialSettings::RefreshToken { token_file } => {
-            Box::new(file::RefreshToken { file: token_file.clone(), registry: origin.host.clone() })
+        CredentialSettings::RefreshToken(token) => {
+            Box::new(file::RefreshToken { file: token.token_file.clone(), registry: origin.host.clone() })
         }
-        CredentialSettings::DockerConfig { file } => {
-            Box::new(docker::DockerConfig::new(file.clone(), name, origin, environment))
+        CredentialSettings::DockerConfig(logins) => {
+            Box::new(docker::DockerConfig::new(logins.config_file.clone(), name, origin, environment))
         }
         CredentialSettings::Caller => Box::new(NoCaller),
         CredentialSettings::AzureCli => Box::new(azure_cli::AzureCli { environment }),
         CredentialSettings::Auto => Box::new(auto::Auto::new(place, Surroundings::chassis(), None)?),
-        CredentialSettings::ServicePrincipal { tenant_id, client_id, proof, authority: given } => {
-            let door = place.door()?;
-            Box::new(Principal::keeper(&door, tenant_id, client_id, proof, authority(given)))
+        CredentialSettings::ServicePrincipal(it) => {
+            let (door, authority) = (place.door()?, authority(&it.authority));
+            Box::new(Principal::keeper(&door, &it.tenant_id, &it.client_id, &it.proof(), authority))
         }
-        CredentialSettings::ManagedIdentity { identity, endpoint } => {
+        CredentialSettings::ManagedIdentity(it) => {
             let surroundings = Surroundings::of(&environment);
-            Box::new(entra::managed(&place.door()?, identity, endpoint.as_ref(), surroundings))
+            Box::new(entra::managed(&place.door()?, &it.identity(), it.endpoint.as_ref(), surroundings))
         }
-        CredentialSettings::WorkloadIdentity { tenant_id, client_id, token_file, authority: given } => {
-            let door = place.door()?;
-            Box::new(Workload::keeper(&door, tenant_id, client_id, token_file, authority(given)))
+        CredentialSettings::WorkloadIdentity(it) => {
+            let (door, authority) = (place.door()?, authority(&it.authority));
+            Box::new(Workload::keeper(&door, &it.tenant_id, &it.client_id, &it.token_file, authority))
         }
     })
 }
