@@ -150,7 +150,7 @@ pub struct WorkloadIdentity {
     token_file: PathBuf [SecretFile,
         required "a workload identity needs token_file, since AZURE_FEDERATED_TOKEN_FILE is not set: write the path of the service account's token, or label the pod azure.workload.identity/use: \"true\"",
         example "\"/var/run/secrets/azure/tokens/azure-identity-token\""];
-    /// Base of the login host; left out, `$AZURE_AUTHORITY_HOST`.
+    /// Base of the login host; `$AZURE_AUTHORITY_HOST` is read if the key is not there.
     authority: Option<Uri> [LoginHost, unset "by the registry's cloud", example "\"https://login.microsoftonline.com\""];
 }}
 

@@ -70,6 +70,7 @@ macro_rules! settings {
      }) => {
         $(#[doc = $intro])+
         #[derive(Clone, Debug $(, $($derive),+)?)]
+        #[allow(clippy::struct_field_names, reason = "fields are called as the keys of the file")]
         $visible struct $Name {
             $($(#[doc = $help])+ $visible $key: $type,)+
         }

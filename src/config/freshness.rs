@@ -31,13 +31,13 @@ pub struct FreshnessRule {
     /// Which repositories the rule is for, without the upstream's name; `*` within a component, `**` anything.
     repositories: Vec<RepositoryPattern> [List<OwnPattern> = Vec::new(), example "[\"releases/**\"]"];
     /// `tag_ttl` there.
-    tag_ttl: Option<Duration> [Duration, unset "as in `upstream.freshness`", example "\"1h\""];
+    tag_ttl: Option<Duration> [Duration, unset "as in [upstream.freshness]", example "\"1h\""];
     /// `max_stale` there.
-    max_stale: Option<Duration> [Duration, unset "as in `upstream.freshness`", example "\"30d\""];
+    max_stale: Option<Duration> [Duration, unset "as in [upstream.freshness]", example "\"30d\""];
     /// `negative_ttl` there.
-    negative_ttl: Option<Duration> [Duration, unset "as in `upstream.freshness`", example "\"1s\""];
+    negative_ttl: Option<Duration> [Duration, unset "as in [upstream.freshness]", example "\"1s\""];
     /// `immutable_tags` there.
-    immutable_tags: Option<Vec<String>> [List<TagPattern>, unset "as in `upstream.freshness`", example "[\"*\"]"];
+    immutable_tags: Option<Vec<String>> [List<TagPattern>, unset "as in [upstream.freshness]", example "[\"*\"]"];
 }}
 
 /// Checks the rules of an upstream, and makes their patterns those of whole names.

@@ -15,7 +15,7 @@ struct Upstreams(HashMap<Registry, Upstream>);
 
 /// The upstreams as `access` asks them.
 #[must_use]
-pub fn asking(upstreams: &[(UpstreamSettings, Upstream)]) -> Arc<dyn AskUpstream> {
+pub(super) fn asking(upstreams: &[(UpstreamSettings, Upstream)]) -> Arc<dyn AskUpstream> {
     let named = upstreams.iter().map(|(settings, upstream)| (settings.name.clone(), upstream.clone()));
     Arc::new(Upstreams(named.collect()))
 }

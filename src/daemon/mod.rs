@@ -4,19 +4,17 @@ mod announce;
 mod asking;
 mod descriptors;
 mod privacy;
+mod rooms;
 mod signals;
 
-pub use asking::asking;
+pub use rooms::Rooms;
 
-use crate::access::Access;
 use crate::admin::Admin;
-use crate::cache::Cache;
-use crate::config::Environment;
-use crate::config::{Listen, Settings};
-use crate::server::{Drain, DrainTrigger, RegistryService, Routes, Server, Tls};
-use crate::store::{RealDisk, Store};
+use crate::config::{Environment, Settings};
+use crate::server::{Drain, DrainTrigger};
+use crate::store::RealDisk;
 use crate::telemetry::{Log, Metrics};
-use crate::upstream::{Documents, Network, Upstream};
+use rooms::Failure;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,9 +26,6 @@ use tokio::task::JoinSet;
 const EVENT_INTERVAL: u32 = 16;
 /// How long the store may take to write what it holds in memory, at the end.
 const CLOSE: Duration = Duration::from_secs(10);
-
-/// Why the daemon did not start or ended early: the text says what to do.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs until a signal ends it.
 #[must_use]
@@ -58,40 +53,10 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
     let signals = signals::Signals::listen()?;
     let metrics = Arc::new(Metrics::new());
     note_process(&metrics);
-    // Sockets first: a port that is taken must not cost the opening of a store.
-    let tls = settings.server.tls.as_ref().map(|tls| Tls::load(tls, Arc::clone(&metrics))).transpose()?;
-    let server = Server::bind_with(&settings.server.listen, &settings.server.limits, tls.clone()).await?;
-    let server = server.counted_in(metrics.http_connections.with_label_values(&[] as &[&str]));
     let disk = Arc::new(RealDisk::new(&settings.store.path));
-    let store = Store::open(&settings.store, disk, Arc::clone(&metrics)).await?;
-    // In the store's folder, if nothing else was said, and so after its lock: a socket that is there then is a dead one.
-    let socket = settings.admin.socket.clone().map(Listen::Unix);
-    let admin_listen: Vec<_> = std::iter::once(Listen::Tcp(settings.admin.listen)).chain(socket).collect();
-    let admin_server = Server::bind(&admin_listen, &settings.server.limits).await?;
-    let mut routes = Routes::default();
-    let mut upstreams = Vec::new();
-    let own = server.addresses();
-    let documents = Documents::new(settings.server.limits.document_memory);
-    let network = Network::new(&settings.network.dns, own.iter().filter_map(Listen::address));
-    let network = network.with_documents(documents.clone());
-    let environment = Environment::of_process();
-    for upstream in &settings.upstreams {
-        routes.add(&upstream.name, upstream.aliases.iter().map(String::as_str), upstream.default);
-        network.check(upstream).await?;
-        let connection =
-            Upstream::in_network(upstream, &settings.server.limits, Arc::clone(&metrics), &environment, &network)?;
-        upstreams.push((upstream.clone(), connection));
-    }
+    let rooms = Rooms::assemble(&settings, &Environment::of_process(), disk, &metrics, log).await?;
+    let Rooms { server, registry, admin_server, admin, tls, store, upstreams, .. } = rooms;
     let _logins = announce::start(&settings, &server.addresses(), &admin_server.addresses(), &store, &upstreams);
-
-    let names = settings.server.names.iter().cloned();
-    let names = names.chain(settings.upstreams.iter().map(|upstream| upstream.name.to_string()));
-    let access = Access::new(&settings.access, names, asking(&upstreams), &metrics);
-    let rules = settings.access.restrictions();
-    let cache = Cache::new(store.clone(), upstreams, &rules, &settings.server.limits, Arc::clone(&metrics));
-    store.set_away_registries(cache.away_registries());
-    let registry = RegistryService::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(&metrics), log);
-    let admin = Admin::new(metrics, store.clone(), cache, routes, access).with_tls(tls.clone());
     let mut background = JoinSet::new();
     if let Some(tls) = tls {
         background.spawn(tls.follow());

@@ -1,13 +1,9 @@
 use super::{Answer, Call, Client, Logs, Setup};
-use larder::access::Access;
-use larder::admin::Admin;
 use larder::cache::Cache;
-use larder::config::Listen;
-use larder::daemon::asking;
-use larder::server::{Drain, DrainTrigger, RegistryService, Routes, Server, Tls};
+use larder::daemon::Rooms;
+use larder::server::{Drain, DrainTrigger, Server};
 use larder::store::{Disk, RealDisk, Store};
 use larder::telemetry::{Log, LogGuard, Metrics};
-use larder::upstream::{Documents, Network, Upstream};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,36 +35,8 @@ impl Larder {
         let settings = &setup.settings;
         let (logs, log, guard) = Logs::begin();
         let metrics = Arc::new(Metrics::new());
-        let limits = &settings.server.limits;
-        let tls = settings.server.tls.as_ref().map(|tls| Tls::load(tls, Arc::clone(&metrics)).unwrap());
-        let server = Server::bind_with(&settings.server.listen, limits, tls.clone()).await.unwrap();
-        let server = server.counted_in(metrics.http_connections.with_label_values(&[] as &[&str]));
-        let admin_server = Server::bind(&[Listen::Tcp(settings.admin.listen)], limits).await.unwrap();
-        let store = Store::open(&settings.store, disk, Arc::clone(&metrics)).await.unwrap();
-        let mut routes = Routes::default();
-        let mut upstreams = Vec::new();
-        let network = Network::new(&settings.network.dns, server.addresses().iter().filter_map(Listen::address));
-        let network = network.with_documents(Documents::new(limits.document_memory));
-        for upstream in &settings.upstreams {
-            routes.add(&upstream.name, upstream.aliases.iter().map(String::as_str), upstream.default);
-            let connection =
-                Upstream::in_network(upstream, limits, Arc::clone(&metrics), &setup.environment, &network).unwrap();
-            upstreams.push((upstream.clone(), connection));
-        }
-        let names = settings.upstreams.iter().map(|upstream| upstream.name.to_string());
-        let access = Access::new(
-            &settings.access,
-            settings.server.names.iter().cloned().chain(names),
-            asking(&upstreams),
-            &metrics,
-        );
-        let restrictions = settings.access.restrictions();
-        let cache = Cache::new(store.clone(), upstreams, &restrictions, limits, Arc::clone(&metrics));
-        store.set_away_registries(cache.away_registries());
-        let registry =
-            RegistryService::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(&metrics), log.clone());
-        let admin_handler = Admin::new(Arc::clone(&metrics), store.clone(), cache.clone(), routes, access);
-        let admin_handler = admin_handler.with_tls(tls.clone());
+        let rooms = Rooms::assemble(settings, &setup.environment, disk, &metrics, log.clone()).await.unwrap();
+        let Rooms { server, registry, admin_server, admin: admin_handler, store, cache, .. } = rooms;
         admin_handler.set_ready(true);
 
         let (address, admin) = (tcp(&server), tcp(&admin_server));

@@ -87,17 +87,13 @@ fn example() -> String {
         let is_set =
             |key: &KeyDoc| key.note("example").is_none() && (key.default.is_ok() || key.note("write").is_some());
         text.push('\n');
-        match table.kind {
-            Some(kind) => comment(&mut text, &format!("kind = \"{kind}\": {}", plain(&table.intro))),
-            None => {
-                comment(&mut text, &plain(&table.intro));
-                let header = if ARRAYS.contains(&table.path) {
-                    format!("[[{}]]", table.path)
-                } else {
-                    format!("[{}]", table.path)
-                };
-                writeln!(text, "{}{header}", if table.keys.iter().any(is_set) { "" } else { "# " }).unwrap();
-            }
+        if let Some(kind) = table.kind {
+            comment(&mut text, &format!("kind = \"{kind}\": {}", plain(&table.intro)));
+        } else {
+            comment(&mut text, &plain(&table.intro));
+            let (open, close) = if ARRAYS.contains(&table.path) { ("[[", "]]") } else { ("[", "]") };
+            let mark = if table.keys.iter().any(is_set) { "" } else { "# " };
+            writeln!(text, "{mark}{open}{}{close}", table.path).unwrap();
         }
         for key in &table.keys {
             let left_out = match (key.note("shown"), &key.default) {

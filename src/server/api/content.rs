@@ -2,7 +2,8 @@
 
 use super::multipart;
 use crate::cache::{CacheError, Content, Follower, Step, Transfer};
-use crate::server::http::body::{Body, BodyError, Chunks, Extent, Extents, FileBytes, ReadFuture};
+use crate::server::http::body::Body;
+use crate::server::http::body_parts::{BodyError, Chunks, Extent, Extents, FileBytes, ReadFuture};
 use crate::store::{BlobFile, StoreError};
 use bytes::Bytes;
 use std::future::Future;

@@ -6,7 +6,8 @@
 use super::content::{self, PollAdapter};
 use crate::cache::{Content, MultiRange};
 use crate::oci::{ByteRange, Digest};
-use crate::server::http::body::{Bodies, Body, BodyError};
+use crate::server::http::body::{Bodies, Body};
+use crate::server::http::body_parts::BodyError;
 use std::task::{Context, Poll, ready};
 
 /// Hexadecimal digits of the digest in the boundary, which may have 70 characters in all.

@@ -5,7 +5,7 @@
 //! in memory, since each waiting client holds some of them; otherwise they are read in the store's threads, one piece ahead of the
 //! connection. Small files are read at once: that is cheaper than mapping them.
 
-use super::body::{BodyError, Chunks, Extent, Extents, FileBytes, ReadFuture};
+use super::body_parts::{BodyError, Chunks, Extent, Extents, FileBytes, ReadFuture};
 use super::sendfile::{Live, Residency, read_now, residency};
 use bytes::Bytes;
 use std::ops::Range;

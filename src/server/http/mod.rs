@@ -5,6 +5,7 @@
 
 pub(crate) mod body;
 pub(in crate::server) mod body_file;
+pub(crate) mod body_parts;
 pub(in crate::server) mod connection;
 pub(in crate::server) mod connection_io;
 pub(in crate::server) mod connection_places;

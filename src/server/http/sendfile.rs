@@ -6,7 +6,7 @@
 //! every slice of it (each slice holds it), and an address is only looked up while the connection's list holds the mapping too.
 //! Mappings are counted; beyond the limit bodies are read instead, since the kernel bounds the mappings of a process.
 
-use super::body::FileBytes;
+use super::body_parts::FileBytes;
 use bytes::Bytes;
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::{Mutex, MutexGuard};

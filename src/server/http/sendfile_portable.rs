@@ -1,6 +1,6 @@
 //! Where the system has no sendfile that larder knows: every body is read, no socket is special.
 
-use super::body::FileBytes;
+use super::body_parts::FileBytes;
 use bytes::Bytes;
 use std::fs::File;
 use std::io;

@@ -15,8 +15,6 @@ const NOT_YET_CLEAN: &[(&str, &[usize])] = &[
     ("bundle", &[4]),
     ("cache", &[29]),
     ("cli", &[17]),
-    ("config", &[3]),
-    ("server", &[3]),
     ("telemetry", &[3]),
     ("upstream", &[29]),
 ];

@@ -1,3 +1,4 @@
+pub(crate) use crate::harness::{until, until_async};
 use bytes::Bytes;
 use larder::config::{Durability, StoreSettings};
 use larder::oci::{Algorithm, Digest, Manifest, MediaType, Registry, Repository};
@@ -5,7 +6,6 @@ use larder::store::{Disk, RealDisk, Store};
 use larder::telemetry::Metrics;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub(crate) fn settings(path: &Path) -> StoreSettings {
     StoreSettings { sync: Durability::Commit, ..StoreSettings::small(path, 1 << 30) }
@@ -63,26 +63,6 @@ pub(crate) async fn open(settings: &StoreSettings, disk: Arc<dyn Disk>) -> (Stor
 /// Waits until the walk has counted everything.
 pub(crate) async fn walked(store: &Store) {
     until("the walk ends", || store.usage().exact).await;
-}
-
-pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..2000 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("waited 10 s in vain until {what}");
-}
-
-pub(crate) async fn until_async(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..1000 {
-        if holds().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("waited 10 s in vain until {what}");
 }
 
 pub(crate) fn sha256(content: &[u8]) -> Digest {

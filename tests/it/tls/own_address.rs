@@ -3,6 +3,7 @@ use super::harness::{Acr, Setup, free_address};
 use super::{TAG, seed};
 use larder::config::Listen;
 use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connect_says_what_is_dialled_whatever_the_name_resolves_to() {
@@ -24,11 +25,17 @@ async fn connect_says_what_is_dialled_whatever_the_name_resolves_to() {
 
 /// A name server that knows one name.
 fn name_server(name: &'static str, address: [u8; 4]) -> SocketAddr {
+    name_server_after(Duration::ZERO, name, address)
+}
+
+/// The same, whose first answer takes so long.
+fn name_server_after(mut delay: Duration, name: &'static str, address: [u8; 4]) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let local = socket.local_addr().unwrap();
     std::thread::spawn(move || {
         let mut buffer = [0; 512];
         while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            std::thread::sleep(std::mem::take(&mut delay));
             let mut answer = buffer[..length].to_vec();
             let asked: Vec<u8> = name
                 .split('.')
@@ -68,8 +75,12 @@ async fn names_of_upstreams_are_asked_of_the_servers_in_the_file_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_leads_back_to_larder_is_502_with_that_word() {
     let own = free_address();
-    let setup = Setup::at(&format!("http://localhost:{}", own.port()))
-        .with(|settings| settings.server.listen = vec![Listen::Tcp(own)]);
+    // Longer than a start waits for it: what the name leads to is found with the first request.
+    let server = name_server_after(Duration::from_millis(1500), "registry.invalid", [127, 0, 0, 1]);
+    let setup = Setup::at(&format!("http://registry.invalid:{}", own.port())).with(|settings| {
+        settings.server.listen = vec![Listen::Tcp(own)];
+        settings.network.dns = vec![server];
+    });
     let larder = setup.start().await;
     let (status, _, message) = larder.get(TAG).await.error();
     assert!(status == 502 && message.contains("larder itself"), "{status} {message}");
