@@ -32,47 +32,74 @@ struct Share {
     provenance: Provenance,
 }
 
+/// The lists of all registries as one.
+struct Joined {
+    names: Vec<String>,
+    /// What is missing or old.
+    remarks: Vec<String>,
+    provenance: Provenance,
+}
+
 impl Inner {
     pub(in crate::server) async fn catalogues(&self, ctx: &RequestContext<'_>) -> Result<Reply, Problem> {
         let cut = Cut::parse(ctx.query)?;
-        let registries = self.routes.registries();
+        let joined = self.joined(ctx, self.shares(ctx).await?)?;
+        let Joined { mut names, remarks, provenance } = joined;
+        names.sort_unstable();
+        let room = self.cache.documents().room(cut.most_bytes_of(&names)).await.map_err(CacheError::from)?;
+        let page = lists::catalogue(&cut, ctx.naming, &names);
+        let mut reply = list_reply(page, JSON, ctx.is_head(), provenance, room);
+        if !remarks.is_empty()
+            && let Some(warning) = explain::warning_text(&format!("not all repositories: {}", remarks.join("; ")))
+        {
+            reply.response.headers_mut().insert(header::WARNING, warning);
+        }
+        Ok(reply)
+    }
+
+    /// Each registry's list, or why there is none, in the order of the registries. A list that the caller may not read is left out without
+    /// a word; it is an error if there is no other.
+    async fn shares(&self, ctx: &RequestContext<'_>) -> Result<Vec<(Registry, Result<Share, CacheError>)>, Problem> {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut asking = JoinSet::new();
-        let mut refusals = Vec::new();
-        for (place, registry) in registries.iter().enumerate() {
-            // Whose list the caller may not read is left out without a word.
-            if let Err(refusal) = self.permit(ctx, Right::Pull, registry, None, &Deed::Catalogue).await {
-                refusals.push((place, refusal));
+        let (mut shares, mut refused) = (Vec::new(), None);
+        for registry in self.routes.registries().to_vec() {
+            if let Err(refusal) = self.permit(ctx, Right::Pull, &registry, None, &Deed::Catalogue).await {
+                refused = Some(refusal);
                 continue;
             }
-            let (cache, places, registry) = (self.cache.clone(), Arc::clone(&places), registry.clone());
+            let (cache, places, place) = (self.cache.clone(), Arc::clone(&places), shares.len());
+            shares.push((registry.clone(), Err(CacheError::Aborted)));
             let no_cache = ctx.no_cache();
             asking.spawn(async move {
                 let _place = places.acquire().await;
                 (place, share(&cache, &registry, no_cache).await)
             });
         }
-        let mut shares: Vec<_> = registries.iter().map(|_| Err(CacheError::Aborted)).collect();
         while let Some(done) = asking.join_next().await {
             if let Ok((place, share)) = done {
-                shares[place] = share;
+                shares[place].1 = share;
             }
         }
-        if refusals.len() == registries.len()
-            && let Some((_, refusal)) = refusals.pop()
-        {
-            return Err(refusal.into());
+        match refused {
+            Some(refusal) if shares.is_empty() => Err(refusal.into()),
+            _ => Ok(shares),
         }
+    }
+
+    /// All shares as one list, with a remark for each that is not whole. It is an error if there is no share at all.
+    fn joined(
+        &self,
+        ctx: &RequestContext<'_>,
+        shares: Vec<(Registry, Result<Share, CacheError>)>,
+    ) -> Result<Joined, Problem> {
         let (mut names, mut remarks) = (Vec::new(), Vec::new());
         let mut provenance: Option<Provenance> = None;
         let mut failure = None;
-        for (place, (registry, share)) in registries.iter().zip(shares).enumerate() {
-            if refusals.iter().any(|(refused, _)| *refused == place) {
-                continue;
-            }
+        for (registry, share) in shares {
             match share {
                 Ok(share) => {
-                    let unnamed = self.add_named(&mut names, registry, ctx, &share.entries);
+                    let unnamed = self.add_named(&mut names, &registry, ctx, &share.entries);
                     if unnamed > 0 {
                         remarks
                             .push(format!("{unnamed} of {registry}, whose name no path can have (give it an alias)"));
@@ -93,16 +120,7 @@ impl Inner {
             (None, Some(error)) => return Err(error.into()),
             (None, None) => Provenance::new(CacheStatus::Hit),
         };
-        names.sort_unstable();
-        let room = self.cache.documents().room(cut.most_bytes_of(&names)).await.map_err(CacheError::from)?;
-        let page = lists::catalogue(&cut, ctx.naming, &names);
-        let mut reply = list_reply(page, JSON, ctx.is_head(), provenance, room);
-        if !remarks.is_empty()
-            && let Some(warning) = explain::warning_text(&format!("not all repositories: {}", remarks.join("; ")))
-        {
-            reply.response.headers_mut().insert(header::WARNING, warning);
-        }
-        Ok(reply)
+        Ok(Joined { names, remarks, provenance })
     }
 
     /// Adds the repositories that the caller may pull, as it can ask for them, and gives the number of those that it cannot.
