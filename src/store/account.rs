@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 use prometheus::IntGauge;
 use std::sync::Arc;
 
-/// Removal goes on down to this part of the limit, so that it does not start again with the next download.
+/// Eviction ends at this part of the limit, so that it does not start again with the next download.
 const LOW_WATERMARK_PERCENT: u64 = 90;
 /// Above this part of it, what removal needs to know is made sure of.
 const NEARLY_FULL_PERCENT: u64 = 80;
-/// Above this part of it, removal begins without a download that needs the room.
+/// Above this part of it, eviction begins without a download that needs the room.
 const HIGH_WATERMARK_PERCENT: u64 = 95;
 
 /// What a small index may grow by, unless the limit is so low that this would be much of it.
@@ -37,8 +37,8 @@ struct Counts {
 }
 
 impl Counts {
-    /// What counts against the limit. The index is a log that grows with every change, measured every two seconds, and goes on
-    /// growing when nothing may be removed: it is counted with room to double.
+    /// What counts against the limit. The index is a log that grows with every change, also when nothing may be removed,
+    /// and is measured every two seconds: it is counted with room to double.
     fn total(&self, limit: u64) -> u64 {
         let growth = if self.index == 0 { 0 } else { self.index.max(INDEX_GROWTH.min(limit / INDEX_SHARE)) };
         self.used + self.index + growth + self.reserved
@@ -74,7 +74,7 @@ impl Space {
         self.change(|counts| counts.used = counts.used.saturating_sub(bytes));
     }
 
-    /// Nothing of what was on disk is there any more.
+    /// The folder is a new one: nothing of what was counted is in it.
     pub(crate) fn forget(&self) {
         self.change(|counts| counts.used = 0);
     }

@@ -1,10 +1,7 @@
 //! The components of an open store, joined. They have no reference back to this.
 
-use super::account::Space;
-use super::blobs::{BlobTable, Blobs, Documents, GiverRecords, LastUse};
+use super::blobs::{Blobs, GiverRecords, LastUse};
 use super::evict::{Evictor, Holds, Origins, Pins};
-use super::files::Files;
-use super::files::partials::Partials;
 use super::index::Index;
 use super::integrity::Inspector;
 use super::jobs::{Jobs, Stop, Thread};
@@ -17,25 +14,20 @@ use std::sync::atomic::AtomicBool;
 pub(crate) struct Parts {
     pub(crate) stop: Arc<Stop>,
     pub(crate) jobs: Arc<Jobs>,
-    pub(crate) files: Arc<Files>,
-    pub(crate) space: Arc<Space>,
-    pub(crate) table: Arc<BlobTable>,
     pub(crate) blobs: Arc<Blobs>,
-    pub(crate) documents: Arc<Documents>,
     pub(crate) givers: Arc<GiverRecords>,
-    pub(crate) partials: Partials,
     pub(crate) intake: Arc<Intake>,
     pub(crate) evictor: Arc<Evictor>,
     pub(crate) last_use: Arc<LastUse>,
-    pub(crate) pins: Arc<Pins>,
     pub(crate) holds: Arc<Holds>,
     pub(crate) origins: Arc<Origins>,
     pub(crate) index: Arc<Index>,
+    pub(crate) pins: Arc<Pins>,
     pub(crate) reader: Arc<LinkReader>,
     pub(crate) writer: Arc<LinkWriter>,
+    pub(crate) inventory: Arc<Inventory>,
     pub(crate) membership: Arc<Membership>,
     pub(crate) pinning: Arc<Pinning>,
-    pub(crate) inventory: Arc<Inventory>,
     pub(crate) references: Arc<References>,
     pub(crate) lists: Arc<Lists>,
     pub(crate) inspector: Arc<Inspector>,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 impl Store {
     /// The complete, verified blob, open. One that was opened a while ago costs no system call and no change of thread.
     pub async fn blob(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
-        if let Some(blob) = self.0.table.hit(digest) {
+        if let Some(blob) = self.0.blobs.table.hit(digest) {
             return Ok(Some(blob));
         }
         let digest = *digest;
@@ -24,13 +24,13 @@ impl Store {
     /// The length of a blob that the store knows of, without a system call.
     #[must_use]
     pub fn length(&self, digest: &Digest) -> Option<u64> {
-        self.0.table.get(digest).map(|entry| entry.len)
+        self.0.blobs.table.get(digest).map(|entry| entry.len)
     }
 
     /// The digests of all blobs.
     #[must_use]
     pub fn digests(&self) -> HashSet<Digest> {
-        self.0.table.all().into_iter().map(|(digest, _)| digest).collect()
+        self.0.blobs.table.all().into_iter().map(|(digest, _)| digest).collect()
     }
 
     /// A manifest's bytes, checked against the digest. Damaged ones are set aside and `None`, as is what is longer than
@@ -38,8 +38,8 @@ impl Store {
     pub async fn read_small(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
         let digest = *digest;
         self.read(move |parts| {
-            let content = parts.documents.read(&digest)?;
-            parts.table.touch_with_children(&digest);
+            let content = parts.intake.documents.read(&digest)?;
+            parts.blobs.table.touch_with_children(&digest);
             Ok(content)
         })
         .await
@@ -48,12 +48,12 @@ impl Store {
     /// The same without counting as a use of it.
     pub async fn peek_small(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
         let digest = *digest;
-        self.read(move |parts| parts.documents.peek(&digest)).await
+        self.read(move |parts| parts.intake.documents.peek(&digest)).await
     }
 
     /// Notes that a manifest was given out, without a read: it and all that it refers to is in use.
     pub fn used(&self, digest: &Digest) {
-        self.0.table.touch_with_children(digest);
+        self.0.blobs.table.touch_with_children(digest);
     }
 
     /// Stores a manifest's bytes, checked against the digest.
@@ -79,9 +79,9 @@ impl Store {
 
     /// The key that seals upload sessions, made at the first call. Larders that share a copy of its file have the same key.
     pub async fn upload_key(&self) -> Result<[u8; 32], StoreError> {
-        match self.read(|parts| upload_key::read(&parts.files)).await? {
+        match self.read(|parts| upload_key::read(&parts.blobs.files)).await? {
             Some(key) => Ok(key),
-            None => self.write(|parts| upload_key::make(&parts.files)).await,
+            None => self.write(|parts| upload_key::make(&parts.blobs.files)).await,
         }
     }
 
@@ -94,7 +94,7 @@ impl Store {
         self.read(move |parts| parts.givers.read(&digest)).await
     }
 
-    /// Writes down that somebody gave a blob that is stored already.
+    /// Adds a giver to a blob that is stored already.
     pub async fn given_by(&self, digest: &Digest, giver: Giver) -> Result<(), StoreError> {
         let digest = *digest;
         self.write(move |parts| parts.intake.add_givers(&digest, &[giver])).await
@@ -118,7 +118,7 @@ impl Store {
     /// Whether an eviction is due as soon as something may go.
     #[must_use]
     pub fn wants_eviction(&self) -> bool {
-        self.0.space.over_high().is_some()
+        self.0.blobs.files.space.over_high().is_some()
     }
 
     /// Keeps these contents from being evicted as long as the guard lives.

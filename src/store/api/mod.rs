@@ -73,25 +73,25 @@ impl Store {
             .read(|parts| {
                 parts.last_use.write();
                 parts.index.close();
-                if !parts.files.durable() && !parts.blobs.is_suspect() {
-                    parts.files.sync_everything();
+                if !parts.blobs.files.durable() && !parts.blobs.is_suspect() {
+                    parts.blobs.files.sync_everything();
                 }
                 Ok(())
             })
             .await;
         self.0.jobs.readers.stop().await;
-        self.0.files.set_lock(None);
+        self.0.blobs.files.set_lock(None);
     }
 
     /// How full the store is.
     #[must_use]
     pub fn usage(&self) -> Usage {
         Usage {
-            bytes: self.0.space.used(),
+            bytes: self.0.blobs.files.space.used(),
             held: self.0.origins.held(),
-            limit: self.0.space.limit,
-            blobs: self.0.table.len(),
-            ingests: self.0.partials.len(),
+            limit: self.0.blobs.files.space.limit,
+            blobs: self.0.blobs.table.len(),
+            ingests: self.0.intake.partials.len(),
             exact: self.0.counted.load(Ordering::Acquire),
         }
     }

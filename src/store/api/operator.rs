@@ -13,11 +13,11 @@ impl Store {
         self.walk(|parts| parts.references.all()).await
     }
 
-    /// Removes those of `digests` that no link speaks for and nobody reads; the bytes that went.
+    /// Removes those of `digests` that have no link and no reader; the bytes that went.
     pub async fn remove_unlinked(&self, digests: HashSet<Digest>) -> Result<u64, StoreError> {
         self.walk(move |parts| {
             let unlinked = parts.inventory.unlinked(digests)?;
-            let found = unlinked.iter().filter_map(|digest| Some((digest, parts.table.get(digest)?)));
+            let found = unlinked.iter().filter_map(|digest| Some((digest, parts.blobs.table.get(digest)?)));
             Ok(found.filter_map(|(digest, entry)| parts.evictor.evict_blob(digest, &entry, "purge")).sum())
         })
         .await

@@ -156,7 +156,7 @@ impl fmt::Debug for BlobFile {
     }
 }
 
-/// Sees whether anybody holds a file open, without holding it open.
+/// Counts who holds a file open, without holding it open.
 #[derive(Default)]
 pub(crate) struct Observer(Weak<Open>);
 

@@ -1,6 +1,6 @@
 //! The read check: what this process has neither written nor checked is checked before it is first sent.
 //!
-//! An open blob knows which of its pieces may go out. The others are read and compared on the store's threads when somebody asks
+//! An open blob knows which of its pieces may go out. The others are read and compared on the store's threads when a reader asks
 //! for them. A bad piece never leaves: the blob goes to quarantine, and the next request finds it absent.
 
 use super::blob::ReadCheck;

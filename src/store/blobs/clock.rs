@@ -1,5 +1,5 @@
 //! The time of a use. The process's own clock continues what the wall clock said at the start, so the order of uses stays right
-//! when somebody sets the wall clock meanwhile, by seconds or by years.
+//! when the wall clock is set meanwhile, by seconds or by years.
 
 use std::time::SystemTime;
 use tokio::time::Instant;

@@ -4,18 +4,17 @@ use super::shelf::Blobs;
 use crate::oci::{Digest, MAX_MANIFEST};
 use crate::store::disk::{is_unreadable, read_exact_at};
 use crate::store::error::StoreError;
-use crate::store::files::{Files, layout};
+use crate::store::files::layout;
 use bytes::Bytes;
 use std::sync::Arc;
 
 pub(crate) struct Documents {
-    files: Arc<Files>,
-    blobs: Arc<Blobs>,
+    pub(crate) blobs: Arc<Blobs>,
 }
 
 impl Documents {
-    pub(crate) fn new(files: Arc<Files>, blobs: Arc<Blobs>) -> Self {
-        Self { files, blobs }
+    pub(crate) fn new(blobs: Arc<Blobs>) -> Self {
+        Self { blobs }
     }
 
     /// Damaged ones are set aside and `None`, as is what is longer than [`MAX_MANIFEST`].
@@ -32,7 +31,7 @@ impl Documents {
             _ => {}
         }
         drop(blob);
-        self.blobs.soundness().set_aside(digest, "read")?;
+        self.blobs.soundness.set_aside(digest, "read")?;
         Ok(None)
     }
 
@@ -41,7 +40,7 @@ impl Documents {
         if self.blobs.length(digest).is_none_or(|length| length > MAX_MANIFEST as u64) {
             return Ok(None);
         }
-        match self.files.read(&layout::blob(digest))? {
+        match self.blobs.files.read(&layout::blob(digest))? {
             Some(content) if !digest.matches(&content) => self.read(digest),
             content => Ok(content.map(Bytes::from)),
         }

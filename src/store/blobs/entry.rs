@@ -32,7 +32,7 @@ pub(crate) struct BlobEntry {
     last_use: AtomicU64,
     /// Whether it was used again, some time after the first time.
     used_again: AtomicBool,
-    /// Whether somebody has asked for it since its children were last told.
+    /// Whether it was used since its use was last passed on to its children.
     untold: AtomicBool,
     /// Whether `last_use` is newer than the file's time.
     unwritten: AtomicBool,
@@ -89,7 +89,7 @@ impl BlobEntry {
         self.untold.store(true, Ordering::Relaxed);
     }
 
-    /// Whether its children are still to be told of a use.
+    /// Whether a use is to be passed on to its children, which is then taken as done.
     pub(crate) fn take_untold(&self) -> bool {
         self.untold.swap(false, Ordering::Relaxed)
     }
@@ -132,7 +132,7 @@ impl BlobEntry {
         self.suspect.store(false, Ordering::Release);
     }
 
-    /// The file, if somebody has it open.
+    /// The file, if it is open.
     pub(crate) fn open_file(&self) -> Option<BlobFile> {
         self.file.lock().file()
     }

@@ -49,7 +49,7 @@ impl GiverRecords {
         self.table.get(digest)?.givers.read().clone()
     }
 
-    /// Who gave a blob, which may be nobody that is known.
+    /// Who gave a blob. There may be no giver that is known.
     pub(crate) fn read(&self, digest: &Digest) -> Result<Arc<Givers>, StoreError> {
         if let Some(known) = self.known(digest) {
             return Ok(known);

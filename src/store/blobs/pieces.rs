@@ -127,7 +127,7 @@ impl Checked {
         self.all.store(true, Ordering::Release);
     }
 
-    /// Nothing that was checked counts any more.
+    /// Forgets what was checked.
     pub(crate) fn clear(&self) {
         self.bits.iter().for_each(|word| word.store(0, Ordering::Release));
         self.all.store(false, Ordering::Release);
@@ -160,7 +160,7 @@ impl Checked {
     }
 }
 
-/// A hash of a whole file that can be interrupted and gone on with.
+/// A hash of a whole file, in steps.
 pub(crate) struct Rehash {
     digest: Digest,
     hasher: Hasher,
@@ -173,7 +173,7 @@ impl Rehash {
         Self { digest, hasher: Hasher::new(digest.algorithm()), sums: Summing::default(), done: 0 }
     }
 
-    /// Goes on by at most `most` bytes of a file of `len`. Whether all is hashed.
+    /// Hashes at most `most` more bytes of a file of `len`. `true`: all is hashed.
     pub(crate) fn step(&mut self, file: &dyn DiskFile, len: u64, most: u64) -> io::Result<bool> {
         let end = len.min(self.done.saturating_add(most));
         let (hasher, sums) = (&mut self.hasher, &mut self.sums);

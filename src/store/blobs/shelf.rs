@@ -9,7 +9,6 @@ use super::pieces::{PIECE, Rehash};
 use super::soundness::Soundness;
 use super::table::BlobTable;
 use crate::oci::Digest;
-use crate::store::account::Space;
 use crate::store::disk::{Access, DiskFile, is_absent, is_unreadable};
 use crate::store::error::StoreError;
 use crate::store::files::{Files, layout};
@@ -21,11 +20,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 pub(crate) struct Blobs {
-    files: Arc<Files>,
-    space: Arc<Space>,
-    table: Arc<BlobTable>,
+    pub(crate) files: Arc<Files>,
+    pub(crate) table: Arc<BlobTable>,
     locks: Arc<DigestLocks>,
-    soundness: Arc<Soundness>,
+    pub(crate) soundness: Arc<Soundness>,
     readers: Workers,
     /// Whether an earlier process stopped without having synced what it stored: blobs found on disk are hashed before use.
     suspect: AtomicBool,
@@ -34,23 +32,17 @@ pub(crate) struct Blobs {
 impl Blobs {
     pub(crate) fn new(
         files: Arc<Files>,
-        space: Arc<Space>,
         table: Arc<BlobTable>,
         givers: Arc<GiverRecords>,
         readers: Workers,
         metrics: Arc<Metrics>,
     ) -> Self {
         let locks = Arc::new(DigestLocks::new());
-        let (of_files, of_space, of_table) = (Arc::clone(&files), Arc::clone(&space), Arc::clone(&table));
-        let soundness = Soundness::new(of_files, of_space, of_table, givers, Arc::clone(&locks), metrics);
-        Self { files, space, table, locks, soundness: Arc::new(soundness), readers, suspect: AtomicBool::new(false) }
+        let soundness = Soundness { files: files.clone(), table: table.clone(), givers, locks: locks.clone(), metrics };
+        Self { files, table, locks, soundness: Arc::new(soundness), readers, suspect: AtomicBool::new(false) }
     }
 
-    pub(crate) fn soundness(&self) -> &Arc<Soundness> {
-        &self.soundness
-    }
-
-    /// Opens a blob's file, or takes the one that somebody has open.
+    /// Opens a blob's file, or takes the one that is open already.
     pub(crate) fn open(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
         let guard = self.locks.lock_soon(digest)?;
         if let Some(blob) = self.table.hit(digest) {
@@ -83,9 +75,9 @@ impl Blobs {
         let path = layout::blob(guard.digest());
         match self.files.disk.open(&path, Access::Read) {
             Err(error) if is_absent(&error) => {
-                // Somebody has removed it by hand: it can be fetched again.
+                // An operator has removed it: it can be fetched again.
                 if let Some(entry) = self.table.remove(guard.digest()) {
-                    self.space.sub(entry.len);
+                    self.files.space.sub(entry.len);
                 }
                 Ok(None)
             }
@@ -105,9 +97,9 @@ impl Blobs {
     fn enter(&self, guard: &DigestGuard<'_>, len: u64, last_use: SystemTime) -> Arc<BlobEntry> {
         let last_use = self.table.not_after_now(last_use);
         let entry = Arc::new(BlobEntry::found(len, last_use, false, self.is_suspect()));
-        self.space.add(len);
+        self.files.space.add(len);
         if let Some(old) = self.table.insert(*guard.digest(), Arc::clone(&entry)) {
-            self.space.sub(old.len);
+            self.files.space.sub(old.len);
         }
         entry
     }
@@ -167,7 +159,7 @@ impl Blobs {
         self.files.disk.rename(from, &path).map_err(StoreError::io("rename to its place", &path))?;
         let entry = Arc::new(BlobEntry::written(len, self.table.now(), manifest));
         if let Some(old) = self.table.insert(digest, Arc::clone(&entry)) {
-            self.space.sub(old.len);
+            self.files.space.sub(old.len);
         }
         file.set_check(Check::new(&self.soundness, digest, Arc::clone(&entry), None));
         Ok(self.opened(digest, file, entry))
@@ -189,7 +181,7 @@ impl Blobs {
         }
         self.soundness.discard_records(&guard);
         self.table.remove(digest);
-        self.space.sub(entry.len);
+        self.files.space.sub(entry.len);
         Some(entry.len)
     }
 

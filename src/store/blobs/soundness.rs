@@ -6,7 +6,6 @@ use super::locks::{DigestGuard, DigestLocks};
 use super::pieces::{PIECE, Pieces};
 use super::table::BlobTable;
 use crate::oci::Digest;
-use crate::store::account::Space;
 use crate::store::disk::{is_absent, parent};
 use crate::store::error::StoreError;
 use crate::store::files::{Files, layout};
@@ -15,26 +14,14 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(crate) struct Soundness {
-    files: Arc<Files>,
-    space: Arc<Space>,
-    table: Arc<BlobTable>,
-    givers: Arc<GiverRecords>,
-    locks: Arc<DigestLocks>,
-    metrics: Arc<Metrics>,
+    pub(super) files: Arc<Files>,
+    pub(super) table: Arc<BlobTable>,
+    pub(super) givers: Arc<GiverRecords>,
+    pub(super) locks: Arc<DigestLocks>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Soundness {
-    pub(super) fn new(
-        files: Arc<Files>,
-        space: Arc<Space>,
-        table: Arc<BlobTable>,
-        givers: Arc<GiverRecords>,
-        locks: Arc<DigestLocks>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { files, space, table, givers, locks, metrics }
-    }
-
     /// The checksums of a blob. `None`: there are none that can be believed.
     pub(crate) fn pieces(&self, digest: &Digest) -> Option<Pieces> {
         let bytes = self.files.read(&layout::pieces(digest)).ok()??;
@@ -49,7 +36,7 @@ impl Soundness {
         let bytes = pieces.to_bytes(digest);
         let free = self.files.disk.free().unwrap_or(u64::MAX);
         // Counted as used once it is written.
-        let Ok(_room) = self.space.reserve(bytes.len() as u64, free) else { return };
+        let Ok(_room) = self.files.space.reserve(bytes.len() as u64, free) else { return };
         if let Err(error) = self.files.replace(&layout::pieces(digest), &bytes) {
             tracing::warn!(blob.digest = %digest, %error, "cannot keep a blob's checksums; it is hashed again after a restart");
         }
@@ -77,13 +64,13 @@ impl Soundness {
         let (path, aside) = (layout::blob(digest), layout::quarantined(digest, number));
         // If it cannot be moved it is counted when it is found again.
         if let Some(entry) = self.table.remove(digest) {
-            self.space.sub(entry.len);
+            self.files.space.sub(entry.len);
         }
         match self.files.disk.rename(&path, &aside) {
             Err(error) if is_absent(&error) => {}
             other => {
                 other.map_err(StoreError::io("quarantine", &path))?;
-                self.space.add(self.files.disk.metadata(&aside).map_or(0, |metadata| metadata.len));
+                self.files.space.add(self.files.disk.metadata(&aside).map_or(0, |metadata| metadata.len));
                 self.metrics.quarantined.with_label_values(&[] as &[&str]).inc();
                 tracing::warn!(blob.digest = %digest, file = %aside.display(), "stored content is damaged and was set aside; it will be fetched again");
             }

@@ -134,7 +134,7 @@ impl BlobTable {
         drop(closed);
     }
 
-    /// Whether somebody besides the table holds the blob's file open.
+    /// Whether a reader holds the blob's file open, besides the table.
     pub(crate) fn has_reader(&self, digest: &Digest, entry: &BlobEntry) -> bool {
         let open = self.open.read();
         entry.holders() > usize::from(open.slots.contains_key(digest))

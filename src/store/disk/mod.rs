@@ -82,9 +82,9 @@ pub enum LockError {
 pub enum Access {
     /// An existing file, to read.
     Read,
-    /// An existing file, to read and go on writing, whatever its mode.
+    /// An existing file, to read and to continue writing, whatever its mode.
     ReadWrite,
-    /// A new file, which must not exist, and which nobody but its owner may read or write.
+    /// A new file, which must not exist. Only its owner may read or write it.
     CreateNew,
 }
 
@@ -123,7 +123,7 @@ pub trait DiskFile: Send + Sync {
     fn len(&self) -> io::Result<u64>;
     /// Lets the system use the memory that holds the file's content for something else.
     fn forget(&self);
-    /// Takes the write permission away from everybody; this handle goes on writing.
+    /// Removes the write permission for all users. This handle can still write.
     fn set_read_only(&self) -> io::Result<()>;
     /// The file for `sendfile` and the like. `None` on a simulated disk.
     fn std_file(&self) -> Option<&std::fs::File>;

@@ -33,7 +33,7 @@ struct State {
     removal: Duration,
 }
 
-/// What a simulated disk says to whoever wants to change something.
+/// How a simulated disk answers every change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// No space: what was there can still be renamed and removed.
@@ -293,7 +293,7 @@ impl Disk for SimDisk {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
             let file = state.files.len();
-            // As on a real disk: a file without a time would be taken for one that everybody has forgotten.
+            // As on a real disk: a file without a time would count as one that was not used for long.
             state.files.push(FileState { modified: millis(SystemTime::now()), ..FileState::default() });
             state.set(path, Some(Node::File(file)));
         }

@@ -4,14 +4,12 @@ use super::holds::Holds;
 use super::origins::Origins;
 use super::pins::Pins;
 use crate::oci::Digest;
-use crate::store::account::Space;
-use crate::store::blobs::{BlobEntry, BlobTable, LastUse, Registries, millis, sort_for_eviction};
+use crate::store::blobs::{BlobEntry, Blobs, LastUse, Registries, millis, sort_for_eviction};
 use std::sync::Arc;
 
 /// A blob that no reader has open, that is neither pinned nor held by an export, and that a registry can give again now.
 pub(crate) struct Candidates {
-    pub(crate) table: Arc<BlobTable>,
-    pub(crate) space: Arc<Space>,
+    pub(crate) blobs: Arc<Blobs>,
     pub(crate) last_use: Arc<LastUse>,
     pub(crate) pins: Arc<Pins>,
     pub(crate) holds: Arc<Holds>,
@@ -33,23 +31,23 @@ pub(super) struct Queue {
 
 impl Candidates {
     pub(super) fn queue(&self) -> Queue {
-        let made = millis(self.table.now());
+        let made = millis(self.blobs.table.now());
         let none = |held| Queue { blobs: Vec::new().into_iter(), bytes: 0, held, made, is_continued: false };
         if !self.pins.is_ready() {
             return none(0);
         }
         let away = self.origins.away_or_silent();
         if away != 0 && !self.origins.are_known() {
-            return none(self.space.used());
+            return none(self.blobs.files.space.used());
         }
         self.last_use.touch_children();
         let mut held = 0;
-        let mut all = self.table.those(|entry| {
+        let mut all = self.blobs.table.those(|entry| {
             let is_held = entry.is_held(away);
             held += if is_held { entry.len } else { 0 };
             !is_held
         });
-        all.retain(|(digest, entry)| !self.is_kept(digest) && !self.table.has_reader(digest, entry));
+        all.retain(|(digest, entry)| !self.is_kept(digest) && !self.blobs.table.has_reader(digest, entry));
         sort_for_eviction(&mut all, |(_, entry)| entry.standing());
         let bytes = all.iter().map(|(_, entry)| entry.len).sum();
         Queue { blobs: all.into_iter(), bytes, held, made, is_continued: false }

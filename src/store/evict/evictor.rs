@@ -1,14 +1,14 @@
 //! Reserving room, and evicting what makes it.
 //!
 //! Leftovers go first, then blobs as `policy` ranks them; the bytes of manifests go last. Nothing is removed for a reservation that
-//! would be refused all the same.
+//! would be refused even then.
 //!
 //! Evicting locks the digest of each blob that goes. A thread that holds a digest's lock has no evictor: see `blobs`.
 
 use super::candidates::{Candidates, Queue};
 use super::leftovers::Leftovers;
 use crate::oci::Digest;
-use crate::store::account::{Reservation, Shortage, Space};
+use crate::store::account::{Reservation, Shortage};
 use crate::store::blobs::{BlobEntry, Blobs};
 use crate::store::disk::is_full;
 use crate::store::error::{Refusal, StoreError};
@@ -30,7 +30,6 @@ const FUTILE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Evictor {
     files: Arc<Files>,
-    space: Arc<Space>,
     blobs: Arc<Blobs>,
     candidates: Candidates,
     leftovers: Arc<Leftovers>,
@@ -56,16 +55,10 @@ struct Evicted {
 }
 
 impl Evictor {
-    pub(crate) fn new(
-        files: Arc<Files>,
-        space: Arc<Space>,
-        blobs: Arc<Blobs>,
-        candidates: Candidates,
-        leftovers: Arc<Leftovers>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let (evicting, futile) = (Mutex::new(()), Mutex::default());
-        Self { files, space, blobs, candidates, leftovers, metrics, evicting, futile }
+    pub(crate) fn new(candidates: Candidates, leftovers: Arc<Leftovers>, metrics: Arc<Metrics>) -> Self {
+        let blobs = candidates.blobs.clone();
+        let (files, evicting, futile) = (blobs.files.clone(), Mutex::new(()), Mutex::default());
+        Self { files, blobs, candidates, leftovers, metrics, evicting, futile }
     }
 
     fn turn(&self) -> Turn<'_> {
@@ -116,13 +109,13 @@ impl Evictor {
 
     fn try_reserve(&self, bytes: u64) -> Result<Reservation, Shortage> {
         // A disk that cannot tell will say so when it is written to.
-        self.space.reserve(bytes, self.files.disk.free().unwrap_or(u64::MAX))
+        self.files.space.reserve(bytes, self.files.disk.free().unwrap_or(u64::MAX))
     }
 
     /// Evicts until the account has room for `bytes`, in jobs that are each short: the disk does not hang because much has to go.
     pub(crate) async fn evict_until(self: &Arc<Self>, jobs: &Jobs, bytes: u64) -> Result<(), StoreError> {
         let mut queue = None;
-        while !self.space.has_room(bytes) {
+        while !self.files.space.has_room(bytes) {
             let evictor = Arc::clone(self);
             let batch = jobs.writers.run(move || {
                 let unfinished = evictor.evict_batch(bytes, &mut queue);
@@ -177,11 +170,11 @@ impl Evictor {
         if self.futile.lock().is_some_and(|(until, least)| bytes >= least && Instant::now() < until) {
             return false;
         }
-        let before = self.space.used();
-        let (must, refusal) = (bytes.max(1), self.space.refusal(bytes, 0));
+        let before = self.files.space.used();
+        let (must, refusal) = (bytes.max(1), self.files.space.refusal(bytes, 0));
         let goal = must.max(before / 100 * RELIEF_PERCENT);
         self.evict(&turn, &Shortage { must, goal, refusal }, &mut None);
-        let is_relieved = self.space.used() < before;
+        let is_relieved = self.files.space.used() < before;
         if !is_relieved {
             self.set_futile(bytes);
         }
@@ -195,7 +188,7 @@ impl Evictor {
     /// Evicts what is over the limit or over the high watermark, so that a download seldom waits for it.
     pub(crate) fn evict_to_low(&self, stop: &Stop) {
         drop(self.reserve(0));
-        let Some(mut shortage) = self.space.over_high() else { return };
+        let Some(mut shortage) = self.files.space.over_high() else { return };
         let mut queue = None;
         while !stop.is_set() {
             let evicted = self.evict(&self.turn(), &shortage, &mut queue);

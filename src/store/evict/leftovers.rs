@@ -1,6 +1,5 @@
 //! What may be removed before any blob: the quarantine, and partial downloads that no writer has.
 
-use crate::store::account::Space;
 use crate::store::disk::{Access, is_absent};
 use crate::store::files::partials::{Part, Partials};
 use crate::store::files::{Files, layout};
@@ -14,14 +13,13 @@ const INGEST_AGE: Duration = Duration::from_secs(24 * 3600);
 
 pub(crate) struct Leftovers {
     files: Arc<Files>,
-    space: Arc<Space>,
     partials: Partials,
     metrics: Arc<Metrics>,
 }
 
 impl Leftovers {
-    pub(crate) fn new(files: Arc<Files>, space: Arc<Space>, partials: Partials, metrics: Arc<Metrics>) -> Self {
-        Self { files, space, partials, metrics }
+    pub(crate) fn new(files: Arc<Files>, partials: Partials, metrics: Arc<Metrics>) -> Self {
+        Self { files, partials, metrics }
     }
 
     /// Bytes of all leftovers.
@@ -55,7 +53,7 @@ impl Leftovers {
                 self.metrics.quarantined.with_label_values(&[] as &[&str]).dec();
             }
         }
-        self.space.sub(freed);
+        self.files.space.sub(freed);
         freed
     }
 
@@ -64,7 +62,7 @@ impl Leftovers {
         let quarantined = self.metrics.quarantined.with_label_values(&[] as &[&str]);
         quarantined.set(0);
         for (_, len) in self.quarantined() {
-            self.space.add(len);
+            self.files.space.add(len);
             quarantined.inc();
         }
     }
@@ -76,7 +74,7 @@ impl Leftovers {
             for entry in self.files.disk.list(&folder).unwrap_or_default() {
                 let Some(part) = Part::parse(algorithm, &entry.name) else { continue };
                 if let Ok(metadata) = self.files.disk.metadata(&part.path()) {
-                    self.space.add(metadata.len);
+                    self.files.space.add(metadata.len);
                     self.partials.found(part, metadata.len);
                 }
             }
@@ -101,7 +99,7 @@ impl Leftovers {
             _ => {}
         }
         let len = claim.len.take().unwrap_or_default();
-        self.space.sub(len);
+        self.files.space.sub(len);
         Some(len)
     }
 

@@ -76,7 +76,7 @@ impl Partials {
         self.set(part, Some(Partial { len, running: false, allocated: true }));
     }
 
-    /// Claims a partial download for one writer. `None`: somebody has it.
+    /// Claims a partial download for one writer. `None`: another writer has it.
     pub(crate) fn claim(&self, part: Part) -> Option<Claim> {
         let mut files = self.0.files.lock();
         let partial = files.entry(part).or_insert(Partial { len: 0, running: false, allocated: false });

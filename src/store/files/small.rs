@@ -24,6 +24,7 @@ const LONGEST: u64 = 64 << 20;
 /// The store's folder. Every part of the store that touches the disk does so through this.
 pub(crate) struct Files {
     pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) space: Arc<Space>,
     sync: Durability,
     counted: Counted,
     known: Mutex<HashSet<PathBuf>>,
@@ -34,8 +35,8 @@ pub(crate) struct Files {
 
 impl Files {
     pub(crate) fn new(disk: Arc<dyn Disk>, sync: Durability, space: Arc<Space>) -> Self {
-        let (counted, known, lock) = (Counted::new(space), Mutex::default(), Mutex::default());
-        Self { disk, sync, counted, known, next_temporary: AtomicU64::new(0), lock }
+        let (counted, known, lock) = (Counted::new(Arc::clone(&space)), Mutex::default(), Mutex::default());
+        Self { disk, space, sync, counted, known, next_temporary: AtomicU64::new(0), lock }
     }
 
     pub(crate) fn set_lock(&self, lock: Option<Lock>) {
@@ -180,7 +181,7 @@ impl Files {
         };
         let mut renamed = rename();
         if renamed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            // Somebody has removed the folder by hand.
+            // An operator has removed the folder.
             self.known.lock().clear();
             self.make_folder(folder)?;
             renamed = rename();

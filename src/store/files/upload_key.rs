@@ -10,7 +10,7 @@ use std::path::Path;
 
 const BYTES: usize = 32;
 
-/// The key, if there is one. A file that holds no key is somebody's mistake and is not overwritten.
+/// The key, if there is one. A file that holds no key is an operator's mistake and is not overwritten.
 pub(crate) fn read(files: &Files) -> Result<Option<[u8; BYTES]>, StoreError> {
     let path = Path::new(layout::UPLOAD_KEY);
     let Some(content) = files.read(path)? else { return Ok(None) };

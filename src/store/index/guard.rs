@@ -63,7 +63,7 @@ struct Health {
     started: Instant,
     /// Milliseconds after `started` at which the call under way began, plus one; 0 for none.
     busy_since: AtomicU64,
-    /// Open and serving: before and after, nobody waits for an answer.
+    /// Open and serving. Before and after, no request waits for an answer.
     serving: AtomicBool,
     incomplete: AtomicBool,
     bytes: AtomicU64,
@@ -102,7 +102,7 @@ impl Index {
         }
     }
 
-    /// The same for a rebuild, which waits for its turn. `false`: it is of no use to go on.
+    /// The same for a rebuild, which waits for its turn. `false`: the index takes no more.
     pub(crate) fn put_waiting(&self, repository: &Repository, children: &[Digest], manifest: &Digest) -> bool {
         batches(repository, children, manifest).all(|command| self.send_waiting(command))
     }
@@ -289,7 +289,7 @@ fn serve(engine: &Engine, health: &Health, queue: &mpsc::Receiver<Command>) -> R
     }
 }
 
-/// Removes what cannot be used or has grown too large: kept, it would count against the limit and be of use to nobody.
+/// Removes what cannot be used or has grown too large: kept, it would count against the limit for nothing.
 fn discard(disk: &dyn Disk, metrics: &Metrics, reason: &str) -> bool {
     metrics.store_index_rebuilds.with_label_values(&[] as &[&str]).inc();
     // A file in its place is no index either.

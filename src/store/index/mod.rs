@@ -1,6 +1,6 @@
 //! The index: from a repository and a blob to a manifest that may name it, so that a start does not read every link.
 //!
-//! It is a hint. Whoever asks looks into the files before believing it, so a lost, stale or wrong entry costs time and nothing
+//! It is a hint. Its answers are checked in the files, so a lost, stale or wrong entry costs time and nothing
 //! else. The engine may panic, hang or lose keys on damaged files: it lives on a thread of its own, is watched by the upkeep,
 //! and is removed and filled again from the files, while the store serves without it.
 

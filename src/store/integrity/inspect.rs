@@ -4,10 +4,10 @@
 //! on a thread of its own, as fast as the disk gives; it touches no last use.
 
 use crate::oci::Digest;
-use crate::store::blobs::{BlobEntry, BlobTable, Blobs, Rehash};
+use crate::store::blobs::{BlobEntry, Blobs, Rehash};
 use crate::store::disk::{Access, is_absent};
 use crate::store::error::StoreError;
-use crate::store::files::{Files, layout};
+use crate::store::files::layout;
 use crate::store::jobs::{Stop, Thread};
 use parking_lot::Mutex;
 use std::path::Path;
@@ -54,17 +54,15 @@ enum Look {
 }
 
 pub(crate) struct Inspector {
-    files: Arc<Files>,
     blobs: Arc<Blobs>,
-    table: Arc<BlobTable>,
     stop: Arc<Stop>,
     /// The last inspection.
     state: Mutex<Option<Inspection>>,
 }
 
 impl Inspector {
-    pub(crate) fn new(files: Arc<Files>, blobs: Arc<Blobs>, table: Arc<BlobTable>, stop: Arc<Stop>) -> Self {
-        Self { files, blobs, table, stop, state: Mutex::default() }
+    pub(crate) fn new(blobs: Arc<Blobs>, stop: Arc<Stop>) -> Self {
+        Self { blobs, stop, state: Mutex::default() }
     }
 
     pub(crate) fn state(&self) -> Option<Inspection> {
@@ -77,7 +75,7 @@ impl Inspector {
         if state.as_ref().is_some_and(|inspection| !inspection.done) {
             return Ok(None);
         }
-        let all = self.table.all();
+        let all = self.blobs.table.all();
         let of_bytes = all.iter().map(|(_, entry)| entry.len).sum();
         *state = Some(Inspection { of_bytes, ..Inspection::default() });
         drop(state);
@@ -115,7 +113,7 @@ impl Inspector {
     /// Hashes a blob, and notes it if it is sound. `None`: the store was closed.
     fn look_at(&self, digest: &Digest, entry: &BlobEntry) -> Option<Look> {
         let unreadable = |error: &std::io::Error| Some(Look::Damaged(format!("it cannot be read: {error}")));
-        let file = match self.files.disk.open(&layout::blob(digest), Access::Read) {
+        let file = match self.blobs.files.disk.open(&layout::blob(digest), Access::Read) {
             Ok(file) => file,
             // It was removed meanwhile.
             Err(error) if is_absent(&error) => return Some(Look::Fine),
@@ -141,7 +139,7 @@ impl Inspector {
     }
 
     fn set_aside(&self, digest: &Digest, entry: &Arc<BlobEntry>) -> bool {
-        let set_aside = self.blobs.soundness().set_aside_if(digest, entry, "scrub");
+        let set_aside = self.blobs.soundness.set_aside_if(digest, entry, "scrub");
         set_aside
             .inspect_err(|error| tracing::warn!(blob.digest = %digest, %error, "a damaged blob cannot be set aside"))
             .is_ok()

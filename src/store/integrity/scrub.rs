@@ -5,7 +5,7 @@
 //! small reads, touches no last use, and gives back the memory that its reads took from content that no reader has open.
 
 use crate::oci::Digest;
-use crate::store::blobs::{BlobEntry, BlobTable, Blobs, Rehash};
+use crate::store::blobs::{BlobEntry, Blobs, Rehash};
 use crate::store::disk::{Access, DiskFile};
 use crate::store::files::{Files, Record, layout};
 use crate::store::jobs::Stop;
@@ -26,9 +26,7 @@ const LOOK: Duration = Duration::from_millis(200);
 const KIND: &str = "scrub";
 
 pub(crate) struct Scrub {
-    pub(crate) files: Arc<Files>,
     pub(crate) blobs: Arc<Blobs>,
-    pub(crate) table: Arc<BlobTable>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: Arc<Stop>,
     /// Whether all that is there has been counted.
@@ -49,7 +47,7 @@ impl Scrub {
         while !self.is_ready() {
             self.stop.sleep(LOOK)?;
         }
-        let mut place = Place::read(&self.files, &self.metrics);
+        let mut place = Place::read(&self.blobs.files, &self.metrics);
         loop {
             let began = tokio::time::Instant::now();
             self.pass(&mut place)?;
@@ -64,23 +62,23 @@ impl Scrub {
 
     /// One blob after another, from where the last process stopped.
     fn pass(&self, place: &mut Place) -> Option<()> {
-        let mut all = self.table.all();
+        let mut all = self.blobs.table.all();
         all.retain(|(digest, _)| place.after.is_none_or(|after| *digest > after));
         all.sort_unstable_by_key(|(digest, _)| *digest);
         let mut noted = tokio::time::Instant::now();
         for (digest, entry) in all {
             if self.hash(&digest, &entry).is_none() {
-                place.write(&self.files);
+                place.write(&self.blobs.files);
                 return None;
             }
             place.after = Some(digest);
             if noted.elapsed() >= NOTE {
-                place.write(&self.files);
+                place.write(&self.blobs.files);
                 noted = tokio::time::Instant::now();
             }
         }
         *place = Place { after: None, completed: Some(SystemTime::now()) };
-        place.write(&self.files);
+        place.write(&self.blobs.files);
         place.show(&self.metrics);
         Some(())
     }
@@ -89,7 +87,7 @@ impl Scrub {
     fn hash(&self, digest: &Digest, entry: &Arc<BlobEntry>) -> Option<()> {
         self.stop.check()?;
         // What cannot be opened is left to the next reader.
-        let Ok(file) = self.files.disk.open(&layout::blob(digest), Access::Read) else { return Some(()) };
+        let Ok(file) = self.blobs.files.disk.open(&layout::blob(digest), Access::Read) else { return Some(()) };
         let mut rehash = Rehash::new(*digest);
         let mut done = 0;
         loop {
@@ -111,8 +109,8 @@ impl Scrub {
         if entry.holders() == 0 {
             file.forget();
         }
-        let soundness = self.blobs.soundness();
-        let is_current = || self.table.get(digest).is_some_and(|current| Arc::ptr_eq(&current, entry));
+        let soundness = &self.blobs.soundness;
+        let is_current = || self.blobs.table.get(digest).is_some_and(|current| Arc::ptr_eq(&current, entry));
         if soundness.pieces(digest).as_ref() != Some(&pieces) && is_current() {
             soundness.keep_pieces(digest, &pieces);
         }
@@ -121,7 +119,7 @@ impl Scrub {
     fn set_aside(&self, digest: &Digest, entry: &Arc<BlobEntry>) {
         // A reader that is sending it sends only what is checked again.
         entry.checked.clear();
-        if let Err(error) = self.blobs.soundness().set_aside_if(digest, entry, "scrub") {
+        if let Err(error) = self.blobs.soundness.set_aside_if(digest, entry, "scrub") {
             tracing::warn!(blob.digest = %digest, %error, "the scrub found a damaged blob that cannot be set aside");
         }
     }

@@ -38,7 +38,7 @@ pub enum Verdict {
 }
 
 impl Verifier {
-    /// Takes the store at `path`, which must exist and which nobody else may have.
+    /// Takes the store at `path`, which must exist. No other process may have it.
     pub fn open(path: &Path, disk: impl Disk) -> Result<Self, OpenError> {
         let at = Opening { path: path.to_owned() };
         if let Err(error) = disk.metadata(Path::new(layout::VERSION)) {

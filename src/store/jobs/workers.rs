@@ -1,8 +1,8 @@
 //! The store's own threads: a fixed number, a bounded queue, and jobs that end whether or not anybody still waits for them.
 //!
 //! File work never runs on the runtime's threads nor on its blocking pool, which requests share. A caller that goes away
-//! cancels nothing that has been started. A job that panics is reported to its caller as [`StoreError::Closed`]; its thread
-//! goes on. Nobody waits longer for a job than the disk's patience: its thread may never come back.
+//! cancels nothing that has been started. The caller of a job that panics gets [`StoreError::Closed`]; the thread survives. No caller
+//! waits longer for a job than the disk's patience: its thread may never come back.
 
 use crate::store::error::StoreError;
 use parking_lot::Mutex;
@@ -72,7 +72,7 @@ impl Workers {
         self.within(async { self.place().await?.start(job).await.unwrap_or(Err(StoreError::Closed)) }).await
     }
 
-    /// Waits for something that a job does, but not for ever. What has been started goes on.
+    /// Waits for a job no longer than the disk's patience. A job that has been started is not cancelled.
     pub(crate) async fn within<T>(&self, wait: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         tokio::time::timeout(self.0.patience, wait).await.unwrap_or_else(|_| Err(self.hung()))
     }
@@ -81,7 +81,7 @@ impl Workers {
         StoreError::Hung { patience: self.0.patience }
     }
 
-    /// Starts `job` if there is a place for it now. Nobody hears how it ends.
+    /// Starts `job` if there is a place for it now. Its result is dropped.
     pub(crate) fn try_start(&self, job: impl FnOnce() + Send + 'static) {
         let sender = self.0.jobs.lock().clone();
         if let Some(sender) = sender {
@@ -90,7 +90,7 @@ impl Workers {
         }
     }
 
-    /// Whether every thread is held up: then nobody waits for one.
+    /// Says whether every thread is held up. Calls fail at once then.
     pub(crate) fn set_blocked(&self, blocked: bool) {
         self.0.blocked.store(blocked, Ordering::Release);
     }

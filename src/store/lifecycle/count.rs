@@ -2,11 +2,9 @@
 //!
 //! The store serves from the first moment; this only makes its numbers exact. Links are walked once, with all visitors that are due.
 
-use crate::store::account::Space;
-use crate::store::blobs::{BlobTable, Blobs};
+use crate::store::blobs::Blobs;
 use crate::store::error::StoreError;
-use crate::store::evict::{Origins, Pins};
-use crate::store::files::Files;
+use crate::store::evict::Origins;
 use crate::store::files::layout::{self, ALGORITHMS};
 use crate::store::index::Index;
 use crate::store::jobs::Stop;
@@ -20,12 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const SOME: usize = 256;
 
 pub(crate) struct Counter {
-    pub(crate) files: Arc<Files>,
-    pub(crate) space: Arc<Space>,
-    pub(crate) table: Arc<BlobTable>,
     pub(crate) blobs: Arc<Blobs>,
     pub(crate) reader: Arc<LinkReader>,
-    pub(crate) pins: Arc<Pins>,
     pub(crate) pinning: Arc<Pinning>,
     pub(crate) origins: Arc<Origins>,
     pub(crate) index: Arc<Index>,
@@ -42,7 +36,7 @@ impl Counter {
     /// Counts everything. `None`: the store was closed.
     pub(super) fn count(&self) -> Option<()> {
         for algorithm in ALGORITHMS {
-            let entries = self.files.disk.list(&layout::blobs(algorithm)).unwrap_or_default();
+            let entries = self.blobs.files.disk.list(&layout::blobs(algorithm)).unwrap_or_default();
             for some in entries.chunks(SOME) {
                 self.stop.check()?;
                 let digests = some.iter().filter_map(|entry| layout::digest(algorithm, &entry.name));
@@ -50,19 +44,19 @@ impl Counter {
             }
         }
         for folder in [layout::LISTS, layout::PIECES, layout::GIVERS] {
-            self.files.count_folder(Path::new(folder), |_| {});
+            self.blobs.files.count_folder(Path::new(folder), |_| {});
         }
         for algorithm in ALGORITHMS {
             for kind in [layout::PIECES, layout::GIVERS] {
                 let folder = Path::new(kind).join(algorithm.as_str());
-                self.files.count_folder(&folder, |_| {});
-                for entry in self.files.disk.list(&folder).unwrap_or_default() {
+                self.blobs.files.count_folder(&folder, |_| {});
+                for entry in self.blobs.files.disk.list(&folder).unwrap_or_default() {
                     layout::digest(algorithm, &entry.name).inspect(|digest| self.blobs.discard_orphans(digest));
                 }
             }
         }
         self.walk(true)?;
-        self.files.all_counted();
+        self.blobs.files.all_counted();
         self.counted.store(true, Ordering::Release);
         Some(())
     }
@@ -79,10 +73,10 @@ impl Counter {
     fn walk(&self, is_start: bool) -> Option<()> {
         let (reader, stop) = (&*self.reader, &*self.stop);
         let mut count = is_start.then_some(CountVisitor(self));
-        let mut pins = (is_start && !self.pins.is_ready()).then(|| self.pinning.visitor());
+        let mut pins = (is_start && !self.pinning.pins.is_ready()).then(|| self.pinning.visitor());
         let index = IndexVisitor { reader, index: &self.index, stop, is_full: false };
         let mut index = self.index.is_incomplete().then_some(index);
-        let wants_origins = self.origins.wants_links(self.space.is_nearly_full());
+        let wants_origins = self.origins.wants_links(self.blobs.files.space.is_nearly_full());
         let mut origins = wants_origins.then_some(OriginVisitor { reader, origins: &self.origins });
         let mut visitors: Vec<&mut dyn Visitor> = Vec::new();
         visitors.extend(count.as_mut().map(|visitor| visitor as &mut dyn Visitor));
@@ -93,7 +87,7 @@ impl Counter {
             return Some(());
         }
         // A folder that cannot be read is absent.
-        let _ = walk(&self.files, stop, &mut visitors);
+        let _ = walk(&self.blobs.files, stop, &mut visitors);
         stop.check()?;
         if let Some(visitor) = pins {
             visitor.finish();
@@ -113,7 +107,8 @@ struct CountVisitor<'a>(&'a Counter);
 
 impl Visitor for CountVisitor<'_> {
     fn visit(&mut self, folder: &Folder<'_>) -> Result<(), StoreError> {
-        let Counter { files, table, tags, manifests, .. } = self.0;
+        let Counter { blobs, tags, manifests, .. } = self.0;
+        let files = &blobs.files;
         files.count_folder(folder.path, |_| {});
         for name in &folder.links {
             let path = folder.path.join(name);
@@ -128,7 +123,7 @@ impl Visitor for CountVisitor<'_> {
                     if name == "_manifests" {
                         manifests.inc();
                         let digest = layout::digest(algorithm, file);
-                        digest.and_then(|digest| table.get(&digest)).inspect(|entry| entry.set_manifest());
+                        digest.and_then(|digest| blobs.table.get(&digest)).inspect(|entry| entry.set_manifest());
                     }
                 });
             }

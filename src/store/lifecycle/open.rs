@@ -29,7 +29,7 @@ pub(crate) fn open(settings: &StoreSettings, disk: &Arc<dyn Disk>, metrics: &Arc
     let at = Opening { path: settings.path.clone() };
     let opened = at.take(settings, disk, metrics)?;
     let jobs = Jobs::start(disk.patience(), metrics).map_err(|error| at.io("start the threads of", error))?;
-    let base = Base::new(settings, disk, metrics, Arc::new(jobs), opened);
+    let base = Base::new(settings, disk, metrics, jobs, opened);
     let room = Room::new(settings, &base);
     let names = Names::new(&base, &room);
     let Background { counter, upkeep, watch, scrub } = Background::new(settings, &base, &room, &names);
@@ -50,9 +50,6 @@ struct Base {
     metrics: Arc<Metrics>,
     stop: Arc<Stop>,
     jobs: Arc<Jobs>,
-    files: Arc<Files>,
-    space: Arc<Space>,
-    table: Arc<BlobTable>,
     givers: Arc<GiverRecords>,
     blobs: Arc<Blobs>,
     documents: Arc<Documents>,
@@ -60,28 +57,22 @@ struct Base {
 }
 
 impl Base {
-    fn new(
-        settings: &StoreSettings,
-        disk: &Arc<dyn Disk>,
-        metrics: &Arc<Metrics>,
-        jobs: Arc<Jobs>,
-        opened: Opened,
-    ) -> Self {
+    fn new(settings: &StoreSettings, disk: &Arc<dyn Disk>, metrics: &Arc<Metrics>, jobs: Jobs, opened: Opened) -> Self {
         let limit = i64::try_from(opened.limit).unwrap_or(i64::MAX);
         metrics.store_limit_bytes.with_label_values(&[] as &[&str]).set(limit);
         let bytes = metrics.store_bytes.with_label_values(&[] as &[&str]);
         let space = Arc::new(Space::new(opened.limit, settings.min_free, bytes));
-        let files = Arc::new(Files::new(Arc::clone(disk), settings.sync, Arc::clone(&space)));
+        let files = Arc::new(Files::new(disk.clone(), settings.sync, space));
         files.set_lock(Some(opened.lock));
         let table = Arc::new(BlobTable::new(metrics.store_objects.with_label_values(&["blob"])));
         let givers = Arc::new(GiverRecords::open(files.clone(), table.clone()));
-        let (readers, metrics) = (jobs.readers.clone(), metrics.clone());
-        let blobs = Blobs::new(files.clone(), space.clone(), table.clone(), givers.clone(), readers, metrics.clone());
+        let blobs = Blobs::new(files, table, givers.clone(), jobs.readers.clone(), metrics.clone());
         blobs.set_suspect(opened.suspect);
         let blobs = Arc::new(blobs);
-        let documents = Arc::new(Documents::new(files.clone(), blobs.clone()));
-        let index = Arc::new(Index::start(disk, &metrics, opened.limit));
-        Self { metrics, stop: Arc::default(), jobs, files, space, table, givers, blobs, documents, index }
+        let documents = Arc::new(Documents::new(blobs.clone()));
+        let index = Arc::new(Index::start(disk, metrics, opened.limit));
+        let (metrics, jobs, stop) = (metrics.clone(), Arc::new(jobs), Arc::default());
+        Self { metrics, stop, jobs, givers, blobs, documents, index }
     }
 }
 
@@ -97,27 +88,24 @@ struct Room {
 }
 
 impl Room {
-    fn new(settings: &StoreSettings, base: &Base) -> Self {
-        let Base { files, space, table, blobs, metrics, .. } = base;
+    fn new(settings: &StoreSettings, Base { blobs, metrics, .. }: &Base) -> Self {
         let partials = Partials::new(metrics.store_objects.with_label_values(&["ingest"]));
-        let leftovers = Leftovers::new(files.clone(), space.clone(), partials.clone(), metrics.clone());
+        let leftovers = Leftovers::new(blobs.files.clone(), partials.clone(), metrics.clone());
         leftovers.count_partials();
         leftovers.count_quarantine();
         let leftovers = Arc::new(leftovers);
-        let last_use = Arc::new(LastUse::new(files.clone(), table.clone()));
-        let pins = Arc::new(Pins::open(&settings.pin, files));
+        let last_use = Arc::new(LastUse::new(blobs.clone()));
+        let pins = Arc::new(Pins::open(&settings.pin, &blobs.files));
         let holds = Arc::<Holds>::default();
-        let origins = Arc::new(Origins::new(table.clone(), metrics.clone()));
+        let origins = Arc::new(Origins::new(blobs.table.clone(), metrics.clone()));
         let candidates = Candidates {
-            table: table.clone(),
-            space: space.clone(),
+            blobs: blobs.clone(),
             last_use: last_use.clone(),
             pins: pins.clone(),
             holds: holds.clone(),
             origins: origins.clone(),
         };
-        let (files, space, blobs, metrics) = (files.clone(), space.clone(), blobs.clone(), metrics.clone());
-        let evictor = Arc::new(Evictor::new(files, space, blobs, candidates, leftovers.clone(), metrics));
+        let evictor = Arc::new(Evictor::new(candidates, leftovers.clone(), metrics.clone()));
         Self { partials, last_use, pins, holds, origins, leftovers, evictor }
     }
 }
@@ -125,38 +113,30 @@ impl Room {
 /// What reads and writes links.
 struct Names {
     reader: Arc<LinkReader>,
+    inventory: Arc<Inventory>,
     writer: Arc<LinkWriter>,
     membership: Arc<Membership>,
     pinning: Arc<Pinning>,
-    inventory: Arc<Inventory>,
     references: Arc<References>,
-    lists: Arc<Lists>,
 }
 
 impl Names {
-    fn new(base: &Base, room: &Room) -> Self {
-        let Base { files, table, blobs, documents, index, stop, metrics, .. } = base;
-        let Room { evictor, pins, origins, .. } = room;
-        let (files, evictor, documents) = (|| files.clone(), || evictor.clone(), || documents.clone());
-        let reader = Arc::new(LinkReader::new(files(), documents()));
+    fn new(base: &Base, Room { evictor, pins, origins, .. }: &Room) -> Self {
+        let Base { blobs, documents, index, stop, metrics, .. } = base;
+        let reader = Arc::new(LinkReader { files: blobs.files.clone(), documents: documents.clone() });
         let members = Arc::new(Members::default());
-        let membership = Arc::new(Membership::new(files(), reader.clone(), members.clone(), index.clone()));
-        let pinning = Arc::new(Pinning::new(files(), evictor(), reader.clone(), pins.clone(), stop.clone()));
-        let inventory = Arc::new(Inventory::new(files(), reader.clone(), documents(), stop.clone()));
-        let references = Arc::new(References {
-            files: files(),
-            table: table.clone(),
+        let pinning = Arc::new(Pinning::new(evictor.clone(), reader.clone(), pins.clone(), stop.clone()));
+        let inventory = Arc::new(Inventory { reader: reader.clone(), stop: stop.clone() });
+        let references = References {
             blobs: blobs.clone(),
-            documents: documents(),
             reader: reader.clone(),
             inventory: inventory.clone(),
             pins: pins.clone(),
-        });
-        let writer = Arc::new(LinkWriter {
-            files: files(),
-            evictor: evictor(),
+        };
+        let membership = Membership { reader: reader.clone(), members: members.clone(), index: index.clone() };
+        let writer = LinkWriter {
+            evictor: evictor.clone(),
             reader: reader.clone(),
-            documents: documents(),
             members,
             pins: pins.clone(),
             pinning: pinning.clone(),
@@ -164,9 +144,9 @@ impl Names {
             index: index.clone(),
             tags: metrics.store_objects.with_label_values(&["tag"]),
             manifests: metrics.store_objects.with_label_values(&["manifest"]),
-        });
-        let lists = Arc::new(Lists::new(files(), evictor()));
-        Self { reader, writer, membership, pinning, inventory, references, lists }
+        };
+        let (writer, membership, references) = (Arc::new(writer), Arc::new(membership), Arc::new(references));
+        Self { reader, inventory, writer, membership, pinning, references }
     }
 }
 
@@ -180,56 +160,36 @@ struct Background {
 
 impl Background {
     fn new(settings: &StoreSettings, base: &Base, room: &Room, names: &Names) -> Self {
-        let Base { metrics, stop, jobs, files, space, table, givers, blobs, index, .. } = base;
-        let Room { last_use, pins, origins, leftovers, evictor, .. } = room;
+        let Base { metrics, stop, jobs, givers, blobs, index, .. } = base;
+        let Room { last_use, origins, leftovers, evictor, .. } = room;
         let counter = Arc::new(Counter {
-            files: files.clone(),
-            space: space.clone(),
-            table: table.clone(),
             blobs: blobs.clone(),
             reader: names.reader.clone(),
-            pins: pins.clone(),
             pinning: names.pinning.clone(),
             origins: origins.clone(),
             index: index.clone(),
-            tags: metrics.store_objects.with_label_values(&["tag"]),
-            manifests: metrics.store_objects.with_label_values(&["manifest"]),
+            tags: names.writer.tags.clone(),
+            manifests: names.writer.manifests.clone(),
             stop: stop.clone(),
             counted: Arc::default(),
             recount: AtomicBool::new(false),
         });
         let upkeep = Upkeep {
-            files: files.clone(),
-            space: space.clone(),
-            table: table.clone(),
-            blobs: blobs.clone(),
             last_use: last_use.clone(),
             evictor: evictor.clone(),
             leftovers: leftovers.clone(),
-            origins: origins.clone(),
-            pins: pins.clone(),
-            pinning: names.pinning.clone(),
-            index: index.clone(),
             counter: counter.clone(),
-            stop: stop.clone(),
         };
         let watch = Arc::new(Watch {
             settings: settings.clone(),
             jobs: jobs.clone(),
-            files: files.clone(),
-            space: space.clone(),
-            table: table.clone(),
-            blobs: blobs.clone(),
             givers: givers.clone(),
             leftovers: leftovers.clone(),
             counter: counter.clone(),
             metrics: metrics.clone(),
-            stop: stop.clone(),
         });
         let scrub = Scrub {
-            files: files.clone(),
             blobs: blobs.clone(),
-            table: table.clone(),
             metrics: metrics.clone(),
             stop: stop.clone(),
             counted: counter.counted.clone(),
@@ -240,44 +200,37 @@ impl Background {
 }
 
 fn join(base: Base, room: Room, names: Names, counted: Arc<AtomicBool>) -> Parts {
-    let Base { metrics, stop, jobs, files, space, table, givers, blobs, documents, index } = base;
+    let Base { metrics, stop, jobs, givers, blobs, documents, index } = base;
     let Room { partials, last_use, pins, holds, origins, evictor, .. } = room;
-    let Names { reader, writer, membership, pinning, inventory, references, lists } = names;
+    let Names { reader, inventory, writer, membership, pinning, references } = names;
     let intake = Arc::new(Intake {
         jobs: jobs.clone(),
-        files: files.clone(),
-        space: space.clone(),
         evictor: evictor.clone(),
-        partials: partials.clone(),
+        partials,
         blobs: blobs.clone(),
-        table: table.clone(),
-        documents: documents.clone(),
+        documents,
         givers: givers.clone(),
         metrics,
     });
-    let inspector = Arc::new(Inspector::new(files.clone(), blobs.clone(), table.clone(), stop.clone()));
+    let inspector = Arc::new(Inspector::new(blobs.clone(), stop.clone()));
+    let lists = Arc::new(Lists::new(blobs.files.clone(), evictor.clone()));
     Parts {
         stop,
         jobs,
-        files,
-        space,
-        table,
         blobs,
-        documents,
         givers,
-        partials,
         intake,
         evictor,
         last_use,
-        pins,
         holds,
         origins,
         index,
+        pins,
         reader,
         writer,
+        inventory,
         membership,
         pinning,
-        inventory,
         references,
         lists,
         inspector,

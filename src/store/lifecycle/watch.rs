@@ -3,13 +3,12 @@
 use super::count::Counter;
 use super::folder::{Opened, Opening};
 use crate::config::StoreSettings;
-use crate::store::account::Space;
-use crate::store::blobs::{BlobTable, Blobs, GiverRecords};
+use crate::store::blobs::GiverRecords;
 use crate::store::disk::Home;
 use crate::store::error::{OpenError, StoreError};
 use crate::store::evict::Leftovers;
-use crate::store::files::{Files, layout};
-use crate::store::jobs::{Jobs, Stop, StuckWatch, TroubleKind};
+use crate::store::files::layout;
+use crate::store::jobs::{Jobs, StuckWatch, TroubleKind};
 use crate::telemetry::Metrics;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,26 +25,21 @@ const TRIAL: usize = 64 << 10;
 pub(crate) struct Watch {
     pub(crate) settings: StoreSettings,
     pub(crate) jobs: Arc<Jobs>,
-    pub(crate) files: Arc<Files>,
-    pub(crate) space: Arc<Space>,
-    pub(crate) table: Arc<BlobTable>,
-    pub(crate) blobs: Arc<Blobs>,
     pub(crate) givers: Arc<GiverRecords>,
     pub(crate) leftovers: Arc<Leftovers>,
     pub(crate) counter: Arc<Counter>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) stop: Arc<Stop>,
 }
 
 impl Watch {
     /// Runs until the store is closed.
     pub(crate) fn run(self: &Arc<Self>) {
-        let patience = self.files.disk.patience();
+        let patience = self.counter.blobs.files.disk.patience();
         let look = LOOK.min(patience / 5);
         let looks = u32::try_from(patience.as_millis() / look.as_millis().max(1)).unwrap_or(u32::MAX);
         let mut watches: [StuckWatch; 4] = Default::default();
         for count in 1_u32.. {
-            if self.stop.sleep(look).is_none() {
+            if self.counter.stop.sleep(look).is_none() {
                 return;
             }
             if self.is_hung(&mut watches, looks) {
@@ -56,7 +50,7 @@ impl Watch {
             } else if self.jobs.health.trouble().is_some() || count % LOOKS_PER_VISIT == 0 {
                 let watch = Arc::clone(self);
                 self.jobs.prober.try_start(move || {
-                    if !watch.stop.is_set() {
+                    if !watch.counter.stop.is_set() {
                         watch.visit();
                     }
                 });
@@ -78,7 +72,7 @@ impl Watch {
     /// Looks whether the store's folder is still the one that was opened, and tries the disk if it is in trouble.
     fn visit(&self) {
         let health = &self.jobs.health;
-        let home = match self.files.disk.home() {
+        let home = match self.counter.blobs.files.disk.home() {
             Ok(Home::Ours) => Ok(()),
             Ok(Home::Elsewhere) => {
                 Err("another file system is where the store was; mount the store's again".to_owned())
@@ -98,31 +92,33 @@ impl Watch {
 
     /// Writes a file as every small file is written, and removes it.
     fn try_disk(&self) -> Result<(), StoreError> {
-        let path = self.files.temporary();
-        let written = self.files.write_new(&path, &vec![0x5a; TRIAL]);
-        let removed = self.files.disk.remove(&path);
+        let files = &self.counter.blobs.files;
+        let path = files.temporary();
+        let written = files.write_new(&path, &vec![0x5a; TRIAL]);
+        let removed = files.disk.remove(&path);
         written?;
         removed.map_err(StoreError::io("remove", &path))?;
-        self.files.sync_folder(Path::new(layout::TEMPORARY))
+        files.sync_folder(Path::new(layout::TEMPORARY))
     }
 
     /// Takes possession of what is now where the store's folder was: nothing at all, or another store.
     fn move_in(&self) -> Result<(), OpenError> {
+        let (counter, blobs, files) = (&*self.counter, &*self.counter.blobs, &*self.counter.blobs.files);
         let at = Opening { path: self.settings.path.clone() };
-        let Opened { lock, suspect, .. } = at.take(&self.settings, &self.files.disk, &self.metrics)?;
-        self.files.set_lock(Some(lock));
+        let Opened { lock, suspect, .. } = at.take(&self.settings, &files.disk, &self.metrics)?;
+        files.set_lock(Some(lock));
         if suspect {
-            self.blobs.set_suspect(true);
+            blobs.set_suspect(true);
         }
-        self.counter.counted.store(false, Ordering::Release);
-        self.files.count_again();
-        self.table.clear();
+        counter.counted.store(false, Ordering::Release);
+        files.count_again();
+        blobs.table.clear();
         self.givers.read_earlier();
-        self.space.forget();
-        self.counter.tags.set(0);
-        self.counter.manifests.set(0);
+        files.space.forget();
+        counter.tags.set(0);
+        counter.manifests.set(0);
         self.leftovers.count_quarantine();
-        self.counter.recount.store(true, Ordering::Release);
+        counter.recount.store(true, Ordering::Release);
         tracing::warn!(store = %self.settings.path.display(), "the store's folder was removed while larder ran: it begins anew");
         Ok(())
     }

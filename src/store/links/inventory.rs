@@ -3,10 +3,9 @@
 use super::reader::{LinkReader, TAG};
 use super::walk::{Folder, Visitor, repository_of, walk};
 use crate::oci::{Digest, MAX_DEPTH, Manifest, Repository, Tag};
-use crate::store::blobs::Documents;
 use crate::store::disk::is_absent;
 use crate::store::error::StoreError;
-use crate::store::files::{Files, Record, layout};
+use crate::store::files::{Record, layout};
 use crate::store::jobs::Stop;
 use std::collections::HashSet;
 use std::path::Path;
@@ -25,20 +24,14 @@ pub struct RepositoryLinks {
 }
 
 pub(crate) struct Inventory {
-    files: Arc<Files>,
-    reader: Arc<LinkReader>,
-    documents: Arc<Documents>,
-    stop: Arc<Stop>,
+    pub(crate) reader: Arc<LinkReader>,
+    pub(crate) stop: Arc<Stop>,
 }
 
 /// A tag's link: repository, tag, manifest, and when upstream last said so.
 pub(super) type FoundTag = (Repository, Tag, Digest, SystemTime);
 
 impl Inventory {
-    pub(crate) fn new(files: Arc<Files>, reader: Arc<LinkReader>, documents: Arc<Documents>, stop: Arc<Stop>) -> Self {
-        Self { files, reader, documents, stop }
-    }
-
     /// Every repository that has a link here.
     pub(crate) fn repositories(&self) -> Result<Vec<Repository>, StoreError> {
         let mut found = Vec::new();
@@ -68,17 +61,18 @@ impl Inventory {
                 self.0(folder)
             }
         }
-        walk(&self.files, &self.stop, &mut [&mut Each(visit)])
+        walk(&self.reader.files, &self.stop, &mut [&mut Each(visit)])
     }
 
     fn tags_in(&self, folder: &Path) -> Result<Vec<FoundTag>, StoreError> {
-        let entries = match self.files.disk.list(folder) {
+        let entries = match self.reader.files.disk.list(folder) {
             Err(error) if is_absent(&error) => return Ok(Vec::new()),
             other => other.map_err(StoreError::io("list", folder))?,
         };
         let mut links = Vec::new();
         for entry in entries.iter().filter(|entry| !entry.is_dir) {
-            let record = self.files.read(&folder.join(&entry.name))?.and_then(|bytes| Record::parse(TAG, &bytes));
+            let record =
+                self.reader.files.read(&folder.join(&entry.name))?.and_then(|bytes| Record::parse(TAG, &bytes));
             links.extend(record.as_ref().and_then(tag_of));
         }
         Ok(links)
@@ -126,7 +120,8 @@ impl Inventory {
 
     /// Whether a manifest refers, as an index does or what is attached, to one of `targets`.
     fn refers_to(&self, manifest: &Digest, targets: &HashSet<Digest>) -> Result<bool, StoreError> {
-        let parsed = self.documents.peek(manifest)?.and_then(|content| Manifest::parse(&content)).unwrap_or_default();
+        let parsed =
+            self.reader.documents.peek(manifest)?.and_then(|content| Manifest::parse(&content)).unwrap_or_default();
         let mut named = parsed.children().map(|child| &child.digest).chain(&parsed.subject);
         Ok(named.any(|digest| targets.contains(digest)))
     }

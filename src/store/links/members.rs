@@ -11,7 +11,7 @@ const REMEMBERED: usize = 200_000;
 /// Why a repository has a blob, as far as links tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Member {
-    /// A manifest of it names the blob: whoever may push there wrote that, and the registry has let it pass.
+    /// A manifest of it names the blob, and the registry accepted that manifest.
     Named,
     /// Upstream has said so, there.
     Own,

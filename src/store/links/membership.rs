@@ -7,23 +7,18 @@ use super::members::{Member, Members};
 use super::reader::{BlobLink, LinkReader};
 use crate::oci::{Digest, Repository};
 use crate::store::error::StoreError;
-use crate::store::files::{Files, layout};
+use crate::store::files::layout;
 use crate::store::index::Index;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub(crate) struct Membership {
-    files: Arc<Files>,
-    reader: Arc<LinkReader>,
-    members: Arc<Members>,
-    index: Arc<Index>,
+    pub(crate) reader: Arc<LinkReader>,
+    pub(crate) members: Arc<Members>,
+    pub(crate) index: Arc<Index>,
 }
 
 impl Membership {
-    pub(crate) fn new(files: Arc<Files>, reader: Arc<LinkReader>, members: Arc<Members>, index: Arc<Index>) -> Self {
-        Self { files, reader, members, index }
-    }
-
     /// What memory says, without a system call.
     #[expect(clippy::option_option, reason = "not known, and known to have none")]
     pub(crate) fn known(&self, repository: &Repository, digest: &Digest) -> Option<Option<Member>> {
@@ -57,7 +52,7 @@ impl Membership {
         let all = self.on_disk(repository)?;
         let why = all.get(digest).copied();
         // The names of repositories without links have no end, and to look for their links again costs little.
-        if self.files.disk.metadata(&layout::folder(repository)).is_ok() {
+        if self.reader.files.disk.metadata(&layout::folder(repository)).is_ok() {
             self.members.learn(repository, all, generation, true);
         }
         Ok(why)

@@ -5,7 +5,7 @@ use super::walk::{Folder, Visitor, walk};
 use crate::oci::{Digest, MAX_DEPTH, Repository};
 use crate::store::error::StoreError;
 use crate::store::evict::{Evictor, PINS_KIND, Pin, Pins};
-use crate::store::files::{Files, Record, layout};
+use crate::store::files::{Record, layout};
 use crate::store::jobs::Stop;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashSet;
@@ -13,10 +13,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) struct Pinning {
-    files: Arc<Files>,
     evictor: Arc<Evictor>,
     reader: Arc<LinkReader>,
-    pins: Arc<Pins>,
+    pub(crate) pins: Arc<Pins>,
     stop: Arc<Stop>,
     walking: Mutex<()>,
 }
@@ -28,14 +27,8 @@ pub(crate) struct PinVisitor<'a> {
 }
 
 impl Pinning {
-    pub(crate) fn new(
-        files: Arc<Files>,
-        evictor: Arc<Evictor>,
-        reader: Arc<LinkReader>,
-        pins: Arc<Pins>,
-        stop: Arc<Stop>,
-    ) -> Self {
-        Self { files, evictor, reader, pins, stop, walking: Mutex::new(()) }
+    pub(crate) fn new(evictor: Arc<Evictor>, reader: Arc<LinkReader>, pins: Arc<Pins>, stop: Arc<Stop>) -> Self {
+        Self { evictor, reader, pins, stop, walking: Mutex::new(()) }
     }
 
     /// Adds a pin, with all that it keeps. `false`: it was there.
@@ -75,7 +68,7 @@ impl Pinning {
     pub(crate) fn find(&self) {
         let mut visitor = self.visitor();
         // What cannot be read was said; the rest is pinned.
-        let _ = walk(&self.files, &self.stop, &mut [&mut visitor]);
+        let _ = walk(&self.reader.files, &self.stop, &mut [&mut visitor]);
         visitor.finish();
     }
 

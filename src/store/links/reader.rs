@@ -34,20 +34,16 @@ pub struct TagLink {
 pub(super) enum BlobLink {
     /// The repository has the blob.
     Has,
-    /// Upstream does not have it any more, although manifests name it.
+    /// Upstream has lost or removed it, although manifests name it.
     Tombstone,
 }
 
 pub(crate) struct LinkReader {
-    files: Arc<Files>,
-    documents: Arc<Documents>,
+    pub(crate) files: Arc<Files>,
+    pub(crate) documents: Arc<Documents>,
 }
 
 impl LinkReader {
-    pub(crate) fn new(files: Arc<Files>, documents: Arc<Documents>) -> Self {
-        Self { files, documents }
-    }
-
     pub(crate) fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Option<TagLink>, StoreError> {
         let Some(record) = self.tag_record(repository, tag)? else { return Ok(None) };
         let digest = record.get("digest").and_then(|digest| digest.parse().ok());

@@ -3,10 +3,10 @@
 use super::inventory::{FoundTag, Inventory};
 use super::reader::LinkReader;
 use crate::oci::{self, Descriptor, Digest, MAX_DEPTH, Manifest, MediaType, Repository, Role, Tag};
-use crate::store::blobs::{BlobTable, Blobs, Documents};
+use crate::store::blobs::Blobs;
 use crate::store::error::StoreError;
 use crate::store::evict::Pins;
-use crate::store::files::{Files, layout};
+use crate::store::files::layout;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,15 +37,12 @@ pub struct StoredReference {
     pub pinned: bool,
     /// For what platforms it is here, as `os/architecture` with the variant if there is one; none where nothing says so.
     pub platforms: Vec<String>,
-    /// Contents that it refers to and are not here: platforms and layers that nobody has asked for, or that were removed.
+    /// Contents that it refers to and are not here: platforms and layers that no client has asked for, or that were removed.
     pub missing: u64,
 }
 
 pub(crate) struct References {
-    pub(crate) files: Arc<Files>,
-    pub(crate) table: Arc<BlobTable>,
     pub(crate) blobs: Arc<Blobs>,
-    pub(crate) documents: Arc<Documents>,
     pub(crate) reader: Arc<LinkReader>,
     pub(crate) inventory: Arc<Inventory>,
     pub(crate) pins: Arc<Pins>,
@@ -97,8 +94,8 @@ impl References {
         if length.is_none() {
             return Ok(None);
         }
-        sum.last_use = sum.last_use.max(self.table.get(digest).map_or(0, |entry| entry.last_use()));
-        let manifest = self.documents.peek(digest)?.and_then(|content| Manifest::parse(&content));
+        sum.last_use = sum.last_use.max(self.blobs.table.get(digest).map_or(0, |entry| entry.last_use()));
+        let manifest = self.reader.documents.peek(digest)?.and_then(|content| Manifest::parse(&content));
         if let Some(manifest) = &manifest {
             sum.platforms.extend(self.platforms(manifest));
         }
@@ -109,7 +106,7 @@ impl References {
     fn platforms(&self, manifest: &Manifest) -> Vec<Box<str>> {
         let listed = manifest.manifests.iter().filter_map(|child| {
             let platform = child.platform.as_ref()?;
-            self.table.get(&child.digest).map(|_| platform.clone())
+            self.blobs.table.get(&child.digest).map(|_| platform.clone())
         });
         let config = manifest.blobs.iter().find(|child| child.role == Role::Config);
         listed.chain(config.and_then(|config| self.platform_of(config))).collect()
@@ -118,8 +115,8 @@ impl References {
     fn platform_of(&self, config: &Descriptor) -> Option<Box<str>> {
         let kind = config.media_type.as_ref()?.as_str();
         let is_image = kind.contains(".image.config.") || kind.contains(".container.image.");
-        let entry = self.table.get(&config.digest).filter(|entry| is_image && entry.len <= MAX_CONFIG)?;
-        let content = self.files.read(&layout::blob(&config.digest)).ok().flatten()?;
+        let entry = self.blobs.table.get(&config.digest).filter(|entry| is_image && entry.len <= MAX_CONFIG)?;
+        let content = self.blobs.files.read(&layout::blob(&config.digest)).ok().flatten()?;
         drop(entry);
         oci::platform(&content)
     }

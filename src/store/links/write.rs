@@ -4,20 +4,17 @@ use super::members::{Member, Members};
 use super::pinning::Pinning;
 use super::reader::{BLOB, BlobLink, GONE, LinkReader, MANIFEST, TAG, TagLink};
 use crate::oci::{Digest, Manifest, MediaType, Repository, Tag, vouched_blobs};
-use crate::store::blobs::Documents;
 use crate::store::error::StoreError;
 use crate::store::evict::{Evictor, Origins, Pins};
-use crate::store::files::{Files, Record, Replaced, layout};
+use crate::store::files::{Record, Replaced, layout};
 use crate::store::index::Index;
 use prometheus::IntGauge;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 pub(crate) struct LinkWriter {
-    pub(crate) files: Arc<Files>,
     pub(crate) evictor: Arc<Evictor>,
     pub(crate) reader: Arc<LinkReader>,
-    pub(crate) documents: Arc<Documents>,
     pub(crate) members: Arc<Members>,
     pub(crate) pins: Arc<Pins>,
     pub(crate) pinning: Arc<Pinning>,
@@ -58,7 +55,7 @@ impl LinkWriter {
     }
 
     pub(crate) fn remove_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), StoreError> {
-        if self.files.remove(&layout::tag(repository, tag))? {
+        if self.reader.files.remove(&layout::tag(repository, tag))? {
             self.tags.dec();
             self.pins.outdate();
         }
@@ -77,7 +74,7 @@ impl LinkWriter {
         self.pins.linked_manifest(repository, digest, children.iter().copied());
         let path = layout::manifest(repository, digest);
         if self.reader.linked_type(repository, digest)?.as_ref() == Some(media_type) {
-            self.files.keep(&path)?;
+            self.reader.files.keep(&path)?;
         } else {
             let record = Record::new().with_repository(repository).with("name", digest).with("type", media_type);
             if self.evictor.replace(&path, &record.to_bytes(MANIFEST))? == Replaced::Nothing {
@@ -96,7 +93,7 @@ impl LinkWriter {
         digest: &Digest,
         media_type: &MediaType,
     ) -> Result<(), StoreError> {
-        let content = self.documents.peek(digest)?;
+        let content = self.reader.documents.peek(digest)?;
         let (mut members, mut named) = (Vec::new(), Vec::new());
         for blob in content.map(|content| vouched_blobs(media_type, &content)).unwrap_or_default() {
             match self.reader.blob_link(repository, &blob)? {
@@ -112,8 +109,9 @@ impl LinkWriter {
     }
 
     pub(crate) fn unlink_manifest(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
-        let removed =
-            self.members.while_forgotten(repository, || self.files.remove(&layout::manifest(repository, digest)));
+        let removed = self
+            .members
+            .while_forgotten(repository, || self.reader.files.remove(&layout::manifest(repository, digest)));
         self.pins.outdate();
         if removed? {
             self.manifests.dec();
@@ -126,7 +124,7 @@ impl LinkWriter {
         self.origins.note(&repository.registry, &[*digest]);
         let path = layout::blob_link(repository, digest);
         if self.reader.blob_link(repository, digest)? == Some(BlobLink::Has) {
-            self.files.keep(&path)?;
+            self.reader.files.keep(&path)?;
         } else {
             let record = Record::new().with_repository(repository).with("name", digest);
             self.evictor.replace(&path, &record.to_bytes(BLOB))?;
@@ -137,7 +135,7 @@ impl LinkWriter {
 
     pub(crate) fn unlink_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
         let path = layout::blob_link(repository, digest);
-        self.members.while_forgotten(repository, || self.files.remove(&path)).map(drop)
+        self.members.while_forgotten(repository, || self.reader.files.remove(&path)).map(drop)
     }
 
     /// Writes that the repository does not have a blob, although manifests name it, until it is linked again.

@@ -47,10 +47,10 @@ enum Place {
 impl Content {
     /// Begins in a temporary file.
     pub(super) fn unnamed(intake: Arc<Intake>) -> Result<Self, StoreError> {
-        let path = intake.files.temporary();
-        let create = || intake.files.disk.open(&path, Access::CreateNew).map_err(StoreError::io("create", &path));
+        let path = intake.blobs.files.temporary();
+        let create = || intake.blobs.files.disk.open(&path, Access::CreateNew).map_err(StoreError::io("create", &path));
         let file = intake.evictor.evict_on_enospc(0, create)?;
-        let (place, reservation) = (Place::Temporary { gone: false }, intake.space.reserve_nothing());
+        let (place, reservation) = (Place::Temporary { gone: false }, intake.blobs.files.space.reserve_nothing());
         Ok(Self::new(intake, place, path, file, reservation, Algorithm::Sha256, None))
     }
 
@@ -65,7 +65,7 @@ impl Content {
         let file = match kept {
             Some(file) => file,
             None => intake.evictor.evict_on_enospc(missing, || {
-                intake.files.disk.open(&path, Access::CreateNew).map_err(StoreError::io("create", &path))
+                intake.blobs.files.disk.open(&path, Access::CreateNew).map_err(StoreError::io("create", &path))
             })?,
         };
         claim.len = Some(kept_bytes);
@@ -203,7 +203,7 @@ impl Content {
     }
 
     pub(super) fn remove(&mut self) -> Result<(), StoreError> {
-        match self.intake.files.disk.remove(&self.path) {
+        match self.intake.blobs.files.disk.remove(&self.path) {
             Err(error) if !is_absent(&error) => return Err(StoreError::io("remove", &self.path)(error)),
             _ => {}
         }
@@ -214,13 +214,13 @@ impl Content {
                 self.received
             }
         };
-        self.intake.space.sub(bytes);
+        self.intake.blobs.files.space.sub(bytes);
         Ok(())
     }
 
     pub(super) fn commit(&mut self, digest: Digest, givers: &[Giver]) -> Result<Blob, StoreError> {
         let intake = Arc::clone(&self.intake);
-        self.reservation = intake.space.reserve_nothing();
+        self.reservation = intake.blobs.files.space.reserve_nothing();
         // A client may well push what is here.
         if self.name().is_none()
             && let Some(blob) = intake.blobs.open(&digest)?
@@ -235,7 +235,7 @@ impl Content {
             Place::Partial(claim) => claim.len = None,
             Place::Temporary { gone } => *gone = true,
         }
-        intake.files.sync_folder(&layout::blobs(digest.algorithm()))?;
+        intake.blobs.files.sync_folder(&layout::blobs(digest.algorithm()))?;
         Ok(blob)
     }
 }
@@ -246,11 +246,11 @@ impl Drop for Content {
         let Place::Temporary { gone: gone @ false } = &mut self.place else { return };
         *gone = true;
         let (intake, path, bytes) = (Arc::clone(&self.intake), std::mem::take(&mut self.path), self.received);
-        let remove = move || match intake.files.disk.remove(&path) {
+        let remove = move || match intake.blobs.files.disk.remove(&path) {
             Err(error) if !is_absent(&error) => {
                 tracing::warn!(%error, file = %path.display(), "cannot remove an upload that ended; the next start does");
             }
-            _ => intake.space.sub(bytes),
+            _ => intake.blobs.files.space.sub(bytes),
         };
         match self.intake.jobs.writers.try_place() {
             Some(place) => drop(place.start(remove)),
@@ -266,21 +266,21 @@ fn open_kept(
     path: &Path,
     length: Option<u64>,
 ) -> Result<Option<Box<dyn DiskFile>>, StoreError> {
-    let file = match intake.files.disk.open(path, Access::ReadWrite) {
+    let file = match intake.blobs.files.disk.open(path, Access::ReadWrite) {
         Err(error) if is_absent(&error) => {
-            intake.space.sub(claim.len.take().unwrap_or_default());
+            intake.blobs.files.space.sub(claim.len.take().unwrap_or_default());
             return Ok(None);
         }
         other => other.map_err(StoreError::io("open", path))?,
     };
     let len = file.len().map_err(StoreError::io("read", path))?;
-    intake.space.add(len);
-    intake.space.sub(claim.len.replace(len).unwrap_or_default());
+    intake.blobs.files.space.add(len);
+    intake.blobs.files.space.sub(claim.len.replace(len).unwrap_or_default());
     if length.is_none_or(|length| len <= length) {
         return Ok(Some(file));
     }
-    intake.files.disk.remove(path).map_err(StoreError::io("remove", path))?;
-    intake.space.sub(claim.len.take().unwrap_or_default());
+    intake.blobs.files.disk.remove(path).map_err(StoreError::io("remove", path))?;
+    intake.blobs.files.space.sub(claim.len.take().unwrap_or_default());
     Ok(None)
 }
 
@@ -292,7 +292,7 @@ fn take_over(intake: &Intake, claim: &mut Claim) {
         return;
     }
     let Some(mut left) = intake.partials.claim(plain) else { return };
-    if intake.files.disk.rename(&plain.path(), &claim.part.path()).is_ok() {
+    if intake.blobs.files.disk.rename(&plain.path(), &claim.part.path()).is_ok() {
         claim.len = left.len.take();
     }
 }

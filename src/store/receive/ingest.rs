@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often, and at what distance, a partial download that somebody has is asked for again.
+/// How often, and at what distance, a partial download that another writer has is claimed again.
 const CLAIMS: u32 = 20;
 const CLAIM_PAUSE: Duration = Duration::from_millis(10);
 

@@ -1,13 +1,12 @@
 //! What content needs on its way to becoming a blob.
 
 use crate::oci::{Digest, Hasher};
-use crate::store::account::Space;
-use crate::store::blobs::{Blob, BlobFile, BlobTable, Blobs, Documents, Giver, GiverRecords, PIECE, Pieces};
+use crate::store::blobs::{Blob, BlobFile, Blobs, Documents, Giver, GiverRecords, PIECE, Pieces};
 use crate::store::disk::{Access, is_full};
 use crate::store::error::StoreError;
 use crate::store::evict::Evictor;
+use crate::store::files::layout;
 use crate::store::files::partials::Partials;
-use crate::store::files::{Files, layout};
 use crate::store::jobs::Jobs;
 use crate::telemetry::Metrics;
 use std::path::{Path, PathBuf};
@@ -15,12 +14,9 @@ use std::sync::Arc;
 
 pub(crate) struct Intake {
     pub(crate) jobs: Arc<Jobs>,
-    pub(crate) files: Arc<Files>,
-    pub(crate) space: Arc<Space>,
     pub(crate) evictor: Arc<Evictor>,
     pub(crate) partials: Partials,
     pub(crate) blobs: Arc<Blobs>,
-    pub(crate) table: Arc<BlobTable>,
     pub(crate) documents: Arc<Documents>,
     pub(crate) givers: Arc<GiverRecords>,
     pub(crate) metrics: Arc<Metrics>,
@@ -55,7 +51,7 @@ impl Intake {
         })
     }
 
-    /// Keeps the checksums of a blob that needs some. Without them it is whole all the same, and hashed when they are needed.
+    /// Keeps the checksums of a blob that needs some. Without them the blob is hashed before it is next sent.
     fn keep_pieces(&self, digest: &Digest, pieces: &Pieces) {
         if pieces.len <= PIECE {
             return;
@@ -71,7 +67,7 @@ impl Intake {
         let allocate = || file.disk_file().allocate(length).map_err(StoreError::io("allocate space for", path));
         match self.evictor.evict_on_enospc(missing, allocate) {
             Err(StoreError::Io { source, .. }) if is_full(&source) => {
-                Err(self.space.refusal(missing, self.files.disk.free().unwrap_or_default()).into())
+                Err(self.blobs.files.space.refusal(missing, self.blobs.files.disk.free().unwrap_or_default()).into())
             }
             other => other,
         }
@@ -88,27 +84,27 @@ impl Intake {
         }
         // One that cannot be read is replaced.
         if let Ok(Some(_)) = self.documents.read(digest) {
-            if let Some(entry) = self.table.get(digest) {
+            if let Some(entry) = self.blobs.table.get(digest) {
                 entry.set_manifest();
             }
-            return self.files.keep(&layout::blob(digest));
+            return self.blobs.files.keep(&layout::blob(digest));
         }
         let bytes = content.len() as u64;
         let mut reservation = self.evictor.reserve(bytes)?;
         let (temporary, file) = self.evictor.evict_on_enospc(bytes, || self.write_temporary(content))?;
         reservation.spend(bytes);
         if let Err(error) = self.blobs.place(&temporary, *digest, bytes, file, true) {
-            self.space.sub(bytes);
-            let _ = self.files.disk.remove(&temporary);
+            self.blobs.files.space.sub(bytes);
+            let _ = self.blobs.files.disk.remove(&temporary);
             return Err(error);
         }
-        self.files.sync_folder(&layout::blobs(digest.algorithm()))
+        self.blobs.files.sync_folder(&layout::blobs(digest.algorithm()))
     }
 
     fn write_temporary(&self, content: &[u8]) -> Result<(PathBuf, BlobFile), StoreError> {
-        let path = self.files.temporary();
+        let path = self.blobs.files.temporary();
         let write = || -> Result<BlobFile, StoreError> {
-            let file = self.files.disk.open(&path, Access::CreateNew).map_err(StoreError::io("create", &path))?;
+            let file = self.blobs.files.disk.open(&path, Access::CreateNew).map_err(StoreError::io("create", &path))?;
             file.write_at(content, 0).map_err(StoreError::io("write", &path))?;
             let file = self.blobs.blob_file(file);
             self.blobs.seal(&file, &path)?;
@@ -116,7 +112,7 @@ impl Intake {
         };
         let written = write();
         if written.is_err() {
-            let _ = self.files.disk.remove(&path);
+            let _ = self.blobs.files.disk.remove(&path);
         }
         Ok((path, written?))
     }

@@ -48,7 +48,7 @@ impl Receiver {
 
     pub(super) async fn write(&mut self, batch: Bytes) -> Result<u64, StoreError> {
         let step = self.idle().and_then(|content| content.step(batch.len() as u64));
-        if let Some(step) = step.filter(|step| !self.intake.space.has_room(*step)) {
+        if let Some(step) = step.filter(|step| !self.intake.blobs.files.space.has_room(*step)) {
             self.intake.evictor.evict_until(&self.intake.jobs, step).await?;
         }
         self.run(move |content| content.write(&batch)).await?;
@@ -147,7 +147,7 @@ impl Verified {
             let place = intake.jobs.writers.place().await?;
             place.start(move || content.commit(digest, &givers)).await.unwrap_or(Err(StoreError::Closed))
         };
-        // A client waits for the commit of its upload, and nobody for that of a download.
+        // A client waits for the commit of its upload. No client waits for that of a download.
         let result = if is_upload { intake.jobs.writers.within(committed).await } else { committed.await };
         intake.jobs.health.heed(result)
     }

@@ -41,7 +41,7 @@ impl Upload {
     /// Writes and hashes a batch; 256 KiB to 1 MiB is a good size.
     ///
     /// # Errors
-    /// If the disk or the account has no room, or if the disk fails. The upload is of no use then.
+    /// If the disk or the account has no room, or if the disk fails. The upload cannot continue then.
     pub async fn write(&mut self, batch: Bytes) -> Result<(), StoreError> {
         self.0.write(batch).await.map(drop)
     }
