@@ -3,7 +3,7 @@
 //! Every byte is either used (it is on disk) or reserved (a download may still write it). Both together never pass `max_size`
 //! once the walk has counted what was there at the start, and never eat into `min_free`.
 
-use crate::store::error::Refusal;
+use crate::store::error::NoRoom;
 use parking_lot::Mutex;
 use prometheus::IntGauge;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub(crate) struct Shortage {
     pub(crate) must: u64,
     /// Removing this much reaches the low watermark.
     pub(crate) goal: u64,
-    pub(crate) refusal: Refusal,
+    pub(crate) refusal: NoRoom,
 }
 
 impl Space {
@@ -97,11 +97,11 @@ impl Space {
         }
         let low = self.limit / 100 * LOW_WATERMARK_PERCENT;
         let refusal = if needed > self.limit {
-            Refusal::TooLarge { needed, limit: self.limit }
+            NoRoom::TooLarge { needed, limit: self.limit }
         } else if over > 0 {
-            Refusal::Full { needed, limit: self.limit }
+            NoRoom::Full { needed, limit: self.limit }
         } else {
-            Refusal::Disk { needed, free, min_free: self.min_free }
+            NoRoom::Disk { needed, free, min_free: self.min_free }
         };
         let goal = if over > 0 { after.saturating_sub(low).max(missing) } else { missing };
         Err(Shortage { must: over.max(missing), goal, refusal })
@@ -126,13 +126,13 @@ impl Space {
     pub(crate) fn over_high(&self) -> Option<Shortage> {
         let (total, limit) = (self.counts.lock().total(self.limit), self.limit);
         let goal = total.saturating_sub(limit / 100 * LOW_WATERMARK_PERCENT);
-        let refusal = Refusal::Full { needed: 0, limit };
+        let refusal = NoRoom::Full { needed: 0, limit };
         (total > limit / 100 * HIGH_WATERMARK_PERCENT).then_some(Shortage { must: 0, goal, refusal })
     }
 
     /// The disk itself has said that it has no room.
-    pub(crate) fn refusal(&self, needed: u64, free: u64) -> Refusal {
-        Refusal::Disk { needed, free, min_free: self.min_free }
+    pub(crate) fn refusal(&self, needed: u64, free: u64) -> NoRoom {
+        NoRoom::Disk { needed, free, min_free: self.min_free }
     }
 
     fn change(&self, change: impl FnOnce(&mut Counts)) {
@@ -221,9 +221,9 @@ mod tests {
         assert_eq!(space.used(), 100);
         let full = space.reserve(1, 1000).err().unwrap();
         assert_eq!((full.must, full.goal), (1, 11));
-        assert_eq!(full.refusal, Refusal::Full { needed: 1, limit: 100 });
+        assert_eq!(full.refusal, NoRoom::Full { needed: 1, limit: 100 });
         let large = space.reserve(101, 1000).err().unwrap();
-        assert_eq!(large.refusal, Refusal::TooLarge { needed: 101, limit: 100 });
+        assert_eq!(large.refusal, NoRoom::TooLarge { needed: 101, limit: 100 });
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
         let space = space(10_000, 50);
         let mut first = space.reserve(60, 120).unwrap();
         let short = space.reserve(60, 120).err().unwrap();
-        assert_eq!((short.must, &short.refusal), (50, &Refusal::Disk { needed: 60, free: 60, min_free: 50 }));
+        assert_eq!((short.must, &short.refusal), (50, &NoRoom::Disk { needed: 60, free: 60, min_free: 50 }));
         first.set_allocated();
         assert!(space.reserve(10, 60).is_ok(), "allocated bytes are gone from what is free already");
     }

@@ -32,7 +32,7 @@ pub enum StoreError {
     },
     /// There is no room.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] NoRoom),
     /// An ingest was given more bytes than were announced.
     #[error("more than the {length} bytes that were announced for {digest} arrived; discard the ingest")]
     TooLong {
@@ -73,7 +73,7 @@ fn advice(error: &io::Error) -> &'static str {
 
 /// Why there is no room for content. It can still be passed on without being kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum NoRoom {
     /// More than the whole store may hold.
     #[error("{needed} bytes are more than the store may hold ({limit}); raise [store] max_size")]
     TooLarge {
@@ -123,7 +123,7 @@ pub enum IngestError {
     Busy(Digest),
     /// There is no room.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] NoRoom),
     /// The disk failed.
     #[error(transparent)]
     Store(StoreError),

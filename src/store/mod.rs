@@ -27,7 +27,7 @@ mod receive;
 pub use api::{Store, Usage};
 pub use blobs::{Blob, BlobFile, Giver, Givers};
 pub use disk::{Disk, RealDisk};
-pub use error::{IngestError, OpenError, Refusal, StoreError, VerifyError};
+pub use error::{IngestError, NoRoom, OpenError, StoreError, VerifyError};
 pub use evict::{AwayRegistries, Hold, InvalidPin, Pin};
 pub use integrity::{DamagedBlob, Inspection, Verdict, Verifier};
 pub use jobs::{Trouble, TroubleKind};

@@ -6,16 +6,12 @@
 use super::givers::{Giver, Givers};
 use super::table::BlobTable;
 use crate::oci::Digest;
-use crate::store::disk::{Disk, is_absent};
 use crate::store::error::StoreError;
-use crate::store::files::{Files, Record, Replaced, layout};
+use crate::store::files::{Files, Replaced, earlier_giver, layout};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-
-const EARLIER: &str = "earlier-giver";
-const FOLDER: &str = "folder";
 
 pub(crate) struct GiverRecords {
     files: Arc<Files>,
@@ -39,9 +35,7 @@ impl GiverRecords {
 
     /// Reads the registry that gave what has no record: the store is another one than before.
     pub(crate) fn read_earlier(&self) {
-        let bytes = self.files.read(Path::new(layout::EARLIER)).ok().flatten();
-        let record = bytes.and_then(|bytes| Record::parse(EARLIER, &bytes));
-        *self.earlier.write() = record.and_then(|record| record.get(FOLDER).map(Arc::from));
+        *self.earlier.write() = earlier_giver(&self.files);
     }
 
     /// Those in memory.
@@ -108,18 +102,4 @@ impl GiverRecords {
     pub(super) fn is_placing(&self, digest: &Digest) -> bool {
         self.placing.lock().contains_key(digest)
     }
-}
-
-/// Says once of a store without records that all it has is of one registry, if that is so. It runs before their folder is made.
-pub(crate) fn note_earlier(disk: &dyn Disk, files: &Files) -> Result<(), StoreError> {
-    match disk.metadata(Path::new(layout::GIVERS)) {
-        Err(error) if is_absent(&error) => {}
-        _ => return Ok(()),
-    }
-    let entries = disk.list(Path::new(layout::REPOSITORIES)).unwrap_or_default();
-    let folders: Vec<&str> = entries.iter().filter(|entry| entry.is_dir).map(|entry| &*entry.name).collect();
-    if let [folder] = folders[..] {
-        files.replace(Path::new(layout::EARLIER), &Record::new().with(FOLDER, folder).to_bytes(EARLIER))?;
-    }
-    Ok(())
 }

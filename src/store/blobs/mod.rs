@@ -21,7 +21,7 @@ mod table;
 pub use blob::{Blob, BlobFile};
 pub(crate) use documents::Documents;
 pub(crate) use entry::{BlobEntry, Registries, millis};
-pub(crate) use giver_records::{GiverRecords, note_earlier};
+pub(crate) use giver_records::GiverRecords;
 pub use givers::{Giver, Givers};
 pub(crate) use last_use::LastUse;
 pub(crate) use pieces::{PIECE, Pieces, Rehash, Summing};

@@ -11,7 +11,7 @@ use crate::oci::Digest;
 use crate::store::account::{Reservation, Shortage};
 use crate::store::blobs::{BlobEntry, Blobs};
 use crate::store::disk::is_full;
-use crate::store::error::{Refusal, StoreError};
+use crate::store::error::{NoRoom, StoreError};
 use crate::store::files::{Files, Replaced};
 use crate::store::jobs::{Jobs, Stop};
 use crate::telemetry::Metrics;
@@ -91,7 +91,7 @@ impl Evictor {
     }
 
     fn could_evict(&self, bytes: u64, shortage: Shortage) -> Result<(), StoreError> {
-        if matches!(shortage.refusal, Refusal::TooLarge { .. }) {
+        if matches!(shortage.refusal, NoRoom::TooLarge { .. }) {
             return Err(shortage.refusal.into());
         }
         let leftovers = self.leftovers.bytes();
@@ -201,7 +201,7 @@ impl Evictor {
 
     /// Evicts for a slice of time. `queue` is what an earlier call has left to do.
     fn evict(&self, turn: &Turn<'_>, shortage: &Shortage, queue: &mut Option<Queue>) -> Evicted {
-        if matches!(shortage.refusal, Refusal::TooLarge { .. }) {
+        if matches!(shortage.refusal, NoRoom::TooLarge { .. }) {
             return Evicted::default();
         }
         let freed = self.leftovers.remove(shortage.must);
@@ -259,5 +259,5 @@ impl Evictor {
 }
 
 fn refused(shortage: Shortage, needed: u64, held: u64) -> StoreError {
-    if held == 0 { shortage.refusal.into() } else { Refusal::Held { needed, held }.into() }
+    if held == 0 { shortage.refusal.into() } else { NoRoom::Held { needed, held }.into() }
 }

@@ -2,10 +2,12 @@
 
 mod counted;
 pub(crate) mod layout;
+mod opening;
 pub(crate) mod partials;
 mod record;
 mod small;
 pub(crate) mod upload_key;
 
+pub(crate) use opening::{Opened, Opening, earlier_giver};
 pub(crate) use record::Record;
-pub(crate) use small::{Files, Replaced, read};
+pub(crate) use small::{Files, Replaced};

@@ -44,7 +44,7 @@ impl Engine {
         error.contains("could not acquire lock")
     }
 
-    pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+    pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -17,7 +17,7 @@ const FOLDER: &str = "sled-0.34-1";
 /// Commands waiting; beyond that an entry is not kept, which costs time later and nothing else.
 const QUEUE: usize = 1024;
 /// How long a request waits for an answer before it looks into the files.
-const PATIENCE: Duration = Duration::from_millis(50);
+const ANSWER_WAIT: Duration = Duration::from_millis(50);
 /// How long one call, or opening, may take before the engine is given up.
 const STALL: Duration = Duration::from_secs(30);
 /// How long after its start an engine that has ended is tried again: not at every tick on a disk that takes no writes.
@@ -92,7 +92,7 @@ impl Index {
         }
         let (reply, answer) = mpsc::sync_channel(1);
         self.send(Command::Get(Box::new(key(repository, digest)), reply)).ok()?;
-        answer.recv_timeout(PATIENCE).ok().flatten()
+        answer.recv_timeout(ANSWER_WAIT).ok().flatten()
     }
 
     /// Remembers that `manifest` names `children`. Kept if there is room in the queue.
@@ -240,7 +240,7 @@ fn open(path: &Path) -> Result<Engine, String> {
     let begun = Instant::now();
     loop {
         match Engine::open(path) {
-            Err(error) if Engine::is_locked(&error) && begun.elapsed() < Engine::LOCK_PATIENCE => {
+            Err(error) if Engine::is_locked(&error) && begun.elapsed() < Engine::LOCK_WAIT => {
                 std::thread::sleep(Duration::from_millis(50));
             }
             other => return other,
@@ -315,7 +315,7 @@ impl Health {
 
     /// Whether a question is likely to be answered at once.
     fn answers(&self) -> bool {
-        self.serving.load(Ordering::Acquire) && !self.is_busy_for(PATIENCE)
+        self.serving.load(Ordering::Acquire) && !self.is_busy_for(ANSWER_WAIT)
     }
 
     fn is_stalled(&self) -> bool {
@@ -394,7 +394,7 @@ mod tests {
         let scene = hung();
         let old = scene.health();
         assert_eq!(scene.index.get(&scene.repository, &scene.manifest), None);
-        tokio::time::advance(PATIENCE + Duration::from_millis(2)).await;
+        tokio::time::advance(ANSWER_WAIT + Duration::from_millis(2)).await;
         assert_eq!(scene.index.get(&scene.repository, &scene.manifest), None);
         assert_eq!(scene.queue.try_iter().count(), 1, "the second one has not asked");
         assert!(!scene.is_replaced(&old));

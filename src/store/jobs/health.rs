@@ -7,7 +7,7 @@
 //! succeeds ends the trouble.
 
 use crate::store::disk::{is_absent, is_full};
-use crate::store::error::{Refusal, StoreError};
+use crate::store::error::{NoRoom, StoreError};
 use crate::telemetry::Metrics;
 use parking_lot::Mutex;
 use std::io;
@@ -98,7 +98,7 @@ impl Health {
 
     /// Refuses a write that the disk would not answer.
     pub(crate) fn admit(&self) -> Result<(), StoreError> {
-        if self.is_hung() { Err(Refusal::Slow.into()) } else { Ok(()) }
+        if self.is_hung() { Err(NoRoom::Slow.into()) } else { Ok(()) }
     }
 
     /// Learns from how a write ended.

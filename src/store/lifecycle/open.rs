@@ -3,7 +3,6 @@
 //! Everything here is short whatever the store holds. What it holds is counted later, in the background.
 
 use super::count::Counter;
-use super::folder::{Opened, Opening};
 use super::upkeep::Upkeep;
 use super::watch::Watch;
 use crate::config::StoreSettings;
@@ -12,8 +11,8 @@ use crate::store::blobs::{BlobTable, Blobs, Documents, GiverRecords, LastUse};
 use crate::store::disk::Disk;
 use crate::store::error::OpenError;
 use crate::store::evict::{Candidates, Evictor, Holds, Leftovers, Origins, Pins};
-use crate::store::files::Files;
 use crate::store::files::partials::Partials;
+use crate::store::files::{Files, Opened, Opening};
 use crate::store::index::Index;
 use crate::store::integrity::{Inspector, Scrub};
 use crate::store::jobs::{Jobs, Stop, Thread};

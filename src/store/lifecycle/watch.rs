@@ -1,13 +1,12 @@
 //! Watches the store's threads and its disk, from a thread that never touches the disk.
 
 use super::count::Counter;
-use super::folder::{Opened, Opening};
 use crate::config::StoreSettings;
 use crate::store::blobs::GiverRecords;
 use crate::store::disk::Home;
 use crate::store::error::{OpenError, StoreError};
 use crate::store::evict::Leftovers;
-use crate::store::files::layout;
+use crate::store::files::{Opened, Opening, layout};
 use crate::store::jobs::{Jobs, StuckWatch, TroubleKind};
 use crate::telemetry::Metrics;
 use std::path::Path;

@@ -188,6 +188,12 @@ fn expand<'a>(text: &'a str, prefix: &[&'a str], found: &mut Vec<Vec<&'a str>>) 
 
 /// Sets of files of which each leads to each.
 fn circles<'a>(arrows: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<BTreeSet<&'a str>> {
+    let mut found = all_circles(arrows);
+    found.retain(|circle| circle.len() > LARGEST);
+    found
+}
+
+fn all_circles<'a>(arrows: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<BTreeSet<&'a str>> {
     let reached = |from: &'a str| {
         let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
         while let Some(file) = next.pop() {
@@ -202,7 +208,6 @@ fn circles<'a>(arrows: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<BTreeSet<&'
             found.push(reached.iter().filter(|other| reach[*other].contains(file)).copied().collect());
         }
     }
-    found.retain(|circle| circle.len() > LARGEST);
     found.sort_by_key(|circle| std::cmp::Reverse(circle.len()));
     found
 }
@@ -225,6 +230,32 @@ fn no_room_has_a_circle_of_more_than_two_files() {
         "files that need each other in a circle; if there are fewer than the table says, correct the table:",
         &broken,
     );
+}
+
+/// Rooms whose folders stand on each other in one order. More may come.
+const LAYERED: &[&str] = &["store"];
+
+/// The folder of a room that a file lies in; a file beside the folders stands for itself, but for the room's `mod.rs`.
+fn folder(file: &str) -> Option<&str> {
+    let inside = file.split_once('/')?.1;
+    (inside != "mod.rs").then(|| inside.split('/').next().unwrap_or(inside))
+}
+
+#[test]
+fn folders_of_a_layered_room_do_not_need_each_other_in_a_circle() {
+    let sources = sources();
+    let modules = Modules::of(&sources);
+    let mut broken = Vec::new();
+    for room in LAYERED {
+        let mut folders: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (from, named) in modules.arrows(room) {
+            let Some(from) = folder(from) else { continue };
+            let to = named.into_iter().filter_map(folder).filter(|to| *to != from);
+            folders.entry(from).or_default().extend(to);
+        }
+        broken.extend(all_circles(&folders).iter().map(|circle| format!("{room}: {circle:?}")));
+    }
+    complain("folders that need each other in a circle:", &broken);
 }
 
 /// Prints a room's arrows for a drawing: `LARDER_DRAW=store cargo test --test it draws_a_room -- --nocapture`.

@@ -1,6 +1,6 @@
 use crate::store::common::{Bench, content, fill, open, read, settings, sha256, walked};
 use larder::store::disk::sim::{Fault, SimDisk};
-use larder::store::{IngestError, Refusal, StoreError, VerifyError};
+use larder::store::{IngestError, NoRoom, StoreError, VerifyError};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -158,6 +158,6 @@ async fn a_full_disk_fails_the_write_and_the_ingest_can_be_discarded() {
 async fn a_blob_larger_than_the_store_is_refused_before_a_byte_is_written() {
     let bench = Bench::with(|settings| settings.max_size = Some(1000)).await;
     let refused = bench.store.ingest(&sha256(b"x"), Some(1001)).await;
-    assert!(matches!(refused, Err(IngestError::Refused(Refusal::TooLarge { needed: 1001, limit: 1000 }))));
+    assert!(matches!(refused, Err(IngestError::Refused(NoRoom::TooLarge { needed: 1001, limit: 1000 }))));
     assert_eq!(fs::read_dir(bench.path("ingest/sha256")).unwrap().count(), 0);
 }

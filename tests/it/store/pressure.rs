@@ -4,7 +4,7 @@ use crate::store::common::{Bench, content, fill, link, open, repository, setting
 use larder::config::StoreSettings;
 use larder::oci::Digest;
 use larder::store::disk::sim::SimDisk;
-use larder::store::{IngestError, Refusal};
+use larder::store::{IngestError, NoRoom};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -175,7 +175,7 @@ async fn what_is_larger_than_the_store_takes_nothing_from_it() {
     let left = sha256(b"left");
     bench.store.ingest(&left, Some(500_000)).await.unwrap().write(content(1, 100_000)).await.unwrap();
     let refused = bench.store.ingest(&sha256(b"larger"), Some(1_000_001)).await.map(drop);
-    assert!(matches!(refused, Err(IngestError::Refused(Refusal::TooLarge { .. }))), "{refused:?}");
+    assert!(matches!(refused, Err(IngestError::Refused(NoRoom::TooLarge { .. }))), "{refused:?}");
     let mut unknown = bench.store.ingest(&sha256(b"unknown"), None).await.unwrap();
     unknown.expect_length(1_000_001).await.unwrap_err();
     assert!(bench.path(format!("ingest/sha256/{}", left.hex())).is_file());
@@ -195,7 +195,7 @@ async fn ingests_that_nobody_goes_on_with_make_room_at_once_and_running_ones_nev
         begin(left, PART).await.unwrap().write(content(2, PART / 2)).await.unwrap();
     }
     let refused = begin("large", 4 * PART).await;
-    assert!(matches!(refused, Err(IngestError::Refused(Refusal::Full { .. }))), "what runs keeps its room");
+    assert!(matches!(refused, Err(IngestError::Refused(NoRoom::Full { .. }))), "what runs keeps its room");
     assert!(file("running").exists());
     // Dropped a moment ago, or refused: their last job may still hold them.
     let other = async || begin("other", 3 * PART).await.ok()?.write(content(4, 3 * PART)).await.ok();

@@ -3,7 +3,7 @@ use crate::store::common::{
 };
 use larder::oci::{Digest, Registry, Repository, Tag};
 use larder::store::disk::sim::SimDisk;
-use larder::store::{AwayRegistries, IngestError, ListKey, Refusal, Store, StoreError, StoredList, TagLink};
+use larder::store::{AwayRegistries, IngestError, ListKey, NoRoom, Store, StoreError, StoredList, TagLink};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -55,7 +55,7 @@ async fn a_blob_with_a_reader_stays_and_without_anything_to_remove_the_ingest_is
     let (bytes, length) = (content(100, SIZE), Some(SIZE as u64));
     let digest = sha256(&bytes);
     let refused = bench.store.ingest(&digest, length).await;
-    assert!(matches!(refused, Err(IngestError::Refused(Refusal::Full { .. }))));
+    assert!(matches!(refused, Err(IngestError::Refused(NoRoom::Full { .. }))));
     let file = readers.remove(3).file().clone();
     assert!(bench.store.ingest(&digest, length).await.is_err(), "a file is a reader as well");
     let gone = *readers.remove(0).digest();
@@ -85,7 +85,7 @@ async fn what_running_ingests_reserve_is_promised_to_nobody_else() {
     walked(&bench.store).await;
     let large = bench.store.ingest(&sha256(b"large"), Some(9 * SIZE as u64)).await.unwrap();
     let second = bench.store.ingest(&sha256(b"second"), Some(2 * SIZE as u64)).await;
-    assert!(matches!(second, Err(IngestError::Refused(Refusal::Full { .. }))));
+    assert!(matches!(second, Err(IngestError::Refused(NoRoom::Full { .. }))));
     drop(large);
     assert!(bench.store.ingest(&sha256(b"second"), Some(2 * SIZE as u64)).await.is_ok());
 }
@@ -94,7 +94,7 @@ async fn what_running_ingests_reserve_is_promised_to_nobody_else() {
 async fn min_free_is_kept_free() {
     let bench = Bench::with(|settings| settings.min_free = u64::MAX / 2).await;
     let refused = bench.store.ingest(&sha256(b"x"), Some(10)).await;
-    assert!(matches!(refused, Err(IngestError::Refused(Refusal::Disk { .. }))));
+    assert!(matches!(refused, Err(IngestError::Refused(NoRoom::Disk { .. }))));
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn content_of_unknown_length_grows_its_reservation() {
             break;
         }
     }
-    assert!(matches!(refused, Some(StoreError::Refused(Refusal::Full { .. }))));
+    assert!(matches!(refused, Some(StoreError::Refused(NoRoom::Full { .. }))));
 }
 
 /// One of several tasks that do everything at once, with contents that they have in common.
@@ -157,7 +157,7 @@ async fn load(store: Store, task: u64) {
                 let stop = if round % 4 == 0 { kept.max(500) } else { bytes.len() };
                 match ingest.write(bytes.slice(kept..stop)).await {
                     // Three that reserve 16 MiB at the same moment are one too many.
-                    Err(StoreError::Refused(Refusal::Full { .. })) => continue,
+                    Err(StoreError::Refused(NoRoom::Full { .. })) => continue,
                     written => written.unwrap(),
                 };
                 match round % 5 {
@@ -282,7 +282,7 @@ async fn a_store_full_of_pins_refuses_and_removes_none() {
     link(&bench.store, &repository("a"), &digests).await;
     fill_some(&bench, 0..3).await;
     let refused = bench.store.ingest(&sha256(b"one more"), Some(SIZE as u64)).await;
-    assert!(matches!(refused, Err(IngestError::Refused(Refusal::Full { .. }))));
+    assert!(matches!(refused, Err(IngestError::Refused(NoRoom::Full { .. }))));
     for digest in &digests {
         assert!(bench.store.blob(digest).await.unwrap().is_some());
     }
@@ -318,7 +318,7 @@ async fn what_registries_that_are_away_have_given_is_held_until_one_of_them_is_b
     away.lock().unwrap().extend([a.registry.clone(), b.registry.clone()]);
     let digest = sha256(b"large");
     let begin = async |blobs: usize| bench.store.ingest(&digest, Some((blobs * SIZE) as u64)).await;
-    assert!(matches!(begin(6).await, Err(IngestError::Refused(Refusal::Held { .. }))));
+    assert!(matches!(begin(6).await, Err(IngestError::Refused(NoRoom::Held { .. }))));
     // What nobody's links speak for is not held, once that is known.
     until_async("there is room for a little more", async || begin(5).await.is_ok()).await;
     let refused = begin(6).await.err().unwrap();

@@ -3,7 +3,7 @@
 use crate::store::common::{content, fill, open, read, settings, sha256, until, walked};
 use bytes::Bytes;
 use larder::store::disk::sim::{Fault, SimDisk};
-use larder::store::{IngestError, OpenError, RealDisk, Refusal, Store, StoreError, TroubleKind};
+use larder::store::{IngestError, NoRoom, OpenError, RealDisk, Store, StoreError, TroubleKind};
 use larder::telemetry::Metrics;
 use std::fs;
 use std::path::Path;
@@ -27,10 +27,10 @@ async fn a_disk_that_does_not_answer_is_asked_no_more_until_it_does() {
     let began = Instant::now();
     for attempt in 0..100 {
         let refused = store.ingest(&sha256(&[attempt]), Some(10)).await;
-        assert!(matches!(refused, Err(IngestError::Refused(Refusal::Slow))), "{refused:?}");
+        assert!(matches!(refused, Err(IngestError::Refused(NoRoom::Slow))), "{refused:?}");
         let small = Bytes::from(vec![attempt]);
         let refused = store.put_small(&sha256(&small), small).await;
-        assert!(matches!(refused, Err(StoreError::Refused(Refusal::Slow))), "{refused:?}");
+        assert!(matches!(refused, Err(StoreError::Refused(NoRoom::Slow))), "{refused:?}");
     }
     assert!(began.elapsed() < Duration::from_millis(300), "nobody waits any more: {:?}", began.elapsed());
     assert_eq!(read(&store, &there).await.unwrap(), content(9, 3000), "what is there is read");

@@ -1,7 +1,7 @@
 use crate::store::common::{Bench, content, fill, open, read, settings, sha256, until};
 use larder::oci::{Algorithm, Digest};
 use larder::store::disk::sim::{Fault, SimDisk};
-use larder::store::{Refusal, StoreError, Upload, VerifyError};
+use larder::store::{NoRoom, StoreError, Upload, VerifyError};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -78,7 +78,7 @@ async fn room_is_reserved_ahead_or_as_it_grows() {
     let bench = Bench::with(|settings| settings.max_size = Some(4 << 20)).await;
     let mut upload = bench.store.upload().await.unwrap();
     let refused = upload.expect(5 << 20).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Refused(Refusal::TooLarge { .. })), "{refused}");
+    assert!(matches!(refused, StoreError::Refused(NoRoom::TooLarge { .. })), "{refused}");
     drop(upload);
     let mut first = bench.store.upload().await.unwrap();
     first.expect(3 << 20).await.unwrap();

@@ -1,18 +1,20 @@
 //! The store's folder when it is opened: lock, version, limit, and what earlier processes left.
 
+use super::layout::{self, ALGORITHMS};
+use super::record::Record;
+use super::small::{Files, read};
 use crate::config::{Durability, StoreSettings};
 use crate::store::account::Space;
-use crate::store::blobs::note_earlier;
-use crate::store::disk::{Disk, LOCK, Lock, LockError};
+use crate::store::disk::{Disk, LOCK, Lock, LockError, is_absent};
 use crate::store::error::{OpenError, StoreError};
-use crate::store::files::layout::{self, ALGORITHMS};
-use crate::store::files::{Files, Record, read};
 use crate::telemetry::Metrics;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const VERSION: &[u8] = b"1\n";
+const EARLIER: &str = "earlier-giver";
+const FOLDER: &str = "folder";
 const LARGEST_DEFAULT: u64 = 100 << 30;
 
 pub(crate) struct Opening {
@@ -20,15 +22,15 @@ pub(crate) struct Opening {
 }
 
 /// What a folder that belongs to this process says.
-pub(super) struct Opened {
-    pub(super) lock: Lock,
-    pub(super) suspect: bool,
-    pub(super) limit: u64,
+pub(crate) struct Opened {
+    pub(crate) lock: Lock,
+    pub(crate) suspect: bool,
+    pub(crate) limit: u64,
 }
 
 impl Opening {
     /// Takes possession of the folder, which is made if it is missing.
-    pub(super) fn take(
+    pub(crate) fn take(
         &self,
         settings: &StoreSettings,
         disk: &Arc<dyn Disk>,
@@ -136,4 +138,25 @@ impl Opening {
     fn failed(&self, action: &'static str, error: StoreError) -> OpenError {
         self.io(action, io::Error::other(error))
     }
+}
+
+/// Says once of a store without records that all it has is of one registry, if that is so. It runs before their folder is made.
+fn note_earlier(disk: &dyn Disk, files: &Files) -> Result<(), StoreError> {
+    match disk.metadata(Path::new(layout::GIVERS)) {
+        Err(error) if is_absent(&error) => {}
+        _ => return Ok(()),
+    }
+    let entries = disk.list(Path::new(layout::REPOSITORIES)).unwrap_or_default();
+    let folders: Vec<&str> = entries.iter().filter(|entry| entry.is_dir).map(|entry| &*entry.name).collect();
+    if let [folder] = folders[..] {
+        files.replace(Path::new(layout::EARLIER), &Record::new().with(FOLDER, folder).to_bytes(EARLIER))?;
+    }
+    Ok(())
+}
+
+/// The folder of the registry that gave what has no record.
+pub(crate) fn earlier_giver(files: &Files) -> Option<Arc<str>> {
+    let bytes = files.read(Path::new(layout::EARLIER)).ok().flatten();
+    let record = bytes.and_then(|bytes| Record::parse(EARLIER, &bytes))?;
+    record.get(FOLDER).map(Arc::from)
 }
