@@ -6,48 +6,19 @@ use std::time::Duration;
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file system refused.
     #[error("cannot {action} '{}' in the store: {source}{}", .path.display(), advice(.source))]
-    Io {
-        /// What was attempted, as a verb.
-        action: &'static str,
-        /// The path below the store's folder.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Content was offered under a digest that it does not have.
+    Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("content offered as {expected} has the digest {actual}; nothing was stored")]
-    Mismatch {
-        /// The digest under which it was offered.
-        expected: Digest,
-        /// The digest that it has.
-        actual: Box<Digest>,
-    },
-    /// What is stored is not what was stored.
+    Mismatch { expected: Digest, actual: Box<Digest> },
     #[error("the stored content of {digest} is damaged; it was set aside, and the next request fetches it again")]
-    Damaged {
-        /// The blob.
-        digest: Digest,
-    },
+    Damaged { digest: Digest },
     /// There is no room.
     #[error(transparent)]
     Refused(#[from] NoRoom),
-    /// An ingest was given more bytes than were announced.
     #[error("more than the {length} bytes that were announced for {digest} arrived; discard the ingest")]
-    TooLong {
-        /// What was being received.
-        digest: Digest,
-        /// The length announced.
-        length: u64,
-    },
-    /// The disk does not answer.
+    TooLong { digest: Digest, length: u64 },
     #[error("the disk has not answered for {} s; nothing is stored until it does", .patience.as_secs_f32())]
-    Hung {
-        /// How long it was waited for.
-        patience: Duration,
-    },
-    /// The store has been closed, or the thread that did the work is gone.
+    Hung { patience: Duration },
     #[error("the store is closed")]
     Closed,
 }
@@ -74,51 +45,24 @@ fn advice(error: &io::Error) -> &'static str {
 /// Why there is no room for content. It can still be passed on without being kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
-    /// More than the whole store may hold.
     #[error("{needed} bytes are more than the store may hold ({limit}); raise [store] max_size")]
-    TooLarge {
-        /// Bytes to store.
-        needed: u64,
-        /// Bytes that the store may hold.
-        limit: u64,
-    },
-    /// What could be removed does not make enough room.
+    TooLarge { needed: u64, limit: u64 },
     #[error("no room for {needed} bytes: the store's {limit} are in use; raise [store] max_size")]
-    Full {
-        /// Bytes to store.
-        needed: u64,
-        /// Bytes that the store may hold.
-        limit: u64,
-    },
+    Full { needed: u64, limit: u64 },
     /// What could be removed cannot be had again now.
     #[error(
         "no room for {needed} bytes: {held} bytes are kept that no upstream can give again now; raise [store] max_size"
     )]
-    Held {
-        /// Bytes to store.
-        needed: u64,
-        /// Bytes that are not removed for that reason.
-        held: u64,
-    },
-    /// The disk has not finished an operation for long.
+    Held { needed: u64, held: u64 },
     #[error("the disk does not answer; nothing new is stored until it does")]
     Slow,
-    /// The file system has too little left.
     #[error("no room for {needed} bytes: the disk has {free} free, of which [store] min_free keeps {min_free}")]
-    Disk {
-        /// Bytes to store.
-        needed: u64,
-        /// Bytes free, promised ones left out.
-        free: u64,
-        /// Bytes to be left free.
-        min_free: u64,
-    },
+    Disk { needed: u64, free: u64, min_free: u64 },
 }
 
 /// Why an ingest was not begun.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// One is running for this digest.
     #[error("{0} is being received already")]
     Busy(Digest),
     /// There is no room.
@@ -141,24 +85,10 @@ impl From<StoreError> for IngestError {
 /// Why an ingest did not become a blob. Its file is removed.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// Too few or too many bytes.
     #[error("{digest} has {received} bytes instead of the {expected} announced; they were discarded")]
-    Length {
-        /// What was being received.
-        digest: Digest,
-        /// The length announced.
-        expected: u64,
-        /// Bytes received.
-        received: u64,
-    },
-    /// Other bytes.
+    Length { digest: Digest, expected: u64, received: u64 },
     #[error("what was received as {expected} has the digest {actual}; it was discarded")]
-    Digest {
-        /// What was asked for.
-        expected: Digest,
-        /// What came.
-        actual: Box<Digest>,
-    },
+    Digest { expected: Digest, actual: Box<Digest> },
     /// The disk failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -167,44 +97,22 @@ pub enum VerifyError {
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process owns it.
     #[error("the store {} is in use by {}; stop it, or choose another folder with --store", .path.display(), holder(*.pid))]
-    InUse {
-        /// The store's folder.
-        path: PathBuf,
-        /// The process that holds it.
-        pid: Option<u32>,
-    },
-    /// There is none.
+    InUse { path: PathBuf, pid: Option<u32> },
     #[error("there is no store at {}; name its folder with --store or [store] path", .path.display())]
-    Missing {
-        /// Where it was looked for.
-        path: PathBuf,
-    },
+    Missing { path: PathBuf },
     /// Written by another version of larder.
     #[error(
         "the store {} has version {found:?} and this larder knows version \"1\"; use the larder that wrote it, or choose another folder with --store",
         .path.display()
     )]
-    Version {
-        /// The store's folder.
-        path: PathBuf,
-        /// What its version file says.
-        found: String,
-    },
+    Version { path: PathBuf, found: String },
     /// The folder could not be made, read or written.
     #[error(
         "cannot {action} the store {}: {source}; it must be a folder that the user larder runs as can write: correct its owner, or choose another one with --store (under systemd, 'systemctl edit larder' and write: [Service] ReadWritePaths={})",
         .path.display(), .path.display()
     )]
-    Io {
-        /// What was attempted, as a verb.
-        action: &'static str,
-        /// The store's folder.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
+    Io { action: &'static str, path: PathBuf, source: io::Error },
 }
 
 fn holder(pid: Option<u32>) -> String {

@@ -27,7 +27,6 @@ impl Store {
         self.0.blobs.table.get(digest).map(|entry| entry.len)
     }
 
-    /// The digests of all blobs.
     #[must_use]
     pub fn digests(&self) -> HashSet<Digest> {
         self.0.blobs.table.all().into_iter().map(|(digest, _)| digest).collect()

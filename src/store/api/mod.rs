@@ -83,7 +83,6 @@ impl Store {
         self.0.blobs.files.set_lock(None);
     }
 
-    /// How full the store is.
     #[must_use]
     pub fn usage(&self) -> Usage {
         Usage {

@@ -13,7 +13,6 @@ impl Store {
         self.read(move |parts| parts.reader.tag(&repository, &tag)).await
     }
 
-    /// Remembers where a tag points.
     pub async fn set_tag(&self, repository: &Repository, tag: &Tag, link: TagLink) -> Result<(), StoreError> {
         let (repository, tag) = (repository.clone(), tag.clone());
         self.write(move |parts| parts.writer.put_tag(&repository, &tag, link, None)).await
@@ -37,7 +36,6 @@ impl Store {
         self.write(move |parts| parts.writer.put_tag(&repository, &tag, link, Some(moved))).await
     }
 
-    /// Forgets a tag.
     pub async fn remove_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), StoreError> {
         let (repository, tag) = (repository.clone(), tag.clone());
         self.write(move |parts| parts.writer.remove_tag(&repository, &tag)).await
@@ -133,19 +131,16 @@ impl Store {
             .await
     }
 
-    /// A stored list.
     pub async fn list(&self, key: &ListKey) -> Result<Option<StoredList>, StoreError> {
         let key = key.clone();
         self.read(move |parts| parts.lists.get(&key)).await
     }
 
-    /// Stores a list.
     pub async fn set_list(&self, key: &ListKey, list: &StoredList) -> Result<(), StoreError> {
         let (key, list) = (key.clone(), list.clone());
         self.write(move |parts| parts.lists.set(&key, &list)).await
     }
 
-    /// Removes a list.
     pub async fn remove_list(&self, key: &ListKey) -> Result<(), StoreError> {
         let key = key.clone();
         self.write(move |parts| parts.lists.remove(&key)).await

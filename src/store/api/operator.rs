@@ -23,7 +23,6 @@ impl Store {
         .await
     }
 
-    /// Whether a digest is pinned.
     #[must_use]
     pub fn is_pinned(&self, digest: &Digest) -> bool {
         self.0.pins.has(digest)

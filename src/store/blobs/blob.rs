@@ -37,7 +37,6 @@ impl Blob {
         self.len
     }
 
-    /// The open file.
     #[must_use]
     pub fn file(&self) -> &BlobFile {
         &self.file

@@ -42,7 +42,6 @@ impl Soundness {
         }
     }
 
-    /// Sets a damaged blob aside.
     pub(crate) fn set_aside(&self, digest: &Digest, seen: &str) -> Result<(), StoreError> {
         self.set_aside_locked(&self.locks.lock(digest), seen)
     }

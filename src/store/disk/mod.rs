@@ -20,11 +20,9 @@ pub trait Disk: Send + Sync + 'static {
     fn prepare(&self) -> io::Result<()>;
     /// Takes the lock file and writes this process's number into it. Held until the value is dropped.
     fn lock(&self, path: &Path) -> Result<Lock, LockError>;
-    /// Opens a file.
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>>;
     /// Renames a file or folder, over an existing file if there is one.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Removes a folder and all that it holds.
     fn remove_tree(&self, path: &Path) -> io::Result<()>;
@@ -93,7 +91,6 @@ pub enum Access {
 pub struct Entry {
     /// The name. Names that are not Unicode are none of the store's and are left out.
     pub name: String,
-    /// Whether it is a folder.
     pub is_dir: bool,
 }
 
@@ -102,11 +99,9 @@ pub struct Entry {
 pub struct Metadata {
     /// Bytes.
     pub len: u64,
-    /// Time of modification.
     pub modified: SystemTime,
 }
 
-/// An open file.
 #[expect(clippy::len_without_is_empty, reason = "a file's length is a system call that can fail")]
 pub trait DiskFile: Send + Sync {
     /// Reads at most `buffer.len()` bytes; 0 at the end.
@@ -119,7 +114,6 @@ pub trait DiskFile: Send + Sync {
     fn allocate(&self, len: u64) -> io::Result<bool>;
     /// Gives back what is allocated behind the file's end.
     fn release(&self) -> io::Result<()>;
-    /// The file's length.
     fn len(&self) -> io::Result<u64>;
     /// Lets the system use the memory that holds the file's content for something else.
     fn forget(&self);
@@ -129,7 +123,6 @@ pub trait DiskFile: Send + Sync {
     fn std_file(&self) -> Option<&std::fs::File>;
 }
 
-/// The lock file's name.
 pub(crate) const LOCK: &str = "lock";
 
 pub(crate) fn parent(path: &Path) -> &Path {

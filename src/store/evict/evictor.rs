@@ -43,7 +43,6 @@ pub(crate) struct Evictor {
 /// The turn to evict. It is taken before any digest's lock.
 struct Turn<'a>(#[expect(dead_code, reason = "it is held")] MutexGuard<'a, ()>);
 
-/// The result of an eviction.
 #[derive(Default)]
 struct Evicted {
     /// Bytes that were removed.

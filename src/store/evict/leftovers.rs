@@ -22,7 +22,6 @@ impl Leftovers {
         Self { files, partials, metrics }
     }
 
-    /// Bytes of all leftovers.
     pub(super) fn bytes(&self) -> u64 {
         self.quarantined().map(|(_, len)| len).sum::<u64>().saturating_add(self.partials.idle_bytes())
     }

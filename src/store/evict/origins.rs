@@ -102,7 +102,6 @@ impl Origins {
             && (self.wanted.load(Ordering::Acquire) || (is_nearly_full && self.away() != 0))
     }
 
-    /// Counts what is held now.
     pub(crate) fn show_held(&self) {
         let away = self.away();
         let held = if away == 0 { 0 } else { self.held_bytes(away) };

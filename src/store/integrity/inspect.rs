@@ -23,13 +23,11 @@ const NAMED: usize = 1000;
 pub struct Inspection {
     /// Whether it has come to its end.
     pub done: bool,
-    /// Blobs hashed.
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,
     /// Bytes of all blobs that there were when it began.
     pub of_bytes: u64,
-    /// How many are damaged.
     pub damaged: u64,
     /// Which, as far as their number allows.
     pub named: Vec<DamagedBlob>,

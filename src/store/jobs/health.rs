@@ -60,7 +60,6 @@ impl TroubleKind {
 pub struct Trouble {
     /// What kind of trouble it is.
     pub kind: TroubleKind,
-    /// When it was noticed.
     pub since: SystemTime,
     /// What was attempted and what the system said.
     pub problem: String,

@@ -109,7 +109,6 @@ impl Room {
     }
 }
 
-/// What reads and writes links.
 struct Names {
     reader: Arc<LinkReader>,
     inventory: Arc<Inventory>,

@@ -17,7 +17,6 @@ use std::time::SystemTime;
 pub struct RepositoryLinks {
     /// Tags and the manifests that they name.
     pub tags: Vec<(Tag, Digest)>,
-    /// Manifests.
     pub manifests: Vec<Digest>,
     /// Blobs that upstream said the repository has.
     pub blobs: Vec<Digest>,

@@ -23,7 +23,6 @@ pub(super) const GONE: &str = "gone";
 /// Where a tag pointed, and when upstream last said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TagLink {
-    /// The manifest.
     pub digest: Digest,
     /// When upstream last confirmed it.
     pub seen: SystemTime,

@@ -19,9 +19,7 @@ const MAX_CONFIG: u64 = 1 << 20;
 /// A tag, and what is here of what it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredReference {
-    /// The repository.
     pub repository: Repository,
-    /// The tag.
     pub tag: Tag,
     /// The manifest that it names.
     pub digest: Digest,
@@ -33,7 +31,6 @@ pub struct StoredReference {
     pub bytes: u64,
     /// When it, or what it names, was last used.
     pub last_use: SystemTime,
-    /// Whether it is pinned.
     pub pinned: bool,
     /// For what platforms it is here, as `os/architecture` with the variant if there is one; none where nothing says so.
     pub platforms: Vec<String>,

@@ -77,7 +77,6 @@ impl Ingest {
         self.receiver.verify(self.digest, "fill").await
     }
 
-    /// Removes what was received.
     pub async fn discard(self) {
         self.receiver.discard().await;
     }

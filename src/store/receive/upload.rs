@@ -51,7 +51,6 @@ impl Upload {
         self.0.verify(*digest, "push").await
     }
 
-    /// Removes what was received.
     pub async fn discard(self) {
         self.0.discard().await;
     }
