@@ -1,4 +1,4 @@
-use crate::cache::write::upload::BodyLost;
+use super::write::BodyLost;
 use crate::oci::{Code, Digest, Registry};
 use crate::store::StoreError;
 use crate::upstream::{NoRoom, UpstreamError};
@@ -19,7 +19,7 @@ pub enum CacheError {
         /// Upstream's `Range`.
         range: Option<String>,
     },
-    /// What a client goes on with is no upload that this larder, for this repository, could know.
+    /// The session that a client continues is none that this larder, for this repository, could know.
     #[error("no such upload for this repository: begin it anew")]
     NoSession,
     /// The rest of what a client uploads does not come.
@@ -123,10 +123,25 @@ pub enum CacheError {
         /// When to try again.
         retry: Duration,
     },
+    /// No upstream of this name is configured.
+    #[error("no upstream is called {registry}: name one that is configured ([[upstream]] name)")]
+    UnknownUpstream {
+        /// The name.
+        registry: Registry,
+    },
+    /// Downloads that others began have failed, one after the other, for reasons of the others.
+    #[error("{digest} could not be had: the downloads that others began failed, one after the other: try again")]
+    OthersFailed {
+        /// What was asked for.
+        digest: Digest,
+    },
+    /// An upload needs random numbers: for its key, or its number.
+    #[error("the operating system gives no random numbers, which an upload needs: try again")]
+    NoRandomness,
     /// The store failed and the answer does not exist elsewhere.
     #[error(transparent)]
     Store(Arc<StoreError>),
-    /// The work ended without a result: larder is stopping, or a bug was met and logged.
+    /// The work ended without a result: larder is stopping, or has met an error that it logged.
     #[error("larder gave up on this request: it is stopping, or met an error that its log names")]
     Aborted,
 }

@@ -1,7 +1,7 @@
-use crate::cache::negative::is_fallback_tag;
 use crate::config::{FreshnessRule, FreshnessSettings};
 use crate::oci::{Digest, Repository, RepositoryPattern, Tag};
 use crate::store::TagLink;
+use crate::upstream::Unconfirmed;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
@@ -173,6 +173,17 @@ impl Freshness {
     pub(super) fn is_fresh(&self, tag: &Tag, state: &TagState) -> bool {
         state.age.is_fresh(self.ttl_of(tag)) || self.is_immutable(tag)
     }
+}
+
+/// When another larder could last confirm what it calls stale, if content is fresh there for as long as here.
+pub(super) fn last_confirmed(stale: &Unconfirmed, ttl: Duration) -> SystemTime {
+    SystemTime::now().checked_sub(ttl.saturating_add(stale.late)).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// `sha256-<hex>`, with or without `.sig` and the like: written by clients beside an image (distribution specification,
+/// "Referrers Tag Schema"; cosign).
+pub(super) fn is_fallback_tag(tag: &str) -> bool {
+    tag.starts_with("sha256-") || tag.starts_with("sha512-")
 }
 
 /// `*` stands for any characters. The pattern is the operator's; the work is bounded by the product of both lengths.

@@ -1,3 +1,3 @@
 //! Fuzzing targets of this room; see `crate::fuzzing`.
 
-pub use super::write::upload::fuzz as session;
+pub use super::write::fuzz as session;

@@ -1,13 +1,15 @@
 //! The heart: decides whether what is stored may be the answer, and gets it from upstream if not.
 //!
 //! * A stored manifest or blob answers only for a repository that it is vouched for (`vouch`); without that, upstream decides once.
-//! * Content that is asked for by many is fetched once: manifests and lists by flights, blobs by fills.
-//! * What never changes (digests) is never asked for again. What can (tags, lists) is served for its time, then revalidated; when
-//!   upstream fails or is slow, the stored answer goes out marked stale.
-//! * What clients push goes upstream as it comes; what upstream takes is kept, too.
+//! * Content that is asked for by many is fetched once: manifests and lists by flights (`documents`), blobs by fills (`fill`).
+//! * What never changes (digests) is never asked for again. What can (tags, lists) is served for its time, then revalidated. When
+//!   upstream fails or is slow, the stored answer goes out marked stale (`stale_on_error`).
+//! * What clients push goes upstream as it comes; what upstream takes is stored, too (`write`).
 //! * Nothing here knows HTTP: answers say what they are and why, and `server` turns them into responses.
+//!
+//! [`Cache`] takes one `View` per request and hands it to the component that answers. `assemble` joins the components.
 
-mod answer;
+mod assemble;
 mod batch;
 mod blob;
 mod documents;
@@ -17,78 +19,48 @@ mod fill;
 mod freshness;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod log;
 mod negative;
 mod offline_misses;
+mod pending_commits;
+mod provenance;
 mod single_flight;
 mod stale_on_error;
 mod tasks;
 mod upstream_state;
+mod view;
+mod vouch;
 mod write;
 
-pub use answer::{BlobAnswer, Content, ListAnswer, ManifestAnswer, MetadataAnswer, Provenance, StoredManifest};
-pub use blob::multi_range::MultiRange;
-pub use blob::query::BlobQuery;
-pub use documents::lists::{Entries, List, ListPage};
-pub use documents::manifests::ManifestRequest;
-pub use documents::presence::ManifestPresence;
+pub use blob::{BlobAnswer, BlobQuery, Content, MultiRange};
+pub use documents::{
+    Entries, List, ListAnswer, ListPage, ManifestAnswer, ManifestPresence, ManifestRequest, MetadataAnswer,
+    StoredManifest,
+};
 pub use error::CacheError;
-pub use fill::transfer::Transfer;
-pub use fill::{Follower, Step};
+pub use fill::{Follower, Step, Transfer};
 pub use offline_misses::OfflineMiss;
-pub use upstream_state::condition::Condition;
-pub use write::arrive::ArrivingTag;
-pub use write::purge::{Purge, Purged};
-pub use write::put::{Put, Taken};
-pub use write::removal::Removal;
-pub use write::upload::{BodyLost, UploadBody, Uploaded};
+pub use provenance::Provenance;
+pub use upstream_state::Condition;
+pub use write::{ArrivingTag, BodyLost, Purge, Purged, Put, Removal, Taken, UploadBody, Uploaded};
 
 use crate::config::{AccessRule, Limits, UpstreamSettings};
-use crate::oci::{Code, Digest, Reference, Registry, Repository, Tag};
-use crate::store::{ListKey, Store, StoreError};
+use crate::oci::{Digest, MediaType, Reference, Registry, Repository};
+use crate::store::{AwayRegistries, ListKey, Store};
 use crate::telemetry::Metrics;
-use crate::upstream::{BlobHead, Documents, Upstream, UpstreamError};
-use epochs::{Epoch, Epochs};
-use freshness::TagState;
+use crate::upstream::{AcrAnswer, AcrRequest, BodyHeaders, Documents, UploadStart, UploadStep, Upstream};
+use assemble::{Components, assemble};
+use documents::Question;
 use http::HeaderMap;
-use single_flight::SingleFlight;
-use std::collections::HashMap;
-use std::fmt::Display;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
-use upstream_state::state::UpstreamState;
+use view::RepositoryView;
 
 /// The cache; a cheap clone.
 #[derive(Clone)]
-pub struct Cache(Arc<Inner>);
-
-struct Inner {
-    store: Store,
-    metrics: Arc<Metrics>,
-    limits: Limits,
-    upstreams: HashMap<Registry, Arc<UpstreamState>>,
-    restrictions: blob::vouch::Restrictions,
-    documents: Documents,
-    memory: documents::memory::ManifestMemory,
-    tags: quick_cache::sync::Cache<(Repository, Tag), TagState>,
-    lists: documents::memory::ListMemory,
-    metadata: documents::metadata::Metadata,
-    negatives: negative::Negatives,
-    named: documents::presence::Named,
-    missing: offline_misses::OfflineMisses,
-    epochs: Arc<Epochs>,
-    manifest_flights: SingleFlight<(Repository, Reference, Epoch), Result<documents::manifests::Fetched, CacheError>>,
-    presence_flights:
-        SingleFlight<(Repository, Reference, Epoch), Result<documents::presence::ManifestPresence, CacheError>>,
-    head_flights: SingleFlight<(Repository, Digest, Epoch), Result<BlobHead, UpstreamError>>,
-    list_flights: SingleFlight<(ListKey, Epoch), Result<documents::lists::ListState, CacheError>>,
-    fills: fill::Fills,
-    uploads: write::upload::Uploads,
-    list_readers: Semaphore,
-    tasks: tasks::Tasks,
-}
+pub struct Cache(Arc<Components>);
 
 impl Cache {
-    /// Joins the store and the upstreams. `rules` say which repositories are not for everybody to pull. To be called in a runtime.
+    /// Joins the store and the upstreams. `rules` say which repositories not every caller may pull. To be called in a runtime.
     #[must_use]
     pub fn new(
         store: Store,
@@ -97,46 +69,7 @@ impl Cache {
         limits: &Limits,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let registries: Vec<Registry> = upstreams.iter().map(|(settings, _)| settings.name.clone()).collect();
-        let documents = upstreams.first().map(|(_, upstream)| upstream.documents().clone());
-        let upstreams = upstreams.into_iter().map(|(settings, upstream)| {
-            metrics.expect_upstream(settings.name.as_str());
-            let upstream = UpstreamState::new(upstream, &settings, limits.negative_entries, Arc::clone(&metrics));
-            (settings.name.clone(), Arc::new(upstream))
-        });
-        let inner = Arc::new(Inner {
-            upstreams: upstreams.collect(),
-            restrictions: blob::vouch::Restrictions::new(rules),
-            documents: documents.unwrap_or_else(|| Documents::new(limits.document_memory)),
-            memory: documents::memory::ManifestMemory::new(limits.manifest_memory),
-            tags: quick_cache::sync::Cache::new(limits.tag_entries),
-            lists: documents::memory::ListMemory::new(limits.list_memory),
-            metadata: documents::metadata::Metadata::new(limits.metadata_memory),
-            negatives: negative::Negatives::new(limits.negative_entries),
-            named: documents::presence::Named::new(limits.negative_entries),
-            missing: offline_misses::OfflineMisses::default(),
-            epochs: Arc::new(Epochs::new(registries)),
-            manifest_flights: SingleFlight::default(),
-            presence_flights: SingleFlight::default(),
-            head_flights: SingleFlight::default(),
-            list_flights: SingleFlight::default(),
-            fills: fill::Fills::new(limits.fills),
-            uploads: write::upload::Uploads::new(limits.uploads),
-            list_readers: Semaphore::new(documents::lists::READERS),
-            tasks: tasks::Tasks::default(),
-            limits: limits.clone(),
-            store,
-            metrics,
-        });
-        let watching = Arc::downgrade(&inner);
-        inner.tasks.spawn(upstream_state::availability::watch(watching));
-        Self(inner)
-    }
-
-    /// What the store asks before it removes what registries have given.
-    #[must_use]
-    pub fn away_registries(&self) -> Arc<dyn crate::store::AwayRegistries> {
-        Arc::new(upstream_state::state::Upstreams(self.0.upstreams.clone()))
+        Self(Arc::new(assemble(store, upstreams, rules, limits, metrics)))
     }
 
     /// The bounds of everything.
@@ -145,7 +78,7 @@ impl Cache {
         &self.0.limits
     }
 
-    /// Memory for large documents, for whoever holds one of its own.
+    /// The memory for large documents, for those that hold one of their own.
     #[must_use]
     pub fn documents(&self) -> &Documents {
         &self.0.documents
@@ -154,7 +87,19 @@ impl Cache {
     /// What was asked of sealed upstreams since the start and is not stored, most wanted first.
     #[must_use]
     pub fn missing(&self) -> Vec<OfflineMiss> {
-        self.0.missing.list()
+        self.0.misses.list()
+    }
+
+    /// How an upstream does at the moment.
+    #[must_use]
+    pub fn condition(&self, registry: &Registry) -> Condition {
+        self.0.upstreams.condition(registry)
+    }
+
+    /// What the store asks before it removes what registries have given.
+    #[must_use]
+    pub fn away_registries(&self) -> Arc<dyn AwayRegistries> {
+        Arc::clone(&self.0.upstreams) as Arc<dyn AwayRegistries>
     }
 
     /// Notes the larders that a request for something of `registry` has passed (`Via`).
@@ -162,48 +107,138 @@ impl Cache {
     /// # Errors
     /// If it has passed this one before.
     pub fn note_passers(&self, registry: &Registry, headers: &HeaderMap) -> Result<(), CacheError> {
-        if self.0.upstream_of(registry)?.client.note_passers(headers) {
+        if self.0.upstreams.get(registry)?.note_passers(headers) {
             return Ok(());
         }
         Err(CacheError::Circle { registry: registry.clone() })
     }
-}
 
-impl Inner {
-    fn upstream(&self, repository: &Repository) -> Result<&Arc<UpstreamState>, CacheError> {
-        self.upstream_of(&repository.registry)
-    }
-
-    /// Every registry that a request can name is configured, since requests are resolved against the same list.
-    fn upstream_of(&self, registry: &Registry) -> Result<&Arc<UpstreamState>, CacheError> {
-        self.upstreams.get(registry).ok_or(CacheError::Aborted)
-    }
-
-    /// The answer to a request for what a sealed upstream would have to be asked for.
-    fn sealed(&self, repository: &Repository, reference: &Reference, code: Code) -> CacheError {
-        self.missing.note(repository, reference);
-        let what = match reference {
-            Reference::Tag(tag) => format!("{repository}:{tag}"),
-            Reference::Digest(digest) => format!("{repository}@{digest}"),
-        };
-        CacheError::Sealed { what, registry: repository.registry.clone(), code }
-    }
-
-    /// Remembers for a moment that upstream does not have it, if that is what `error` says and was so since `begun`.
-    async fn note_absence(
+    /// The blob, or what is wanted of it.
+    pub async fn blob(
         &self,
         repository: &Repository,
-        object: negative::Object,
-        error: &UpstreamError,
-        begun: Epoch,
-    ) {
-        if let (Ok(upstream), Some(_keeping)) = (self.upstream(repository), self.epochs.keep(repository, begun).await) {
-            self.negatives.note(repository, object, error, upstream.freshness.of(repository).negative_ttl);
-        }
+        digest: &Digest,
+        query: BlobQuery<'_>,
+    ) -> Result<BlobAnswer, CacheError> {
+        self.0.blobs.get(self.0.views.of(repository)?, digest, query).await
+    }
+
+    /// The manifest, from memory, disk or upstream.
+    pub async fn manifest(&self, request: ManifestRequest<'_>) -> Result<ManifestAnswer, CacheError> {
+        self.0.manifests.get(&self.0.views.of(request.repository)?, request).await
+    }
+
+    /// What the head of the answer to GET would say.
+    pub async fn manifest_head(&self, request: ManifestRequest<'_>) -> Result<ManifestPresence, CacheError> {
+        self.0.presences.head(&self.0.views.of(request.repository)?, request).await
+    }
+
+    /// The list. `query` goes to upstream where the list is too long to be kept.
+    pub async fn list(&self, key: &ListKey, query: &str, revalidate: bool) -> Result<ListAnswer, CacheError> {
+        let view = self.0.views.take(key.registry(), key.clone())?;
+        self.0.lists.get(&view, query, revalidate).await
+    }
+
+    /// What ACR's own API of `registry` says to a question.
+    pub async fn metadata(
+        &self,
+        registry: &Registry,
+        request: AcrRequest,
+        revalidate: bool,
+    ) -> Result<MetadataAnswer, CacheError> {
+        let view = self.0.views.take(registry, Question::new(registry, &request))?;
+        self.0.metadata.get(&view, request, revalidate).await
     }
 }
 
-/// Logs a failure of the store, which never fails a pull: what cannot be read is absent, what cannot be kept is not kept.
-fn log_and_ignore<T>(attempt: &str, what: impl Display, result: Result<T, StoreError>) -> Option<T> {
-    result.inspect_err(|error| tracing::error!(%error, "could not {attempt} {what}")).ok()
+/// Writes. Those that are sent whole run to their end, though the client may leave: what upstream was sent is then known here.
+impl Cache {
+    fn writable(&self, repository: &Repository) -> Result<RepositoryView, CacheError> {
+        self.0.upstreams.writable(&repository.registry)?;
+        self.0.views.of(repository)
+    }
+
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, CacheError>> + Send + 'static,
+    ) -> Result<T, CacheError> {
+        self.0.tasks.run(work).await.unwrap_or(Err(CacheError::Aborted))
+    }
+
+    /// Puts a manifest upstream, and stores it here.
+    pub async fn put_manifest(&self, put: Put) -> Result<Taken, CacheError> {
+        let (puts, view) = (Arc::clone(&self.0.puts), self.writable(&put.repository)?);
+        self.to_its_end(async move { puts.put(&view.upstream, &put).await }).await
+    }
+
+    /// Deletes a manifest with its tags, or a tag.
+    pub async fn delete_manifest(&self, repository: &Repository, reference: &Reference) -> Result<(), CacheError> {
+        self.delete(match reference {
+            Reference::Tag(tag) => Removal::Tag(repository.clone(), tag.clone()),
+            Reference::Digest(digest) => Removal::Manifest(repository.clone(), *digest),
+        })
+        .await
+    }
+
+    /// Deletes a blob.
+    pub async fn delete_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), CacheError> {
+        self.delete(Removal::Blob(repository.clone(), *digest)).await
+    }
+
+    async fn delete(&self, what: Removal) -> Result<(), CacheError> {
+        let (removals, view) = (Arc::clone(&self.0.removals), self.writable(what.repository())?);
+        self.to_its_end(async move { removals.delete(&view, &what).await }).await
+    }
+
+    /// Changes or deletes something of `repository` by ACR's own API. `removal` is what the request removes, or hides.
+    pub async fn change_acr(
+        &self,
+        repository: &Repository,
+        request: AcrRequest,
+        removal: Option<Removal>,
+    ) -> Result<AcrAnswer, CacheError> {
+        let (removals, view) = (Arc::clone(&self.0.removals), self.writable(repository)?);
+        self.to_its_end(async move { removals.acr(&view, &request, removal.as_ref()).await }).await
+    }
+
+    /// Begins an upload, mounts a blob, or takes one whole.
+    pub async fn begin_upload(
+        &self,
+        repository: &Repository,
+        start: &UploadStart,
+        headers: &BodyHeaders,
+        body: impl UploadBody,
+    ) -> Result<Uploaded, CacheError> {
+        let upstream = self.0.upstreams.writable(&repository.registry)?;
+        self.0.uploads.begin(upstream, repository, start, headers, body).await
+    }
+
+    /// Continues a session.
+    pub async fn continue_upload(
+        &self,
+        repository: &Repository,
+        session: &str,
+        step: &UploadStep,
+        headers: &BodyHeaders,
+        body: impl UploadBody,
+    ) -> Result<Uploaded, CacheError> {
+        let upstream = self.0.upstreams.writable(&repository.registry)?;
+        self.0.uploads.proceed(upstream, repository, session, step, headers, body).await
+    }
+
+    /// Forgets. Downloads that run continue, and link nothing there; answers that are under way are not stored.
+    pub async fn purge(&self, what: &Purge) -> Result<Purged, CacheError> {
+        self.0.purges.purge(what).await
+    }
+
+    /// Links manifests that are stored, children first, then a tag. `false`: the tag here is newer, and stays.
+    pub async fn arrive(
+        &self,
+        repository: &Repository,
+        manifests: &[(Digest, MediaType)],
+        tag: Option<&ArrivingTag>,
+        force: bool,
+    ) -> Result<bool, CacheError> {
+        self.0.arrivals.arrive(repository, manifests, tag, force).await
+    }
 }

@@ -1,5 +1,7 @@
-use crate::cache::CacheError;
-use crate::cache::epochs::Epoch;
+use super::epochs::{Epoch, StorePermit};
+use super::error::CacheError;
+use super::freshness::is_fallback_tag;
+use super::view::{RepositoryView, Scoped, View};
 use crate::oci::{Digest, Reference, Repository};
 use crate::upstream::{Denied, ErrorKind, UpstreamError};
 use quick_cache::sync::Cache;
@@ -12,15 +14,22 @@ const BRIEF: Duration = Duration::from_secs(1);
 
 /// What upstream has just said that it does not have.
 #[derive(Debug)]
-pub(super) struct Negatives(Cache<(Repository, Object), (Instant, Absence)>);
+pub(super) struct Negatives(Cache<(Repository, Object), Entry>);
+
+#[derive(Clone, Debug)]
+struct Entry {
+    until: Instant,
+    epoch: Epoch,
+    absence: Absence,
+}
 
 /// What can be absent. A digest may name a manifest and a blob, and a repository have the one without the other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Object {
     Manifest(Reference),
     Blob(Digest),
-    /// The list of tags, or of a digest's referrers, with what was written until then: any write may bring it about.
-    List(Option<Digest>, Epoch),
+    /// The list of tags, or of a digest's referrers. Any write may bring it about, so it is believed in its epoch only.
+    List(Option<Digest>),
 }
 
 impl Object {
@@ -29,7 +38,7 @@ impl Object {
         match self {
             Self::Manifest(reference) => Some(Denied::Manifest(reference.clone())),
             Self::Blob(digest) => Some(Denied::Blob(*digest)),
-            Self::List(..) => None,
+            Self::List(_) => None,
         }
     }
 }
@@ -37,9 +46,7 @@ impl Object {
 /// The words of an upstream's 404.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Absence {
-    /// The error code.
     pub(super) code: String,
-    /// The message.
     pub(super) message: String,
 }
 
@@ -49,36 +56,69 @@ impl Negatives {
         Self(Cache::new(entries))
     }
 
-    /// Remembers for `ttl` what `error` says, if it says that upstream does not have `object`.
-    pub(super) fn note(&self, repository: &Repository, object: Object, error: &UpstreamError, ttl: Duration) {
-        if let ErrorKind::NotFound { code, message } = error.kind() {
-            // An answer to HEAD has no words of its own.
-            let message = if message.is_empty() { error.to_string() } else { message.clone() };
-            self.remember(repository, object, Absence { code: code.clone(), message }, ttl);
+    /// Remembers for a moment that upstream does not have it, if that is what `error` says and there was no write since.
+    pub(super) async fn note_absence(&self, view: &RepositoryView, object: Object, error: &UpstreamError) {
+        if let Some(permit) = view.store_permit().await {
+            self.note(&permit, view, view.repository(), object, error);
         }
     }
 
-    pub(super) fn remember(&self, repository: &Repository, object: Object, absence: Absence, ttl: Duration) {
+    /// The same, with a permit for `view` at hand.
+    pub(super) fn note<S: Scoped>(
+        &self,
+        _permit: &StorePermit<'_>,
+        view: &View<S>,
+        repository: &Repository,
+        object: Object,
+        error: &UpstreamError,
+    ) {
+        if let ErrorKind::NotFound { code, message } = error.kind() {
+            // An answer to HEAD has no words of its own.
+            let message = if message.is_empty() { error.to_string() } else { message.clone() };
+            let absence = Absence { code: code.clone(), message };
+            self.insert(repository, object, view.epoch, absence, view.upstream.freshness.of(repository).negative_ttl);
+        }
+    }
+
+    /// It has been removed by way of larder.
+    pub(super) fn note_removal(
+        &self,
+        _permit: &StorePermit<'_>,
+        view: &RepositoryView,
+        object: Object,
+        absence: Absence,
+    ) {
+        let ttl = view.upstream.freshness.of(view.repository()).negative_ttl;
+        self.insert(view.repository(), object, view.epoch, absence, ttl);
+    }
+
+    fn insert(&self, repository: &Repository, object: Object, epoch: Epoch, absence: Absence, ttl: Duration) {
         let belief = match &object {
             Object::Manifest(Reference::Tag(tag)) if is_fallback_tag(tag.as_str()) => ttl.min(BRIEF),
-            Object::List(Some(_), _) => ttl.min(BRIEF),
+            Object::List(Some(_)) => ttl.min(BRIEF),
             _ => ttl,
         };
-        self.0.insert((repository.clone(), object), (Instant::now() + belief, absence));
+        let entry = Entry { until: Instant::now() + belief, epoch, absence };
+        self.0.insert((repository.clone(), object), entry);
     }
 
     /// What upstream said, if it was moments ago.
-    pub(super) fn recall(&self, repository: &Repository, object: Object) -> Option<Absence> {
+    pub(super) fn recall<S: Scoped>(&self, view: &View<S>, object: Object) -> Option<Absence> {
+        self.recall_at(view.epoch, view.repository_of()?, object)
+    }
+
+    fn recall_at(&self, epoch: Epoch, repository: &Repository, object: Object) -> Option<Absence> {
         if self.0.is_empty() {
             return None;
         }
         let key = (repository.clone(), object);
-        let (until, absence) = self.0.get(&key)?;
-        if until > Instant::now() {
-            return Some(absence);
+        let entry = self.0.get(&key)?;
+        if entry.until <= Instant::now() {
+            self.0.remove(&key);
+            return None;
         }
-        self.0.remove(&key);
-        None
+        let holds = entry.epoch == epoch || !matches!(key.1, Object::List(_));
+        holds.then_some(entry.absence)
     }
 
     /// It is there after all.
@@ -100,16 +140,34 @@ impl From<Absence> for CacheError {
     }
 }
 
-/// `sha256-<hex>`, with or without `.sig` and the like: written by clients beside an image (distribution specification,
-/// "Referrers Tag Schema"; cosign).
-pub(super) fn is_fallback_tag(tag: &str) -> bool {
-    tag.starts_with("sha256-") || tag.starts_with("sha512-")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::epochs::{Epochs, WriteScope};
     use crate::oci::Registry;
+    use std::sync::Arc;
+
+    fn repository() -> Repository {
+        Repository { registry: Registry::new("r"), name: "a".parse().unwrap() }
+    }
+
+    fn epochs() -> (Arc<Epochs>, Repository) {
+        (Arc::new(Epochs::new([])), repository())
+    }
+
+    #[tokio::test]
+    async fn that_there_is_no_list_is_believed_until_the_next_write() {
+        let (negatives, (epochs, it)) = (Negatives::new(10), epochs());
+        let before = epochs.current(&it);
+        let absence = Absence { code: "NAME_UNKNOWN".into(), message: "no".into() };
+        negatives.insert(&it, Object::List(None), before, absence.clone(), Duration::from_secs(5));
+        negatives.insert(&it, Object::Manifest("v1".parse().unwrap()), before, absence, Duration::from_secs(5));
+        drop(epochs.begin(&it, WriteScope::Everything));
+        let now = epochs.current(&it);
+        assert!(negatives.recall_at(before, &it, Object::List(None)).is_some());
+        assert!(negatives.recall_at(now, &it, Object::List(None)).is_none());
+        assert!(negatives.recall_at(now, &it, Object::Manifest("v1".parse().unwrap())).is_some(), "forgotten by name");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn is_forgotten_after_seconds_and_sooner_for_signatures() {
@@ -119,14 +177,16 @@ mod tests {
         let tag = || Object::Manifest("v1".parse().unwrap());
         let signature = || Object::Manifest(format!("sha256-{}.sig", "a".repeat(64)).parse().unwrap());
         let ttl = Duration::from_secs(5);
-        negatives.remember(&repository, tag(), absence.clone(), ttl);
-        negatives.remember(&repository, signature(), absence.clone(), ttl);
-        assert_eq!(negatives.recall(&repository, tag()), Some(absence));
+        let (epochs, key) = epochs();
+        let epoch = epochs.current(&key);
+        negatives.insert(&repository, tag(), epoch, absence.clone(), ttl);
+        negatives.insert(&repository, signature(), epoch, absence.clone(), ttl);
+        assert_eq!(negatives.recall_at(epoch, &repository, tag()), Some(absence));
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(negatives.recall(&repository, tag()).is_some());
-        assert!(negatives.recall(&repository, signature()).is_none());
+        assert!(negatives.recall_at(epoch, &repository, tag()).is_some());
+        assert!(negatives.recall_at(epoch, &repository, signature()).is_none());
         tokio::time::advance(Duration::from_secs(4)).await;
-        assert!(negatives.recall(&repository, tag()).is_none());
+        assert!(negatives.recall_at(epoch, &repository, tag()).is_none());
     }
 
     #[tokio::test]
@@ -135,8 +195,10 @@ mod tests {
         let repository = Repository { registry: Registry::new("r"), name: "a".parse().unwrap() };
         let digest = Digest::of(crate::oci::Algorithm::Sha256, b"");
         let absence = Absence { code: "BLOB_UNKNOWN".into(), message: "no".into() };
-        negatives.remember(&repository, Object::Blob(digest), absence, Duration::from_secs(5));
-        assert!(negatives.recall(&repository, Object::Blob(digest)).is_some());
-        assert!(negatives.recall(&repository, Object::Manifest(Reference::Digest(digest))).is_none());
+        let (epochs, key) = epochs();
+        let epoch = epochs.current(&key);
+        negatives.insert(&repository, Object::Blob(digest), epoch, absence, Duration::from_secs(5));
+        assert!(negatives.recall_at(epoch, &repository, Object::Blob(digest)).is_some());
+        assert!(negatives.recall_at(epoch, &repository, Object::Manifest(Reference::Digest(digest))).is_none());
     }
 }

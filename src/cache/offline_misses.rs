@@ -1,11 +1,12 @@
-//! What was asked of sealed upstreams and is not stored: what to bring in the next time there is a way.
+//! What was asked of sealed upstreams and is not stored: the list of what to import next.
 
-use crate::oci::{Reference, Repository};
+use super::error::CacheError;
+use crate::oci::{Code, Reference, Repository};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-/// References remembered at once; more are refused all the same, and not remembered.
+/// References remembered at once; requests for more are refused, and not remembered.
 const ENTRIES: usize = 10_000;
 
 /// A reference that clients asked for in vain.
@@ -34,8 +35,18 @@ impl OfflineMiss {
 pub(super) struct OfflineMisses(Mutex<HashMap<(Repository, Reference), (u64, SystemTime)>>);
 
 impl OfflineMisses {
+    /// The answer to a request for what a sealed upstream would have to be asked for. The request is noted.
+    pub(super) fn refuse(&self, repository: &Repository, reference: &Reference, code: Code) -> CacheError {
+        self.note(repository, reference);
+        let what = match reference {
+            Reference::Tag(tag) => format!("{repository}:{tag}"),
+            Reference::Digest(digest) => format!("{repository}@{digest}"),
+        };
+        CacheError::Sealed { what, registry: repository.registry.clone(), code }
+    }
+
     /// Notes one request in vain; the first for a reference is logged.
-    pub(super) fn note(&self, repository: &Repository, reference: &Reference) {
+    fn note(&self, repository: &Repository, reference: &Reference) {
         let mut entries = self.0.lock();
         let key = (repository.clone(), reference.clone());
         let full = entries.len() >= ENTRIES;

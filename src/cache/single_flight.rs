@@ -1,4 +1,7 @@
-use crate::cache::tasks::Tasks;
+//! At most one piece of work under way per key.
+
+use super::error::CacheError;
+use super::tasks::Tasks;
 use crate::upstream::{Interest, while_wanted};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -8,22 +11,93 @@ use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// What is running, with the place that its result will come to.
-type Running<K, V> = Arc<Mutex<HashMap<K, Arc<watch::Sender<Option<V>>>>>>;
-
-/// At most one piece of work under way per key; everybody who asks meanwhile gets its result.
-///
-/// The work runs on its own task: the request that began it may leave without hurting the others. When all have left it goes on, unless
-/// others wait for the connection that it waits for or uses.
+/// What is under way, by key: what is shared with those who join it.
 #[derive(Debug)]
-pub(super) struct SingleFlight<K, V> {
-    running: Running<K, V>,
+pub(super) struct Running<K, T>(Arc<Mutex<HashMap<K, Arc<T>>>>);
+
+/// A key's place among what is under way. Dropping it frees the key, also when the work panics.
+#[derive(Debug)]
+pub(super) struct Entry<K: Eq + Hash, T> {
+    key: K,
+    value: Arc<T>,
+    running: Running<K, T>,
 }
 
-/// A place in a flight.
+pub(super) enum Joined<R, K: Eq + Hash, T> {
+    Running(R),
+    Begun(Entry<K, T>),
+}
+
+impl<K, T> Default for Running<K, T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K, T> Clone for Running<K, T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Clone + Eq + Hash, T> Running<K, T> {
+    /// What is under way for the key, which is made only if anything is.
+    pub(super) fn get_with(&self, key: impl FnOnce() -> K) -> Option<Arc<T>> {
+        let running = self.0.lock();
+        if running.is_empty() { None } else { running.get(&key()).cloned() }
+    }
+
+    /// Joins what is under way for `key`, or else what `begin` makes. `join` runs while nothing can be given up.
+    pub(super) fn join<R, E>(
+        &self,
+        key: K,
+        join: impl FnOnce(&Arc<T>) -> R,
+        begin: impl FnOnce() -> Result<Arc<T>, E>,
+    ) -> Result<Joined<R, K, T>, E> {
+        let mut running = self.0.lock();
+        if let Some(value) = running.get(&key) {
+            return Ok(Joined::Running(join(value)));
+        }
+        let value = begin()?;
+        running.insert(key.clone(), Arc::clone(&value));
+        drop(running);
+        Ok(Joined::Begun(Entry { key, value, running: self.clone() }))
+    }
+}
+
+impl<K: Eq + Hash, T> Entry<K, T> {
+    pub(super) fn value(&self) -> &Arc<T> {
+        &self.value
+    }
+
+    /// Frees the key if `may` says so, which is asked while nothing can join; what it said.
+    fn free_if(&self, may: impl FnOnce(&T) -> bool) -> bool {
+        let mut running = self.running.0.lock();
+        let frees = may(&self.value);
+        if frees && running.get(&self.key).is_some_and(|running| Arc::ptr_eq(running, &self.value)) {
+            running.remove(&self.key);
+        }
+        frees
+    }
+}
+
+impl<K: Eq + Hash, T> Drop for Entry<K, T> {
+    fn drop(&mut self) {
+        self.free_if(|_| true);
+    }
+}
+
+/// Work whose result goes to every request that asks for it meanwhile.
+///
+/// It runs on its own task: the request that began it may leave without hurting the others. When all have left it continues, unless
+/// others wait for the connection that it waits for or uses.
+#[derive(Debug)]
+pub(super) struct SingleFlight<K, V>(Running<K, watch::Sender<Option<V>>>);
+
+/// A request that waits for the result.
 #[derive(Debug)]
 pub(super) struct Waiter<V> {
-    /// Whether this waiter's holder began the work.
+    /// Whether this request began the work.
     pub(super) first: bool,
     result: watch::Receiver<Option<V>>,
 }
@@ -36,9 +110,15 @@ impl<V: Clone> Waiter<V> {
     }
 }
 
+impl<T: Clone, E: Clone + Into<CacheError>> Waiter<Result<T, E>> {
+    pub(super) async fn answer(self) -> Result<T, CacheError> {
+        self.result().await.ok_or(CacheError::Aborted)?.map_err(Into::into)
+    }
+}
+
 impl<K, V> Default for SingleFlight<K, V> {
     fn default() -> Self {
-        Self { running: Arc::default() }
+        Self(Running::default())
     }
 }
 
@@ -52,63 +132,31 @@ where
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let mut running = self.running.lock();
-        if let Some(sender) = running.get(&key) {
-            return Waiter { first: false, result: sender.subscribe() };
-        }
-        let (sender, result) = watch::channel(None);
-        let sender = Arc::new(sender);
-        running.insert(key.clone(), Arc::clone(&sender));
-        drop(running);
-        let entry = Arc::new(Entry { key, running: Arc::clone(&self.running), sender });
+        let (sender, own) = watch::channel(None);
+        let begin = || Ok::<_, std::convert::Infallible>(Arc::new(sender));
+        let Ok(joined) = self.0.join(key, |sender| sender.subscribe(), begin);
+        let entry = match joined {
+            Joined::Running(result) => return Waiter { first: false, result },
+            Joined::Begun(entry) => Arc::new(entry),
+        };
         let work = while_wanted(Arc::clone(&entry) as Arc<dyn Interest>, work());
         tasks.spawn(async move {
             let value = work.await;
-            // Off the list first: who asks from now on begins anew instead of getting an old result.
-            entry.leave();
-            let _ = entry.sender.send(Some(value));
+            // The key is free first: what asks from now on begins anew instead of getting an old result.
+            entry.free_if(|_| true);
+            let _ = entry.value.send(Some(value));
         });
-        Waiter { first: true, result }
+        Waiter { first: true, result: own }
     }
 }
 
-/// Takes the key off the list, also when the work panics.
-struct Entry<K: Eq + Hash, V> {
-    key: K,
-    running: Running<K, V>,
-    sender: Arc<watch::Sender<Option<V>>>,
-}
-
-impl<K: Eq + Hash, V> Entry<K, V> {
-    /// Takes the key off the list, if it is this flight's.
-    fn leave(&self) {
-        self.leave_if(|_| true);
-    }
-
-    /// The same if `may` says so, which it is asked while nobody can join; what it said.
-    fn leave_if(&self, may: impl FnOnce(&watch::Sender<Option<V>>) -> bool) -> bool {
-        let mut running = self.running.lock();
-        let leaves = may(&self.sender);
-        if leaves && running.get(&self.key).is_some_and(|running| Arc::ptr_eq(running, &self.sender)) {
-            running.remove(&self.key);
-        }
-        leaves
-    }
-}
-
-impl<K: Eq + Hash + Send + Sync, V: Send + Sync> Interest for Entry<K, V> {
+impl<K: Eq + Hash + Send + Sync, V: Send + Sync> Interest for Entry<K, watch::Sender<Option<V>>> {
     fn gone(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.sender.closed())
+        Box::pin(self.value.closed())
     }
 
     fn give_up(&self) -> bool {
-        self.leave_if(|sender| sender.receiver_count() == 0)
-    }
-}
-
-impl<K: Eq + Hash, V> Drop for Entry<K, V> {
-    fn drop(&mut self) {
-        self.leave();
+        self.free_if(|sender| sender.receiver_count() == 0)
     }
 }
 
@@ -150,16 +198,13 @@ mod tests {
     async fn work_that_nobody_waits_for_is_given_up_and_nobody_joins_it_then() {
         let (tasks, flights) = (Tasks::default(), SingleFlight::<u8, u8>::default());
         let waiter = flights.join(1, &tasks, std::future::pending);
-        let entry = Entry {
-            key: 1,
-            running: Arc::clone(&flights.running),
-            sender: Arc::clone(flights.running.lock().get(&1).unwrap()),
-        };
-        assert!(!entry.give_up(), "somebody waits");
+        let entry =
+            Entry { key: 1, running: flights.0.clone(), value: Arc::clone(flights.0.0.lock().get(&1).unwrap()) };
+        assert!(!entry.give_up(), "a request waits");
         drop(waiter);
         entry.gone().await;
         let joined = flights.join(1, &tasks, || async { 2 });
-        assert!(!joined.first && !entry.give_up(), "somebody has come");
+        assert!(!joined.first && !entry.give_up(), "a request has come");
         drop(joined);
         assert!(entry.give_up());
         let next = flights.join(1, &tasks, || async { 2 });

@@ -1,85 +1,88 @@
-//! What upstream may change at any time, and has no digest: given out while it is good, then as upstream says it, and as it was last
-//! seen where upstream cannot say.
+//! Serving what upstream may change at any time and what has no digest (RFC 5861): from the cache while it is fresh, then as
+//! upstream says it, and as it was last seen where upstream cannot say.
 
-use crate::cache::answer::Provenance;
-use crate::cache::error::CacheError;
-use crate::cache::freshness::Age;
-use crate::cache::single_flight::Waiter;
-use crate::cache::upstream_state::state::UpstreamState;
+use super::error::CacheError;
+use super::freshness::Age;
+use super::provenance::Provenance;
+use super::single_flight::Waiter;
+use super::upstream_state::UpstreamState;
 use crate::telemetry::CacheStatus;
 use crate::upstream::{ErrorKind, Relayed};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
+/// What a request learns about something that is out of date.
+pub(super) enum News<T> {
+    /// Upstream's answer, and whether this request began the flight that brought it.
+    Fresh(T, bool),
+    /// What is stored has to do, for this reason.
+    Stale(Arc<str>),
+}
+
+/// Asks about something of this `age`, and waits for the answer for at most `wait`. The flight continues without the request. An
+/// error is upstream's decision, for which nothing that is stored may stand in.
+pub(super) async fn revalidate<T: Clone>(
+    upstream: &UpstreamState,
+    age: &Age,
+    wait: Duration,
+    ask: impl FnOnce() -> Waiter<Result<T, CacheError>>,
+) -> Result<News<T>, CacheError> {
+    if !age.may_ask() {
+        return Ok(News::Stale(upstream.outage()));
+    }
+    let waiter = ask();
+    let first = waiter.first;
+    let Ok(result) = timeout(wait, waiter.result()).await else {
+        upstream.kept_waiting();
+        return Ok(News::Stale(upstream.outage()));
+    };
+    match result {
+        Some(Ok(answer)) => Ok(News::Fresh(answer, first)),
+        Some(Err(error)) if is_final(&error) => Err(error),
+        Some(Err(error)) => Ok(News::Stale(error.to_string().into())),
+        None => Ok(News::Stale(upstream.outage())),
+    }
+}
+
 /// Something that is remembered with the time at which upstream said it.
 pub(super) trait Aged: Clone {
-    /// When that was.
     fn age(&self) -> Age;
     /// What caches on the way said of it then.
     fn relayed(&self) -> &Relayed;
 }
 
-/// A question that is on its way to upstream.
-type Asking<S> = Waiter<Result<S, CacheError>>;
-
-impl UpstreamState {
-    /// What is so: `known` as long as it is younger than `ttl`, unless `revalidate` asks for upstream's word in any case. `ask`
-    /// boards a flight that asks.
-    pub(super) async fn current<S: Aged>(
-        &self,
-        known: Option<S>,
-        ttl: Duration,
-        revalidate: bool,
-        ask: impl FnOnce() -> Asking<S>,
-    ) -> Result<(S, Provenance), CacheError> {
-        let said = |state: S, status: CacheStatus| {
-            let provenance = Provenance::new(status).with_ttl(state.age().ttl(ttl));
-            let comes_now = matches!(status, CacheStatus::Miss | CacheStatus::Coalesced);
-            let provenance = if comes_now { provenance.relayed(state.relayed()) } else { provenance };
-            (state, provenance)
-        };
-        let Some(state) = known else {
-            let waiter = ask();
-            let status = waiter.status();
-            return Ok(said(waiter.result().await.ok_or(CacheError::Aborted)??, status));
-        };
-        if self.sealed || state.age().is_fresh(ttl) && !revalidate {
-            return Ok(said(state, CacheStatus::Hit));
-        }
-        let outage = match self.news_of(&state, ask).await {
-            Ok(Some((fresh, status))) => return Ok(said(fresh, status)),
-            Err(error) if is_final(&error) => return Err(error),
-            Ok(None) => self.outage(),
-            Err(error) => Arc::from(error.to_string()),
-        };
-        let (state, provenance) = said(state, CacheStatus::Stale);
-        Ok((state, provenance.with_outage(outage)))
-    }
-
-    /// News of what is out of date. `None`: not in time.
-    async fn news_of<S: Aged>(
-        &self,
-        state: &S,
-        ask: impl FnOnce() -> Asking<S>,
-    ) -> Result<Option<(S, CacheStatus)>, CacheError> {
-        if !state.age().may_ask() {
-            return Ok(None);
-        }
+/// What is true: `known` as long as it is younger than `ttl`, unless `no_cache` asks for upstream's word in any case. `ask` joins a
+/// flight that asks.
+pub(super) async fn serve<S: Aged>(
+    upstream: &UpstreamState,
+    known: Option<S>,
+    ttl: Duration,
+    no_cache: bool,
+    ask: impl FnOnce() -> Waiter<Result<S, CacheError>>,
+) -> Result<(S, Provenance), CacheError> {
+    let with = |state: S, provenance: Provenance| {
+        let provenance = provenance.with_ttl(state.age().ttl(ttl));
+        (state, provenance)
+    };
+    let fresh = |state: S, first: bool| {
+        let status = if first { CacheStatus::Miss } else { CacheStatus::Coalesced };
+        let (state, provenance) = with(state, Provenance::new(status));
+        let provenance = provenance.relayed(state.relayed());
+        (state, provenance)
+    };
+    let Some(state) = known else {
         let waiter = ask();
-        let status = waiter.status();
-        let Ok(result) = timeout(self.revalidate_wait(), waiter.result()).await else {
-            self.kept_waiting();
-            return Ok(None);
-        };
-        Ok(Some((result.ok_or(CacheError::Aborted)??, status)))
+        let first = waiter.first;
+        return Ok(fresh(waiter.answer().await?, first));
+    };
+    if upstream.sealed || state.age().is_fresh(ttl) && !no_cache {
+        return Ok(with(state, Provenance::new(CacheStatus::Hit)));
     }
-}
-
-impl<S> Waiter<S> {
-    fn status(&self) -> CacheStatus {
-        if self.first { CacheStatus::Miss } else { CacheStatus::Coalesced }
-    }
+    Ok(match revalidate(upstream, &state.age(), upstream.revalidate_wait(), ask).await? {
+        News::Fresh(state, first) => fresh(state, first),
+        News::Stale(why) => with(state, Provenance::new(CacheStatus::Stale).with_outage(why)),
+    })
 }
 
 /// Whether upstream has decided, so that what is stored must not stand in.

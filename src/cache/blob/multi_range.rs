@@ -1,18 +1,16 @@
-//! Several parts of one blob, in the order that the reader asked for them: each comes from the best candidate at its turn.
+//! Several parts of one blob, in the order that the reader asked for them: each comes the best way at its turn.
 
-use crate::cache::answer::Content;
+use super::answer::Content;
+use super::range::{Way, way_to};
 use crate::cache::error::CacheError;
-use crate::cache::fill::candidates::Candidates;
-use crate::cache::fill::download::Download;
-use crate::cache::fill::transfer::Transfer;
-use crate::cache::fill::{End, Fill, Follower, Opened};
+use crate::cache::fill::{Candidates, End, Fill, Opened, Transfer};
 use crate::oci::{ByteRange, Digest};
 use crate::store::BlobFile;
 use std::fmt;
 use std::sync::Arc;
 
 /// Ranged requests of its own that one answer of several parts may send upstream, one at a time.
-pub(in crate::cache) const OWN_REQUESTS: usize = 16;
+pub(super) const OWN_REQUESTS: usize = 16;
 
 /// What is left to come of an answer of several parts.
 pub struct MultiRange {
@@ -34,22 +32,17 @@ enum Origin {
 }
 
 impl MultiRange {
-    pub(in crate::cache) fn stored(digest: Digest, file: BlobFile, length: u64, ranges: Vec<ByteRange>) -> Self {
+    pub(super) fn stored(digest: Digest, file: BlobFile, length: u64, ranges: Vec<ByteRange>) -> Self {
         Self { digest, length, ranges, next: 0, origin: Origin::Stored(file) }
     }
 
-    pub(in crate::cache) fn filling(fill: &Arc<Fill>, opened: Opened, ranges: Vec<ByteRange>) -> Self {
+    pub(super) fn filling(fill: &Arc<Fill>, opened: Opened, ranges: Vec<ByteRange>) -> Self {
         let (digest, length) = (fill.digest, opened.length);
         let origin = Origin::Filling { fill: Arc::clone(fill), opened, own: OWN_REQUESTS };
         Self { digest, length, ranges, next: 0, origin }
     }
 
-    pub(in crate::cache) fn passing(
-        digest: Digest,
-        candidates: Arc<Candidates>,
-        length: u64,
-        ranges: Vec<ByteRange>,
-    ) -> Self {
+    pub(super) fn passing(digest: Digest, candidates: Arc<Candidates>, length: u64, ranges: Vec<ByteRange>) -> Self {
         Self { digest, length, ranges, next: 0, origin: Origin::Passing(candidates) }
     }
 
@@ -72,7 +65,7 @@ impl MultiRange {
     }
 
     /// The file, if all of it is stored.
-    pub(in crate::cache) fn file(&self) -> Option<&BlobFile> {
+    pub(super) fn file(&self) -> Option<&BlobFile> {
         match &self.origin {
             Origin::Stored(file) => Some(file),
             Origin::Filling { .. } | Origin::Passing(_) => None,
@@ -82,7 +75,7 @@ impl MultiRange {
     /// The bytes of the next part; `None` behind the last one.
     ///
     /// # Errors
-    /// If they cannot be had any more; the answer must then not end cleanly.
+    /// If they cannot be had; the answer must then not end cleanly.
     pub async fn next(&mut self) -> Result<Option<Content>, CacheError> {
         let Some(range) = self.ranges.get(self.next).copied() else { return Ok(None) };
         self.next += 1;
@@ -95,32 +88,22 @@ impl MultiRange {
     }
 }
 
-/// By the same rule as for one range, with a bound on the requests of its own: behind that, a part waits for the fill.
+/// A part of what a fill is bringing. Behind the bound on requests of its own, a part waits for the fill.
 async fn of_fill(fill: &Arc<Fill>, opened: &Opened, range: ByteRange, own: &mut usize) -> Result<Content, CacheError> {
-    let reached = fill.gets_to(range.start).await;
-    let end = fill.progress.now(|progress| progress.end.clone());
-    match end {
-        Some(End::Verified) => return Ok(Content::File(opened.file.clone(), range)),
-        Some(End::Failed(error)) => return Err(error),
-        Some(End::Bypassed(_)) => return own_request(fill.digest, &fill.candidates, range).await,
-        None => {}
-    }
-    if !reached
-        && *own > 0
-        && let Ok(permit) = Arc::clone(&fill.beside).try_acquire_owned()
-    {
-        *own -= 1;
-        let mut download = Download::of_range(fill.digest, Arc::clone(&fill.candidates), range);
-        download.open().await?;
-        return Ok(Content::Transfer(Box::new(Transfer::of_range(download, range).holding(permit))));
-    }
-    Ok(Content::Follow(Box::new(Follower::new(fill, opened.clone(), range))))
+    Ok(match way_to(fill, opened, range, *own > 0).await? {
+        Way::Follow(follower) => Content::Follow(follower),
+        Way::Own(transfer) => {
+            *own -= 1;
+            Content::Transfer(transfer)
+        }
+        Way::Ended(End::Verified(Opened { file, .. })) => Content::File(file, range),
+        Way::Ended(End::Failed(error)) => return Err(error),
+        Way::Ended(End::Bypassed(_)) => own_request(fill.digest, &fill.candidates, range).await?,
+    })
 }
 
 async fn own_request(digest: Digest, candidates: &Arc<Candidates>, range: ByteRange) -> Result<Content, CacheError> {
-    let mut download = Download::of_range(digest, Arc::clone(candidates), range);
-    download.open().await?;
-    Ok(Content::Transfer(Box::new(Transfer::of_range(download, range))))
+    Ok(Content::Transfer(Box::new(Transfer::of_range(digest, candidates, range).await?)))
 }
 
 impl fmt::Debug for MultiRange {

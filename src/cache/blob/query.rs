@@ -1,10 +1,11 @@
 //! What a request wants of a blob, and what that is of a blob of known length.
 
-use crate::cache::answer::{BlobAnswer, Content, Provenance};
-use crate::cache::blob::multi_range::MultiRange;
+use super::answer::{BlobAnswer, Content};
+use super::multi_range::MultiRange;
 use crate::cache::error::CacheError;
-use crate::cache::fill::HELD_BACK;
-use crate::cache::log_and_ignore;
+use crate::cache::fill::{HELD_BACK, Opened};
+use crate::cache::log::log_and_ignore;
+use crate::cache::provenance::Provenance;
 use crate::oci::{ByteRange, Digest, RangeRequest, resolve_many};
 use crate::store::BlobFile;
 
@@ -27,15 +28,15 @@ pub enum BlobQuery<'a> {
 }
 
 /// What is wanted, once the blob's length is known.
-pub(in crate::cache) enum Selection {
+pub(super) enum Selection {
     Whole,
     Range(ByteRange),
     Ranges(Vec<ByteRange>),
 }
 
-/// What `want` means in a blob of `length` bytes.
-pub(in crate::cache) fn resolve(want: BlobQuery<'_>, length: u64) -> Result<Selection, CacheError> {
-    match want {
+/// What `query` means in a blob of `length` bytes.
+pub(super) fn resolve(query: BlobQuery<'_>, length: u64) -> Result<Selection, CacheError> {
+    match query {
         BlobQuery::Range(range) => {
             range.resolve(length).map(Selection::Range).map_err(|_| CacheError::Unsatisfiable { length })
         }
@@ -51,29 +52,38 @@ pub(in crate::cache) fn resolve(want: BlobQuery<'_>, length: u64) -> Result<Sele
 }
 
 /// The answer from a complete, verified file.
-pub(in crate::cache) fn from_file(
+pub(super) fn from_file(
     digest: &Digest,
-    file: &BlobFile,
-    length: u64,
-    want: BlobQuery<'_>,
+    Opened { file, length }: Opened,
+    query: BlobQuery<'_>,
     provenance: Provenance,
 ) -> Result<BlobAnswer, CacheError> {
     let answer = |range, content| BlobAnswer { length, range, content, provenance };
-    if let BlobQuery::Head = want {
+    if let BlobQuery::Head = query {
         return Ok(answer(None, Content::Nothing));
     }
-    let part = |range| Content::File(file.clone(), range);
-    Ok(match resolve(want, length)? {
-        Selection::Whole => answer(None, part(ByteRange { start: 0, end: length })),
-        Selection::Range(range) => answer(Some(range), part(range)),
+    Ok(match resolve(query, length)? {
+        Selection::Whole => answer(None, Content::File(file, ByteRange { start: 0, end: length })),
+        Selection::Range(range) => answer(Some(range), Content::File(file, range)),
         Selection::Ranges(ranges) => {
-            answer(None, Content::Ranges(Box::new(MultiRange::stored(*digest, file.clone(), length, ranges))))
+            answer(None, Content::Ranges(Box::new(MultiRange::stored(*digest, file, length, ranges))))
         }
     })
 }
 
-/// Whether the first bytes of an answer, a few MiB of them, are what was stored.
-pub(in crate::cache) async fn begins_sound(digest: &Digest, file: &BlobFile, ranges: &[ByteRange], well: bool) -> bool {
+/// Whether what comes from the file first, a few MiB of it, is what was stored.
+pub(super) async fn is_sound(digest: &Digest, content: &Content, well: bool) -> bool {
+    match content {
+        Content::File(file, range) => begins_sound(digest, file, &[*range], well).await,
+        Content::Ranges(parts) => match parts.file() {
+            Some(file) => begins_sound(digest, file, parts.ranges(), well).await,
+            None => true,
+        },
+        _ => true,
+    }
+}
+
+async fn begins_sound(digest: &Digest, file: &BlobFile, ranges: &[ByteRange], well: bool) -> bool {
     let mut left = CHECKED_FIRST;
     for range in ranges {
         let first = range.start..range.end.min(range.start.saturating_add(left));

@@ -1,48 +1,48 @@
-//! Lists of a sealed upstream: what is stored here, since nobody else can be asked. An empty list is an answer, too: clients ask for
+//! Lists of a sealed upstream: what is stored here, since there is nothing else to ask. An empty list is an answer, too: clients ask for
 //! what is attached to everything that they copy.
 
-use crate::cache::documents::lists::Entries;
-use crate::cache::{CacheError, Inner};
-use crate::oci::{Digest, Manifest, Registry, Repository};
-use crate::store::ListKey;
+use super::entries::Entries;
+use crate::cache::error::CacheError;
+use crate::oci::{Digest, Manifest, Repository};
+use crate::store::{ListKey, Store};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
 
-impl Inner {
-    /// The list as this store can tell it.
-    pub(in crate::cache) async fn local_list(&self, key: &ListKey) -> Result<Entries, CacheError> {
-        match key {
-            ListKey::Tags(repository) => {
-                let tags = self.store.links(repository).await?.tags;
-                let names: BTreeSet<String> = tags.into_iter().map(|(tag, _)| tag.to_string()).collect();
-                Ok(Entries::Names(names.into_iter().collect()))
-            }
-            ListKey::Catalogue(registry) => self.local_catalogue(registry).await,
-            ListKey::Referrers(repository, subject) => self.local_referrers(repository, subject).await,
+/// The list as this store can tell it.
+pub(super) async fn local_list(store: &Store, key: &ListKey) -> Result<Entries, CacheError> {
+    match key {
+        ListKey::Tags(repository) => {
+            let tags = store.links(repository).await?.tags;
+            Ok(names(tags.into_iter().map(|(tag, _)| tag.to_string())))
+        }
+        ListKey::Catalogue(registry) => {
+            let repositories = store.repositories().await?.into_iter().filter(|it| it.registry == *registry);
+            Ok(names(repositories.map(|repository| repository.name.to_string())))
+        }
+        ListKey::Referrers(repository, subject) => local_referrers(store, repository, subject).await,
+    }
+}
+
+/// In order, each once.
+fn names(names: impl Iterator<Item = String>) -> Entries {
+    let names: BTreeSet<String> = names.collect();
+    Entries::Names(names.into_iter().collect())
+}
+
+async fn local_referrers(store: &Store, repository: &Repository, subject: &Digest) -> Result<Entries, CacheError> {
+    let mut found = BTreeMap::new();
+    for digest in store.links(repository).await?.manifests {
+        let Some(content) = store.peek_small(&digest).await? else { continue };
+        if Manifest::parse(&content).and_then(|manifest| manifest.subject) != Some(*subject) {
+            continue;
+        }
+        let media_type = store.manifest_type(repository, &digest).await?;
+        let media_type = media_type.map(|media_type| media_type.to_string()).unwrap_or_default();
+        if let Some(descriptor) = descriptor(&digest, &media_type, &content) {
+            found.insert(digest.to_string(), descriptor);
         }
     }
-
-    async fn local_catalogue(&self, registry: &Registry) -> Result<Entries, CacheError> {
-        let repositories = self.store.repositories().await?.into_iter().filter(|it| it.registry == *registry);
-        let names: BTreeSet<String> = repositories.map(|repository| repository.name.to_string()).collect();
-        Ok(Entries::Names(names.into_iter().collect()))
-    }
-
-    async fn local_referrers(&self, repository: &Repository, subject: &Digest) -> Result<Entries, CacheError> {
-        let mut found = BTreeMap::new();
-        for digest in self.store.links(repository).await?.manifests {
-            let Some(content) = self.store.peek_small(&digest).await? else { continue };
-            if Manifest::parse(&content).and_then(|manifest| manifest.subject) != Some(*subject) {
-                continue;
-            }
-            let media_type = self.store.manifest_type(repository, &digest).await?;
-            let media_type = media_type.map(|media_type| media_type.to_string()).unwrap_or_default();
-            if let Some(descriptor) = descriptor(&digest, &media_type, &content) {
-                found.insert(digest.to_string(), descriptor);
-            }
-        }
-        Ok(Entries::Descriptors(found.into_values().collect()))
-    }
+    Ok(Entries::Descriptors(found.into_values().collect()))
 }
 
 /// What the referrers API says of a manifest (distribution specification, "Listing referrers"): the artifact type is that of the

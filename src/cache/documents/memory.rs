@@ -1,7 +1,7 @@
 //! What is kept in memory to be answered without a look at the disk, each by the bytes that it takes.
 
-use crate::cache::answer::StoredManifest;
-use crate::cache::documents::lists::ListState;
+use super::answer::StoredManifest;
+use super::entries::ListState;
 use crate::oci::{Digest, Repository};
 use crate::store::ListKey;
 use crate::upstream::SHORT;
@@ -12,18 +12,18 @@ use std::sync::Arc;
 
 /// Manifests lately used, ready to be sent: a hit costs no file access.
 #[derive(Debug)]
-pub(in crate::cache) struct ManifestMemory(Cache<(Repository, Digest), Arc<StoredManifest>, ByBytes>);
+pub(super) struct ManifestMemory(Cache<(Repository, Digest), Arc<StoredManifest>, ByBytes>);
 
 #[derive(Clone, Debug)]
 struct ByBytes;
 
 /// What an entry costs besides its content: keys, counters, the cache's own bookkeeping.
-pub(in crate::cache) const OVERHEAD: u64 = 512;
+pub(super) const OVERHEAD: u64 = 512;
 /// A common size of what is kept, from which a table's first size is taken.
 const TYPICAL: u64 = 4096;
 
 /// Entries that a table of so many bytes is made for.
-pub(in crate::cache) fn items(bytes: u64) -> usize {
+pub(super) fn items(bytes: u64) -> usize {
     usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX).max(16)
 }
 
@@ -35,19 +35,19 @@ impl Weighter<(Repository, Digest), Arc<StoredManifest>> for ByBytes {
 
 impl ManifestMemory {
     /// Keeps at most `bytes`.
-    pub(in crate::cache) fn new(bytes: u64) -> Self {
+    pub(super) fn new(bytes: u64) -> Self {
         Self(Cache::with_weighter(items(bytes), bytes, ByBytes))
     }
 
-    pub(in crate::cache) fn get(&self, repository: &Repository, digest: &Digest) -> Option<Arc<StoredManifest>> {
+    pub(super) fn get(&self, repository: &Repository, digest: &Digest) -> Option<Arc<StoredManifest>> {
         self.0.get(&(repository.clone(), *digest))
     }
 
-    pub(in crate::cache) fn remove(&self, repository: &Repository, digest: &Digest) {
+    pub(super) fn remove(&self, repository: &Repository, digest: &Digest) {
         self.0.remove(&(repository.clone(), *digest));
     }
 
-    pub(in crate::cache) fn insert(&self, repository: &Repository, manifest: Arc<StoredManifest>) {
+    pub(super) fn insert(&self, repository: &Repository, manifest: Arc<StoredManifest>) {
         // A large one is copied: the room that it has is for what is in work, and this memory is bounded by itself.
         let manifest = if manifest.content.len() > SHORT {
             let content = Bytes::copy_from_slice(&manifest.content);
@@ -61,7 +61,7 @@ impl ManifestMemory {
 
 /// Lists lately used. One that is too long for it is read from its file each time.
 #[derive(Debug)]
-pub(in crate::cache) struct ListMemory(Cache<ListKey, ListState, ByEntries>);
+pub(super) struct ListMemory(Cache<ListKey, ListState, ByEntries>);
 
 #[derive(Clone, Debug)]
 struct ByEntries;
@@ -77,7 +77,7 @@ impl Weighter<ListKey, ListState> for ByEntries {
 
 impl ListMemory {
     /// Keeps at most `bytes`.
-    pub(in crate::cache) fn new(bytes: u64) -> Self {
+    pub(super) fn new(bytes: u64) -> Self {
         let mut options = OptionsBuilder::new();
         options.estimated_items_capacity(items(bytes)).weight_capacity(bytes).shards(SHARDS);
         Self(match options.build() {
@@ -88,28 +88,28 @@ impl ListMemory {
         })
     }
 
-    pub(in crate::cache) fn get(&self, key: &ListKey) -> Option<ListState> {
+    pub(super) fn get(&self, key: &ListKey) -> Option<ListState> {
         self.0.get(key)
     }
 
-    pub(in crate::cache) fn remove(&self, key: &ListKey) {
+    pub(super) fn remove(&self, key: &ListKey) {
         self.0.remove(key);
     }
 
     /// What was there under this key is gone, also if the list is too long.
-    pub(in crate::cache) fn insert(&self, key: ListKey, state: ListState) {
+    pub(super) fn insert(&self, key: ListKey, state: ListState) {
         self.0.insert(key, ListState { room: None, ..state });
     }
 
-    pub(in crate::cache) fn keys(&self) -> impl Iterator<Item = ListKey> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = ListKey> {
         self.0.iter().map(|(key, _)| key)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::entries::Entries;
     use super::*;
-    use crate::cache::documents::lists::Entries;
     use crate::cache::freshness::Age;
     use crate::oci::Registry;
 

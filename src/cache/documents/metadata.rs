@@ -1,17 +1,18 @@
 //! What ACR's own API says to questions: kept as it came, in memory, for seconds, and given out until upstream is back when it is away.
 //!
 //! It is kept by the whole question, its page and order included, since only upstream can put such lists together. An answer is good
-//! under the epoch that it began under: after a write through larder to that repository (or, of a list of repositories, after one
-//! that may have changed which there are) it is not given out any more, not even in an outage.
+//! in the epoch that it began under: after a write through larder to that repository (or, of a list of repositories, after one
+//! that may have changed which there are) it is no longer given out, not even in an outage.
 
-use crate::cache::answer::MetadataAnswer;
-use crate::cache::documents::memory::{OVERHEAD, items};
-use crate::cache::epochs::Epoch;
+use super::answer::MetadataAnswer;
+use super::memory::{OVERHEAD, items};
+use crate::cache::epochs::{Epoch, Scope};
 use crate::cache::error::CacheError;
 use crate::cache::freshness::Age;
 use crate::cache::single_flight::SingleFlight;
-use crate::cache::stale_on_error::{Aged, is_final};
-use crate::cache::{Cache, Inner};
+use crate::cache::stale_on_error::{Aged, is_final, serve};
+use crate::cache::tasks::Tasks;
+use crate::cache::view::{Scoped, View};
 use crate::oci::{Code, Registry, Repository};
 use crate::upstream::{AcrAnswer, AcrRequest, Relayed, SHORT};
 use bytes::Bytes;
@@ -22,10 +23,26 @@ use std::sync::Arc;
 
 /// A question, in upstream's words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Question {
+pub(in crate::cache) struct Question {
     registry: Registry,
+    /// What it is about; none: the repositories that there are.
+    repository: Option<Repository>,
     path: String,
     query: String,
+}
+
+impl Question {
+    pub(in crate::cache) fn new(registry: &Registry, request: &AcrRequest) -> Self {
+        let registry = registry.clone();
+        let repository = request.repository.clone().map(|name| Repository { registry: registry.clone(), name });
+        Self { registry, repository, path: request.path.clone(), query: request.query.clone() }
+    }
+}
+
+impl Scoped for Question {
+    fn scope(&self) -> Scope<'_> {
+        self.repository.as_ref().map_or(Scope::Catalogue(&self.registry), Scope::Repository)
+    }
 }
 
 /// An answer as it is remembered.
@@ -67,98 +84,82 @@ impl Weighter<Question, KnownAnswer> for ByBytes {
     }
 }
 
+type Known = sync::Cache<Question, KnownAnswer, ByBytes>;
+
 /// All that is remembered of ACR's own API.
 #[derive(Debug)]
 pub(in crate::cache) struct Metadata {
-    known: sync::Cache<Question, KnownAnswer, ByBytes>,
+    known: Arc<Known>,
     flights: SingleFlight<(Question, Epoch), Result<KnownAnswer, CacheError>>,
     /// Upstreams whose list of repositories has been asked for since it last changed here.
     catalogues: Mutex<HashSet<Registry>>,
+    tasks: Arc<Tasks>,
 }
 
 impl Metadata {
     /// Keeps at most `bytes`.
-    pub(in crate::cache) fn new(bytes: u64) -> Self {
-        let known = sync::Cache::with_weighter(items(bytes), bytes, ByBytes);
-        Self { known, flights: SingleFlight::default(), catalogues: Mutex::default() }
+    pub(in crate::cache) fn new(bytes: u64, tasks: Arc<Tasks>) -> Self {
+        let known = Arc::new(sync::Cache::with_weighter(items(bytes), bytes, ByBytes));
+        Self { known, flights: SingleFlight::default(), catalogues: Mutex::default(), tasks }
     }
 
     /// Whether the upstream's list of repositories has been asked for since this was last called.
     pub(in crate::cache) fn take_catalogue(&self, registry: &Registry) -> bool {
         self.catalogues.lock().remove(registry)
     }
-}
 
-impl Cache {
-    /// What ACR's own API of `registry` says to a question.
-    pub async fn metadata(
+    /// What ACR's own API says to a question.
+    pub(in crate::cache) async fn get(
         &self,
-        registry: &Registry,
+        view: &View<Question>,
         request: AcrRequest,
         revalidate: bool,
     ) -> Result<MetadataAnswer, CacheError> {
-        let upstream = self.0.upstream_of(registry)?;
+        let (question, upstream) = (view.subject(), &view.upstream);
         if upstream.sealed {
-            let (what, registry) = (format!("/acr/v1/{}", request.path), registry.clone());
+            let (what, registry) = (format!("/acr/v1/{}", request.path), question.registry.clone());
             return Err(CacheError::Sealed { what, registry, code: Code::NameUnknown });
         }
-        let name = request.repository.clone();
-        let repository = name.map(|name| Repository { registry: registry.clone(), name });
-        if repository.is_none() {
-            self.0.metadata.catalogues.lock().insert(registry.clone());
+        if question.repository.is_none() {
+            self.catalogues.lock().insert(question.registry.clone());
         }
-        let epoch = self.0.epochs.current_of(registry, repository.as_ref());
-        let question =
-            Question { registry: registry.clone(), path: request.path.clone(), query: request.query.clone() };
-        let denied = repository.as_ref().is_some_and(|repository| upstream.is_denied(repository));
-        let known = self.0.metadata.known.get(&question).filter(|known| known.begun == epoch && !denied);
-        let freshness = &upstream.freshness;
+        let known = self.known.get(question).filter(|known| known.begun == view.epoch && !view.is_denied());
+        let rules = &upstream.freshness;
         // Seconds, whatever tags are good for: locks and times change without a tag that moves.
-        let ttl = repository.as_ref().map_or(&freshness.other, |repository| freshness.of(repository)).brief_ttl();
-        let ask = || {
-            let (inner, of) = (Arc::clone(&self.0), question.clone());
-            let work = || async move { inner.ask_acr(of, &request, repository.as_ref(), epoch).await };
-            self.0.metadata.flights.join((question.clone(), epoch), &self.0.tasks, work)
+        let ttl = view.repository_of().map_or(&rules.other, |repository| rules.of(repository)).brief_ttl();
+        let fetch = || {
+            let (kept, begun) = (Arc::clone(&self.known), view.clone());
+            self.flights.join(view.key(), &self.tasks, || async move { ask(&kept, &begun, &request).await })
         };
-        let (known, provenance) = upstream.current(known, ttl, revalidate, ask).await?;
+        let (known, provenance) = serve(upstream, known, ttl, revalidate, fetch).await?;
         Ok(MetadataAnswer { answer: known.answer, provenance })
     }
 }
 
-impl Inner {
-    /// Asks, and keeps the answer unless there was a write since `begun`.
-    async fn ask_acr(
-        &self,
-        question: Question,
-        request: &AcrRequest,
-        repository: Option<&Repository>,
-        begun: Epoch,
-    ) -> Result<KnownAnswer, CacheError> {
-        let upstream = self.upstream_of(&question.registry)?;
-        // Who may not read metadata may pull all the same: a refusal is about nothing else.
-        let answer = upstream.ask(None, upstream.client.acr(request)).await.map_err(CacheError::from);
-        let keeping = self.epochs.keep_of(&question.registry, repository, begun).await;
-        let kept = &self.metadata.known;
-        match answer {
-            Ok(answer) => {
-                // Seconds are too short a time to count backwards in.
-                let age = if answer.relayed.stale.is_some() { Age::unknown() } else { Age::new() };
-                let known = KnownAnswer { answer: Arc::new(answer), age, begun };
-                if keeping.is_some() {
-                    kept.insert(question, known.clone().for_memory());
-                }
-                Ok(known)
+/// Asks, and keeps the answer unless there was a write since the view was taken.
+async fn ask(kept: &Known, view: &View<Question>, request: &AcrRequest) -> Result<KnownAnswer, CacheError> {
+    let answer = view.upstream.acr(request).await.map_err(CacheError::from);
+    let permit = view.store_permit().await;
+    let question = view.subject();
+    match answer {
+        Ok(answer) => {
+            // Seconds are too short a time to count backwards in.
+            let age = if answer.relayed.stale.is_some() { Age::unknown() } else { Age::new() };
+            let known = KnownAnswer { answer: Arc::new(answer), age, begun: view.epoch };
+            if permit.is_some() {
+                kept.insert(question.clone(), known.clone().for_memory());
             }
-            Err(error) => {
-                if is_final(&error) {
-                    kept.remove(&question);
-                } else if keeping.is_some()
-                    && let Some(known) = kept.get(&question)
-                {
-                    kept.insert(question, KnownAnswer { age: known.age.postponed(), ..known });
-                }
-                Err(error)
+            Ok(known)
+        }
+        Err(error) => {
+            if is_final(&error) {
+                kept.remove(question);
+            } else if permit.is_some()
+                && let Some(known) = kept.get(question)
+            {
+                kept.insert(question.clone(), KnownAnswer { age: known.age.postponed(), ..known });
             }
+            Err(error)
         }
     }
 }

@@ -1,228 +1,145 @@
-//! Answers to HEAD of a manifest. What is stored answers as it does to GET; of what is not, upstream's own HEAD is enough: registries count
-//! GETs against a quota, and whoever only watches tags sends none.
+//! Answers to HEAD of a manifest. What is stored answers as it does to GET. For what is not, upstream's own HEAD is enough:
+//! registries count GETs against a quota, and a client that only watches tags sends none.
 
-use crate::cache::answer::{ManifestAnswer, Provenance};
-use crate::cache::documents::manifests::ManifestRequest;
+use super::answer::ManifestPresence;
+use super::fetch::{ManifestFetcher, seen};
+use super::manifests::{ManifestRequest, Manifests};
 use crate::cache::epochs::Epoch;
 use crate::cache::error::CacheError;
-use crate::cache::freshness::{Age, Freshness, TagState};
 use crate::cache::negative::Object;
-use crate::cache::{Cache, Inner, log_and_ignore};
+use crate::cache::provenance::Provenance;
+use crate::cache::single_flight::SingleFlight;
+use crate::cache::tasks::Tasks;
+use crate::cache::view::RepositoryView;
 use crate::oci::{Digest, MediaType, Reference, Repository, Tag};
 use crate::telemetry::CacheStatus;
-use crate::upstream::ManifestHead;
-use quick_cache::sync;
+use crate::upstream::{ManifestHead, Relayed};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// The type of what comes without one.
 const OCTETS: &str = "application/octet-stream";
 
-/// What the head of an answer says of a manifest.
-#[derive(Clone, Debug)]
-pub struct ManifestPresence {
-    /// Its digest.
-    pub digest: Digest,
-    /// Its type.
-    pub media_type: MediaType,
-    /// Its size in bytes.
-    pub length: u64,
-    /// Why the answer came from where it came.
-    pub provenance: Provenance,
-}
-
-impl From<ManifestAnswer> for ManifestPresence {
-    fn from(ManifestAnswer { manifest, provenance }: ManifestAnswer) -> Self {
-        let (digest, media_type) = (manifest.digest, manifest.media_type.clone());
-        Self { digest, media_type, length: manifest.content.len() as u64, provenance }
-    }
-}
-
-/// What upstream has said to HEADs of manifests that are not stored.
-///
-/// Most clients then fetch the manifest by its digest, and the tag is kept with it. Who only watches the tag is answered from here for
-/// as long as a stored one would be good.
+/// Answers HEADs of manifests.
 #[derive(Debug)]
-pub(in crate::cache) struct Named {
-    tags: sync::Cache<(Repository, Tag), NamedTag>,
-    by_digest: sync::Cache<(Repository, Digest), (Tag, SystemTime, Epoch)>,
+pub(in crate::cache) struct Presences {
+    manifests: Arc<Manifests>,
+    fetcher: Arc<ManifestFetcher>,
+    flights: SingleFlight<((Repository, Epoch), Reference), Result<ManifestPresence, CacheError>>,
+    tasks: Arc<Tasks>,
 }
 
-#[derive(Clone, Debug)]
-struct NamedTag {
-    presence: ManifestPresence,
-    age: Age,
-    begun: Epoch,
-}
-
-impl Named {
-    /// Remembers at most `entries` tags at once.
-    pub(in crate::cache) fn new(entries: usize) -> Self {
-        Self { tags: sync::Cache::new(entries), by_digest: sync::Cache::new(entries) }
+impl Presences {
+    pub(in crate::cache) fn new(manifests: Arc<Manifests>, fetcher: Arc<ManifestFetcher>, tasks: Arc<Tasks>) -> Self {
+        Self { manifests, fetcher, flights: SingleFlight::default(), tasks }
     }
 
-    /// What a tag named when it was `seen`.
-    fn note(&self, repository: &Repository, tag: &Tag, presence: &ManifestPresence, seen: SystemTime, begun: Epoch) {
-        let said = NamedTag { presence: presence.clone(), age: Age::since(seen), begun };
-        self.tags.insert((repository.clone(), tag.clone()), said);
-        self.by_digest.insert((repository.clone(), presence.digest), (tag.clone(), seen, begun));
-    }
-
-    /// What a tag names, if upstream has said so lately and there was no write since.
-    fn recall(&self, repository: &Repository, tag: &Tag, rules: &Freshness, now: Epoch) -> Option<ManifestPresence> {
-        if self.tags.is_empty() {
-            return None;
-        }
-        let NamedTag { mut presence, age, begun } = self.tags.get(&(repository.clone(), tag.clone()))?;
-        let state = TagState { digest: presence.digest, age };
-        if begun != now || !rules.is_fresh(tag, &state) {
-            return None;
-        }
-        presence.provenance = Provenance::new(CacheStatus::Hit).with_ttl(rules.left(tag, &age));
-        Some(presence)
-    }
-
-    /// The tag of a manifest that has come, and when upstream named it, unless there was a write since.
-    pub(in crate::cache) fn take(
-        &self,
-        repository: &Repository,
-        digest: Digest,
-        now: Epoch,
-    ) -> Option<(Tag, SystemTime)> {
-        if self.by_digest.is_empty() {
-            return None;
-        }
-        let (_, (tag, seen, begun)) = self.by_digest.remove(&(repository.clone(), digest))?;
-        (begun == now).then_some((tag, seen))
-    }
-}
-
-impl Cache {
     /// What the head of the answer to GET would say.
-    pub async fn manifest_head(&self, request: ManifestRequest<'_>) -> Result<ManifestPresence, CacheError> {
-        let ManifestRequest { repository, reference, accept, revalidate } = request;
-        let upstream = self.0.upstream(repository)?;
-        let epoch = self.0.epochs.current(repository);
-        let absent = !revalidate && self.0.negatives.recall(repository, Object::Manifest(reference.clone())).is_some();
-        // Of a repository that is withheld upstream is asked in any case; its own answer is one that may go out.
-        let withheld = upstream.is_denied(repository);
-        if absent || upstream.sealed || !withheld && self.0.is_stored(repository, reference).await? {
-            return Ok(self.manifest(request).await?.into());
+    pub(in crate::cache) async fn head(
+        &self,
+        view: &RepositoryView,
+        request: ManifestRequest<'_>,
+    ) -> Result<ManifestPresence, CacheError> {
+        let ManifestRequest { reference, accept, revalidate, .. } = request;
+        let is_absent = || self.fetcher.negatives.recall(view, Object::Manifest(reference.clone())).is_some();
+        // Of a repository that is denied upstream is asked in any case; its own answer is one that may go out.
+        let denied = view.is_denied();
+        if !revalidate && is_absent() || view.upstream.sealed || !denied && self.is_stored(view, reference).await? {
+            return Ok(self.manifests.get(view, request).await?.into());
         }
         if let Reference::Tag(tag) = reference
             && !revalidate
-            && !withheld
-            && let Some(known) = self.0.named.recall(repository, tag, upstream.freshness.of(repository), epoch)
+            && !denied
+            && let Some(known) = self.fetcher.named.recall(view, tag)
             && accept.allows(&known.media_type)
         {
             return Ok(known);
         }
-        let inner = Arc::clone(&self.0);
-        let key = (repository.clone(), reference.clone(), epoch);
-        let (of, what, begun) = key.clone();
-        let work = || async move { inner.ask_presence(&of, &what, begun).await };
-        let waiter = self.0.presence_flights.join(key, &self.0.tasks, work);
+        let (fetcher, begun, of) = (Arc::clone(&self.fetcher), view.clone(), reference.clone());
+        let work = || async move { ask(&fetcher, &begun, &of).await };
+        let waiter = self.flights.join((view.key(), reference.clone()), &self.tasks, work);
         let first = waiter.first;
-        let mut presence = waiter.result().await.ok_or(CacheError::Aborted)??;
+        let mut presence = waiter.answer().await?;
         if presence.media_type.is_specific() && !accept.allows(&presence.media_type) {
-            return Ok(self.manifest(request).await?.into());
+            return Ok(self.manifests.get(view, request).await?.into());
         }
         if !first && presence.provenance.status == CacheStatus::Miss {
             presence.provenance.status = CacheStatus::Coalesced;
         }
         Ok(presence)
     }
-}
 
-impl Inner {
-    async fn is_stored(&self, repository: &Repository, reference: &Reference) -> Result<bool, CacheError> {
+    async fn is_stored(&self, view: &RepositoryView, reference: &Reference) -> Result<bool, CacheError> {
+        let table = &self.fetcher.table;
         let digest = match reference {
             Reference::Digest(digest) => Some(*digest),
-            Reference::Tag(tag) => self.tag_state(repository, tag).await.map(|state| state.digest),
+            Reference::Tag(tag) => table.tag(view.repository(), tag).await.map(|state| state.digest),
         };
         Ok(match digest {
-            Some(digest) => self.stored_manifest(repository, &digest).await?.is_some(),
+            Some(digest) => table.manifest(view.repository(), &digest).await?.is_some(),
             None => false,
         })
     }
+}
 
-    /// Upstream's own answer to a HEAD; the whole manifest only where that says too little.
-    async fn ask_presence(
-        &self,
-        repository: &Repository,
-        reference: &Reference,
-        begun: Epoch,
-    ) -> Result<ManifestPresence, CacheError> {
-        let upstream = self.upstream(repository)?;
-        let head = upstream.ask(Some(repository), upstream.client.head_manifest(&repository.name, reference)).await;
-        let head = match head {
-            Ok(head) => head,
-            Err(error) => {
-                self.note_absence(repository, Object::Manifest(reference.clone()), &error, begun).await;
-                return Err(error.into());
-            }
-        };
-        let fetched = match head {
-            ManifestHead { document: Some(document), .. } => {
-                self.take_in(repository, reference, document, begun).await?
-            }
-            ManifestHead { digest: Some(digest), media_type, length: Some(length), relayed, .. }
-                if is_of(reference, &digest) =>
-            {
-                let Some(media_type) = media_type.or_else(|| OCTETS.parse().ok()) else {
-                    return Err(CacheError::Aborted);
-                };
-                let said = ManifestPresence { digest, media_type, length, provenance: of_head().relayed(&relayed) };
-                // A type of no use is the document's business; that may not be had, and then the registry's word stands.
-                let fetched = if said.media_type.is_specific() {
-                    None
-                } else {
-                    Some(self.fetch(repository, reference, begun).await)
-                };
-                match fetched {
-                    Some(Ok(fetched)) => fetched,
-                    Some(Err(_)) => return Ok(said),
-                    None => {
-                        if let Reference::Tag(tag) = reference {
-                            let seen = self.seen(repository, tag, &relayed);
-                            self.note_named((repository, tag), &said, seen, begun).await;
-                        }
-                        return Ok(said);
-                    }
-                }
-            }
-            _ => self.fetch(repository, reference, begun).await?,
-        };
-        Ok(fetched.into())
-    }
-
-    /// A tag names a manifest: that is kept with the manifest, which may be here already.
-    async fn note_named(
-        &self,
-        (repository, tag): (&Repository, &Tag),
-        said: &ManifestPresence,
-        seen: SystemTime,
-        begun: Epoch,
-    ) {
-        let Some(_keeping) = self.epochs.keep(repository, begun).await else { return };
-        self.negatives.forget(repository, Object::Manifest(Reference::Tag(tag.clone())));
-        if self.memory.get(repository, &said.digest).is_some() || self.is_linked(repository, &said.digest).await {
-            self.keep_tag(repository, tag, said.digest, seen).await;
-        } else {
-            self.named.note(repository, tag, said, seen, begun);
+/// Upstream's own answer to a HEAD; the whole manifest only where that says too little.
+async fn ask(
+    fetcher: &ManifestFetcher,
+    view: &RepositoryView,
+    reference: &Reference,
+) -> Result<ManifestPresence, CacheError> {
+    let head = match view.upstream.head_manifest(view.repository(), reference).await {
+        Ok(head) => head,
+        Err(error) => {
+            fetcher.negatives.note_absence(view, Object::Manifest(reference.clone()), &error).await;
+            return Err(error.into());
         }
-    }
-
-    async fn is_linked(&self, repository: &Repository, digest: &Digest) -> bool {
-        log_and_ignore("read the link of", digest, self.store.manifest_type(repository, digest).await)
-            .flatten()
-            .is_some()
+    };
+    match head {
+        ManifestHead { document: Some(document), .. } => Ok(fetcher.take_in(view, reference, document).await?.into()),
+        ManifestHead { digest: Some(digest), media_type, length: Some(length), relayed, .. }
+            if is_of(reference, &digest) =>
+        {
+            of_head(fetcher, view, reference, (digest, media_type, length, relayed)).await
+        }
+        _ => Ok(fetcher.fetch(view, reference).await?.into()),
     }
 }
 
-/// Upstream's own answer to a HEAD, of which nothing is stored.
-fn of_head() -> Provenance {
-    Provenance { stored: false, ..Provenance::new(CacheStatus::Miss) }
+/// What a HEAD says. A type that says nothing is the document's business. Where that cannot be had the registry's word stands.
+async fn of_head(
+    fetcher: &ManifestFetcher,
+    view: &RepositoryView,
+    reference: &Reference,
+    (digest, media_type, length, relayed): (Digest, Option<MediaType>, u64, Relayed),
+) -> Result<ManifestPresence, CacheError> {
+    let Some(media_type) = media_type.or_else(|| OCTETS.parse().ok()) else { return Err(CacheError::Aborted) };
+    let provenance = Provenance { stored: false, ..Provenance::new(CacheStatus::Miss) }.relayed(&relayed);
+    let said = ManifestPresence { digest, media_type, length, provenance };
+    if !said.media_type.is_specific() {
+        return Ok(fetcher.fetch(view, reference).await.map_or(said, Into::into));
+    }
+    if let Reference::Tag(tag) = reference {
+        note_named(fetcher, view, tag, &said, &relayed).await;
+    }
+    Ok(said)
+}
+
+/// A tag names a manifest: that is stored with the manifest, which may be here already.
+async fn note_named(
+    fetcher: &ManifestFetcher,
+    view: &RepositoryView,
+    tag: &Tag,
+    said: &ManifestPresence,
+    relayed: &Relayed,
+) {
+    let (repository, seen) = (view.repository(), seen(view, tag, relayed));
+    let Some(permit) = view.store_permit().await else { return };
+    fetcher.negatives.forget(repository, Object::Manifest(Reference::Tag(tag.clone())));
+    if fetcher.table.is_linked(repository, &said.digest).await {
+        fetcher.table.keep_tag(&permit, repository, tag, said.digest, seen).await;
+    } else {
+        fetcher.named.note(&permit, view, tag, said, seen);
+    }
 }
 
 /// Whether an answer that names `digest` is one to `reference`.

@@ -1,9 +1,9 @@
 //! One content being read from upstream: in order, from any offset, over as many connections and candidates as it takes.
 
+use super::candidates::{Candidate, Candidates};
+use super::resume_backoff::ResumeBackoff;
+use super::shared::Watermark;
 use crate::cache::error::CacheError;
-use crate::cache::fill::Watermark;
-use crate::cache::fill::candidates::{Candidate, Candidates};
-use crate::cache::fill::resume_backoff::ResumeBackoff;
 use crate::oci::{ByteRange, Digest};
 use crate::upstream::{ErrorKind, FetchedBlob, Relayed, UpstreamBody, UpstreamError, in_background};
 use bytes::{Buf, Bytes};
@@ -11,17 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// A body that ends early without an error says that its candidate has no more. That often, in a row, is believed.
+/// A body that ends early without an error says that its source has no more. That often, in a row, is believed.
 const EARLY_ENDS: u32 = 6;
 /// An address whose bodies end so often in a row without a byte is left for the upstream's next one.
 const BARREN: u32 = 2;
 /// So many bodies in a row that are too slow end a download.
 const SLOW: u32 = 5;
-/// How long a body that has brought everything may take to say that it ends. What it then still says is of no use: the digest
-/// decides.
+/// How long a body that has brought everything may take to say that it ends. What it then still says does not matter: the
+/// digest decides.
 const END_WAIT: Duration = Duration::from_millis(500);
 
-/// A content, or a part of it, on its way. It does not check the digest; whoever keeps or sends the bytes does.
+/// A content, or a part of it, on its way. It does not check the digest: what keeps or sends the bytes does.
 #[derive(Debug)]
 pub(in crate::cache) struct Download {
     digest: Digest,
@@ -89,14 +89,14 @@ impl Download {
         Self { end: Some(range.end), ..Self::new(digest, candidates, range.start) }
     }
 
-    /// What is read for whoever follows `progress`: while nobody does, it comes after everybody else's requests.
+    /// A download for the readers of `progress`. While there are none, its requests come after all others.
     pub(in crate::cache) fn followed(mut self, progress: &Watermark) -> Self {
         self.readers = Some(progress.clone());
         self
     }
 
-    /// A download that is left to one reader, who waits for it. It lets go of the fill, whose end it becomes a part of: held by what
-    /// it holds, it and its connection would never be dropped if nobody takes it.
+    /// A download that is left to one reader, which waits for it. It drops its handle on the fill: the fill's end will own this
+    /// download, so keeping it would leak both, with the connection.
     pub(in crate::cache) fn left_to_a_reader(self) -> Self {
         Self { readers: None, ..self }
     }
@@ -118,9 +118,12 @@ impl Download {
 
     /// Where the bytes come from, for blame.
     fn upstream(&self) -> String {
-        let names = self.givers.iter().map(|(candidate, address)| candidate.upstream.client.address(*address));
+        let names = self.givers.iter().map(|(candidate, address)| candidate.view.upstream.address(*address));
         match names.collect::<Vec<_>>()[..] {
-            [] => self.from.as_ref().map_or_else(String::new, |candidate| candidate.repository.registry.to_string()),
+            [] => self
+                .from
+                .as_ref()
+                .map_or_else(String::new, |candidate| candidate.view.repository().registry.to_string()),
             ref names => names.join(" and "),
         }
     }
@@ -160,20 +163,19 @@ impl Download {
     }
 
     async fn ask_whether(&self, candidate: &Candidate) -> Result<(), UpstreamError> {
-        let head = candidate.upstream.client.head_blob(&candidate.repository.name, &self.digest);
-        candidate.ask(candidate.upstream.ask(Some(&candidate.repository), head)).await.map(drop)
+        candidate.ask(candidate.view.upstream.head_blob(candidate.view.repository(), &self.digest)).await.map(drop)
     }
 
     /// Asks for the length if the answer did not say it (a chunked body).
     pub(in crate::cache) async fn learn_length(&mut self) {
         if let (None, Some(candidate)) = (self.length, &self.from) {
-            let head = candidate.upstream.client.head_blob(&candidate.repository.name, &self.digest);
-            let head = candidate.ask(candidate.upstream.ask(Some(&candidate.repository), head)).await;
+            let head = candidate.view.upstream.head_blob(candidate.view.repository(), &self.digest);
+            let head = candidate.ask(head).await;
             self.length = head.ok().and_then(|head| head.length);
         }
     }
 
-    /// The next bytes; `None` at the end of what is wanted. A cut transfer goes on where it was cut.
+    /// The next bytes; `None` at the end of what is wanted. A cut transfer continues where it was cut.
     pub(in crate::cache) async fn chunk(&mut self) -> Result<Option<Bytes>, CacheError> {
         loop {
             if self.end.or(self.length).is_some_and(|end| self.offset >= end) {
@@ -214,7 +216,7 @@ impl Download {
         }
     }
 
-    /// Everything wanted is there. A body that goes on regardless is longer than it said, and somebody is wrong about the content.
+    /// Everything wanted is there. A body that continues is longer than it said, so it is not the content.
     async fn at_end(&mut self) -> Result<Option<Bytes>, CacheError> {
         if self.end.is_none()
             && let Some(body) = &mut self.body
@@ -255,18 +257,18 @@ impl Download {
             };
             let waited_for = self.readers.as_ref().is_none_or(|readers| readers.readers() > 0);
             let asked = problem.as_ref().and_then(pause_asked_for);
-            let limit = candidate.upstream.resume_timeout;
+            let limit = candidate.view.upstream.resume_timeout;
             let Some(pause) = self.backoff.next(limit, waited_for, self.candidates.count(), asked) else {
                 return Err(problem.map_or_else(|| self.mismatch("the body ends early, each time"), CacheError::from));
             };
             sleep(pause).await;
-            let labels = [candidate.repository.registry.as_str()];
-            let metrics = &candidate.upstream.metrics;
+            let labels = [candidate.view.repository().registry.as_str()];
+            let metrics = &candidate.view.upstream.metrics;
             metrics.upstream_retries.with_label_values(&[labels[0], "resume"]).inc();
             let attempt = self.backoff.attempts();
             if attempt.is_power_of_two() {
                 tracing::info!(
-                    blob.digest = %self.digest, repo.name = %candidate.repository, offset_bytes = self.offset, attempt,
+                    blob.digest = %self.digest, repo.name = %candidate.view.repository(), offset_bytes = self.offset, attempt,
                     error = problem.as_ref().map(tracing::field::display), "a transfer was cut and goes on"
                 );
             }
@@ -298,13 +300,12 @@ impl Download {
             (0, None) => None,
             (start, end) => Some((start, end.map(|end| end - 1))),
         };
-        if self.from.as_ref().is_none_or(|from| from.repository.registry != candidate.repository.registry) {
+        if self.from.as_ref().is_none_or(|from| from.view.repository().registry != candidate.view.repository().registry)
+        {
             (self.first, self.barren) = (0, 0);
         }
-        let upstream = &candidate.upstream.client;
-        let request = upstream.get_blob_from(self.first, &candidate.repository.name, &self.digest, range);
-        let FetchedBlob { start, length, body, address, page, relayed } =
-            candidate.ask(candidate.upstream.ask_for_bytes(&candidate.repository, request)).await?;
+        let request = candidate.view.upstream.get_blob(self.first, candidate.view.repository(), &self.digest, range);
+        let FetchedBlob { start, length, body, address, page, relayed } = candidate.ask(request).await?;
         if address != self.address {
             (self.address, self.barren) = (address, 0);
         }
@@ -318,7 +319,8 @@ impl Download {
         self.page = page;
         self.body = Some(body);
         self.from = Some(candidate.clone());
-        let known = |(giver, at): &(Candidate, usize)| *at == address && giver.repository == candidate.repository;
+        let known =
+            |(giver, at): &(Candidate, usize)| *at == address && giver.view.repository() == candidate.view.repository();
         if !self.givers.iter().any(known) {
             self.givers.push((candidate.clone(), address));
         }
@@ -328,7 +330,7 @@ impl Download {
     /// An error that blames the candidate for the bytes; where it has other addresses, they are asked first from now on.
     pub(in crate::cache) fn mismatch(&self, problem: &str) -> CacheError {
         for (candidate, address) in &self.givers {
-            candidate.upstream.client.blame(&self.digest, *address);
+            candidate.view.upstream.blame(&self.digest, *address);
         }
         if let Some(page) = &self.page {
             return page.clone().into();

@@ -1,7 +1,7 @@
-use super::{End, Fill, Opened, Progress, Reader};
+use super::download::Download;
+use super::shared::{End, Fill, Opened, Progress, Reader};
+use super::transfer::Transfer;
 use crate::cache::error::CacheError;
-use crate::cache::fill::download::Download;
-use crate::cache::fill::transfer::Transfer;
 use crate::oci::{ByteRange, Hasher};
 use crate::store::BlobFile;
 use std::io;
@@ -77,7 +77,7 @@ impl Follower {
         }
     }
 
-    /// The store gave up in the middle. This reader goes on where it is; what it already has came from the file, so the digest is
+    /// The store gave up in the middle. This reader continues where it is. What it already has came from the file, so the digest is
     /// that of the file's beginning and what follows.
     async fn rest(&mut self) -> Result<Step, CacheError> {
         let (digest, lacking) = (self.fill.digest, ByteRange { start: self.position, end: self.range.end });
@@ -105,7 +105,7 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{HELD_BACK, before_digest};
+    use super::super::shared::{HELD_BACK, before_digest};
     use super::*;
 
     #[test]

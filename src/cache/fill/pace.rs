@@ -19,7 +19,7 @@ struct Begun {
 }
 
 impl Pace {
-    /// The fill is open, and goes on behind `kept` bytes.
+    /// The fill is open, and continues behind `kept` bytes.
     pub(in crate::cache) fn begin(&self, kept: u64) {
         *self.0.lock() = Some(Begun { at: Instant::now(), kept });
     }

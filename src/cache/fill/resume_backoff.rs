@@ -7,7 +7,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(2);
 /// The longest pause that is granted to a source that throttles.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
-/// How much more patience there is while nobody reads.
+/// How many times the limit a download has that no client reads.
 const ALONE: u32 = 5;
 
 /// How long a download that was cut may gain nothing, and how long it rests between attempts.

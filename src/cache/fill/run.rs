@@ -1,10 +1,13 @@
-use super::{End, Fill, Opened, Writer, before_digest};
-use crate::cache::Inner;
+use super::download::Download;
+use super::shared::{End, Fill, Opened, Writer, before_digest};
 use crate::cache::batch::next_batch;
 use crate::cache::error::CacheError;
-use crate::cache::fill::download::Download;
-use crate::store::{Ingest, IngestError, StoreError, VerifyError};
-use crate::telemetry::IntGauge;
+use crate::cache::single_flight::Entry;
+use crate::cache::upstream_state::Probes;
+use crate::cache::vouch::Vouch;
+use crate::oci::{Digest, Registry};
+use crate::store::{Ingest, IngestError, Store, StoreError, VerifyError};
+use crate::telemetry::{IntGauge, Metrics};
 use crate::upstream::ErrorKind;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -26,10 +29,21 @@ impl From<CacheError> for Problem {
     }
 }
 
-/// Runs `fill` to its end, which `writer` tells, and takes it off the list.
-pub(in crate::cache) async fn run(inner: &Arc<Inner>, fill: &Arc<Fill>, mut writer: Writer) {
-    let running = Running::new(inner, fill);
-    let (result, end) = match fill_up(inner, fill, &mut writer).await {
+/// What fills work with.
+#[derive(Debug)]
+pub(in crate::cache) struct FillContext {
+    pub(in crate::cache) store: Store,
+    pub(in crate::cache) vouch: Arc<Vouch>,
+    pub(in crate::cache) probes: Arc<Probes>,
+    pub(in crate::cache) metrics: Arc<Metrics>,
+}
+
+/// Runs the fill of `entry` to its end, which `writer` tells.
+pub(super) async fn run(context: &FillContext, entry: Entry<(Registry, Digest), Fill>, mut writer: Writer) {
+    // Dropped before the writer, also when the task is cut short.
+    let listed = (entry, Counted::new(context.metrics.fills_inflight.with_label_values(&[] as &[&str])));
+    let fill = Arc::clone(listed.0.value());
+    let (result, end) = match fill_up(context, &fill, &mut writer).await {
         Ok(()) => ("stored", None),
         Err(Problem::Upstream(error)) => {
             let result = if matches!(error, CacheError::Mismatch { .. }) { "mismatch" } else { "failed" };
@@ -38,9 +52,9 @@ pub(in crate::cache) async fn run(inner: &Arc<Inner>, fill: &Arc<Fill>, mut writ
         }
         Err(Problem::Store(download)) => ("bypassed", Some(bypassed(download))),
     };
-    inner.metrics.fills.with_label_values(&[result]).inc();
-    // Off the list before the end is told: who hears of a failure and tries again must not meet this fill.
-    drop(running);
+    context.metrics.fills.with_label_values(&[result]).inc();
+    // Off the list before the end is told: a request that hears of a failure and tries again must not meet this fill.
+    drop(listed);
     if let Some(end) = end {
         writer.end(end);
     }
@@ -50,34 +64,28 @@ fn bypassed(download: Option<Box<Download>>) -> End {
     End::Bypassed(Arc::new(Mutex::new(download.map(|download| download.left_to_a_reader()))))
 }
 
-/// A fill under way. Takes it off the list and out of the count, also when its task is cut short.
-struct Running<'a> {
-    inner: &'a Inner,
-    fill: &'a Fill,
-    inflight: IntGauge,
-}
+/// A fill in the count of those under way, also when its task is cut short.
+struct Counted(IntGauge);
 
-impl<'a> Running<'a> {
-    fn new(inner: &'a Inner, fill: &'a Fill) -> Self {
-        let inflight = inner.metrics.fills_inflight.with_label_values(&[] as &[&str]);
+impl Counted {
+    fn new(inflight: IntGauge) -> Self {
         inflight.inc();
-        Self { inner, fill, inflight }
+        Self(inflight)
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.inflight.dec();
-        self.inner.fills.remove(self.fill);
+        self.0.dec();
     }
 }
 
-async fn fill_up(inner: &Inner, fill: &Fill, writer: &mut Writer) -> Result<(), Problem> {
-    let (mut download, ingest) = open(inner, fill, writer).await?;
+async fn fill_up(context: &FillContext, fill: &Fill, writer: &mut Writer) -> Result<(), Problem> {
+    let (mut download, ingest) = open(context, fill, writer).await?;
     let Some(mut ingest) = ingest else { return Err(Problem::Store(Some(Box::new(download)))) };
     if let Err(problem) = copy(fill, writer, &mut download, &mut ingest).await {
         if let Problem::Upstream(CacheError::Mismatch { .. }) = problem {
-            inner.metrics.digest_failures.with_label_values(&["fill"]).inc();
+            context.metrics.digest_failures.with_label_values(&["fill"]).inc();
             ingest.discard().await;
         }
         return Err(problem);
@@ -89,13 +97,15 @@ async fn fill_up(inner: &Inner, fill: &Fill, writer: &mut Writer) -> Result<(), 
         Err(error) => return Err(download.mismatch(&error.to_string()).into()),
     };
     // A content whose length upstream did not announce is opened only now that all of it is there.
-    writer.complete(|| Opened { file: verified.file(), length }, length, End::Verified);
+    let opened = Opened { file: verified.file(), length };
+    writer.complete(|| opened.clone(), length, End::Verified(opened.clone()));
     let proven = fill.candidates.proven();
-    match verified.given_by(inner.as_givers(&proven)).commit().await {
+    let givers = proven.iter().map(|view| context.vouch.as_giver(view.repository())).collect();
+    match verified.given_by(givers).commit().await {
         Ok(_) => {
-            for (repository, asked) in proven {
-                inner.store.came_from(&fill.digest, &repository.registry);
-                inner.link_blob(&repository, &fill.digest, asked).await;
+            for view in proven {
+                context.store.came_from(&fill.digest, &view.repository().registry);
+                context.vouch.link_blob(&view, &fill.digest).await;
             }
         }
         Err(error) => tracing::error!(blob.digest = %fill.digest, %error, "a verified blob could not be stored"),
@@ -104,32 +114,32 @@ async fn fill_up(inner: &Inner, fill: &Fill, writer: &mut Writer) -> Result<(), 
 }
 
 /// Opens the download where a kept part of it ends, and the ingest. No ingest: the store has no room.
-async fn open(inner: &Inner, fill: &Fill, writer: &Writer) -> Result<(Download, Option<Ingest>), Problem> {
-    let mut ingest = begin(inner, fill).await;
+async fn open(context: &FillContext, fill: &Fill, writer: &Writer) -> Result<(Download, Option<Ingest>), Problem> {
+    let mut ingest = begin(context, fill).await;
     let mut kept = ingest.as_ref().map_or(0, Ingest::received);
     let mut download = Download::new(fill.digest, Arc::clone(&fill.candidates), kept).followed(&fill.progress);
     let whole = ingest.as_ref().is_some_and(Ingest::is_whole);
     let opened = if whole { download.confirm().await } else { download.open().await };
     match opened {
-        // The kept part is all that upstream has, or more: it is not to be gone on with.
+        // The kept part is all that upstream has, or more: it cannot be continued.
         Err(error) if kept > 0 && is_range_refused(&error) => {
             if let Some(ingest) = ingest.take() {
                 ingest.discard().await;
             }
-            ingest = begin(inner, fill).await;
+            ingest = begin(context, fill).await;
             kept = 0;
             download = Download::new(fill.digest, Arc::clone(&fill.candidates), 0).followed(&fill.progress);
             download.open().await?;
         }
         result => result?,
     }
-    // Before anybody hears that it is open. A fill is opened once.
+    // Set before a reader hears that it is open. A fill is opened once.
     let _ = fill.relayed.set(download.relayed().clone());
     download.learn_length().await;
     let Some(length) = download.length() else { return Ok((download, ingest)) };
     let Some(mut open) = ingest else { return Ok((download, None)) };
-    if !inner.store.fits(length - kept.min(length)).await {
-        inner.probe_idle(|_| true).await;
+    if !context.store.fits(length - kept.min(length)).await {
+        context.probes.probe_idle(false).await;
     }
     if let Err(error) = open.expect_length(length).await {
         no_room(fill, &error);
@@ -146,8 +156,8 @@ async fn open(inner: &Inner, fill: &Fill, writer: &Writer) -> Result<(Download, 
     Ok((download, Some(open)))
 }
 
-async fn begin(inner: &Inner, fill: &Fill) -> Option<Ingest> {
-    inner.store.ingest_from(&fill.registry, &fill.digest).await.inspect_err(|error| no_room(fill, error)).ok()
+async fn begin(context: &FillContext, fill: &Fill) -> Option<Ingest> {
+    context.store.ingest_from(&fill.registry, &fill.digest).await.inspect_err(|error| no_room(fill, error)).ok()
 }
 
 fn is_range_refused(error: &CacheError) -> bool {
@@ -188,9 +198,9 @@ fn store_failed(fill: &Fill, error: &StoreError) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Watermark;
+    use super::super::candidates::Candidates;
+    use super::super::shared::Watermark;
     use super::*;
-    use crate::cache::fill::candidates::Candidates;
     use crate::oci::{Algorithm, Hasher};
 
     #[test]

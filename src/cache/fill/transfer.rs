@@ -1,7 +1,10 @@
+use super::candidates::Candidates;
+use super::download::Download;
 use crate::cache::error::CacheError;
-use crate::cache::fill::download::Download;
 use crate::oci::{ByteRange, Digest, Hasher};
+use crate::upstream::Relayed;
 use bytes::{Buf, Bytes, BytesMut};
+use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// A download for one reader alone, at its pace, of which nothing is kept.
@@ -44,9 +47,20 @@ impl Transfer {
         Self { download, check: Some(check), deliver, position: deliver.start, place: None }
     }
 
-    /// Only `deliver` is read, unverified.
-    pub(in crate::cache) fn of_range(download: Download, deliver: ByteRange) -> Self {
-        Self { download, check: None, deliver, position: deliver.start, place: None }
+    /// A request of its own for `range` alone, which cannot be verified.
+    pub(in crate::cache) async fn of_range(
+        digest: Digest,
+        candidates: &Arc<Candidates>,
+        range: ByteRange,
+    ) -> Result<Self, CacheError> {
+        let mut download = Download::of_range(digest, Arc::clone(candidates), range);
+        download.open().await?;
+        Ok(Self { download, check: None, deliver: range, position: range.start, place: None })
+    }
+
+    /// What caches on the way said of it.
+    pub(in crate::cache) fn relayed(&self) -> &Relayed {
+        self.download.relayed()
     }
 
     /// Gives `place` back when the transfer is over.

@@ -1,18 +1,16 @@
-//! Whether an upstream can give again now what it has given, as far as its last answers tell. Pure but for the clock.
+//! Whether an upstream answers, and whether it can give again now what it has given, as far as its last answers tell. Pure but for
+//! the clock.
 //!
 //! It decides what may be removed to make room, so a doubt counts as a no: an upstream is away from its first request that fails
-//! in an outage until it answers again, and for a while longer if that outage was more than a hiccup, so that a link that comes
-//! and goes costs nothing that is stored. One that nobody has heard of lately is away as well, and is asked before that matters:
-//! by a download that has to make room, and by `watch`. Blobs are judged by themselves, since they come from a storage host
-//! of their own.
+//! in an outage until it answers again, and for a while longer if that outage was more than a hiccup. A link that comes and goes
+//! so costs nothing that is stored. An upstream that has been silent for a while counts as away too; `probe` asks it before that
+//! matters. Blobs are judged apart, since they come from a storage host of their own.
 
-use crate::cache::Inner;
-use crate::cache::upstream_state::state::UpstreamState;
 use crate::upstream::{ErrorKind, UpstreamError};
 use parking_lot::Mutex;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::Instant;
 
 /// An outage of so many requests, or for so long, is no hiccup …
 const FAILURES: u32 = 3;
@@ -21,20 +19,23 @@ const HICCUP: Duration = Duration::from_secs(1);
 const STEADY: Duration = Duration::from_secs(10);
 /// An answer says so much about the time after it.
 const NEWS: Duration = Duration::from_secs(60);
-/// A failed download says so much about the time after it: nobody may ask for another one.
+/// A failed download says so much about the time after it: perhaps no client asks for another one.
 const BLOB_NEWS: Duration = Duration::from_secs(300);
-/// Who has answered less long ago is not asked again.
+/// An upstream that has answered less long ago is not probed.
 const RECENT: Duration = Duration::from_millis(200);
-/// How long a download that has to make room waits for others to say that they are there.
-const PROBE_WAIT: Duration = Duration::from_millis(500);
-/// How often upstreams are asked as long as room is to be made.
-const ROUND: Duration = Duration::from_secs(20);
 
-/// What is known of one upstream.
+/// What is known of one upstream's availability.
 #[derive(Debug, Default)]
-pub(in crate::cache) struct Availability {
-    registry: Mutex<Line>,
-    blobs: Mutex<Line>,
+pub(super) struct Availability(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    registry: Line,
+    blobs: Line,
+    /// Why the last request failed, if that says nothing about content.
+    problem: Option<Arc<str>>,
+    /// Whether it has kept a request waiting in vain, and not answered since.
+    slow: bool,
 }
 
 #[derive(Debug, Default)]
@@ -74,102 +75,79 @@ impl Line {
         self.recovered.is_some_and(|recovered| now - recovered < STEADY)
     }
 
-    fn heard_within(&self, time: Duration, now: Instant) -> bool {
-        self.answered.is_some_and(|answered| now - answered < time)
+    fn heard_within(&self, time: Duration) -> bool {
+        self.answered.is_some_and(|answered| answered.elapsed() < time)
     }
 }
 
 impl Availability {
-    /// A request was answered; `blob`: with a blob's bytes.
-    pub(in crate::cache) fn answered(&self, blob: bool) {
-        let now = Instant::now();
-        self.registry.lock().answered(now);
+    /// A request was answered; `blob`: with a blob's bytes. The result: whether it had been slow.
+    pub(super) fn answered(&self, blob: bool) -> bool {
+        let (now, mut known) = (Instant::now(), self.0.lock());
+        known.registry.answered(now);
         if blob {
-            self.blobs.lock().answered(now);
+            known.blobs.answered(now);
         }
+        known.problem = None;
+        std::mem::take(&mut known.slow)
     }
 
-    /// A request, for a blob's bytes perhaps, failed.
-    pub(in crate::cache) fn failed(&self, blob: bool, error: &UpstreamError) {
-        // Who throttles is there, and gives again in a moment; a body that was cut had begun.
-        if matches!(error.kind(), ErrorKind::Throttled { .. } | ErrorKind::Interrupted) {
-            return;
+    /// A request, for a blob's bytes perhaps, failed. The result: whether it had been slow, and is no more.
+    pub(super) fn failed(&self, blob: bool, error: &UpstreamError) -> bool {
+        let (now, mut known) = (Instant::now(), self.0.lock());
+        match error.kind() {
+            // An upstream that throttles gives again in a moment; a body that was cut had begun.
+            ErrorKind::Throttled { .. } | ErrorKind::Interrupted => {}
+            _ if !error.is_outage() => known.registry.answered(now),
+            _ if blob => known.blobs.failed(now),
+            _ => known.registry.failed(now),
         }
-        if !error.is_outage() {
-            self.registry.lock().answered(Instant::now());
-        } else if blob {
-            self.blobs.lock().failed(Instant::now());
-        } else {
-            self.registry.lock().failed(Instant::now());
+        if error.is_outage() {
+            known.problem = Some(error.to_string().into());
+            return false;
         }
+        known.problem = None;
+        std::mem::take(&mut known.slow)
+    }
+
+    /// A request waited in vain for an answer. The result: whether it is the first since the last answer.
+    pub(super) fn kept_waiting(&self) -> bool {
+        !std::mem::replace(&mut self.0.lock().slow, true)
+    }
+
+    /// A probe was not answered in time, whatever comes later.
+    pub(super) fn missed_probe(&self) {
+        self.0.lock().registry.failed(Instant::now());
+    }
+
+    pub(super) fn is_slow(&self) -> bool {
+        self.0.lock().slow
+    }
+
+    /// Why the last request failed, if that says nothing about content.
+    pub(super) fn problem(&self) -> Option<Arc<str>> {
+        self.0.lock().problem.clone()
     }
 
     /// Whether it cannot give now what it has given.
-    pub(in crate::cache) fn is_away(&self) -> bool {
-        let now = Instant::now();
-        let registry = self.registry.lock();
-        if registry.outage.is_some() || registry.is_recovering(now) {
-            return true;
-        }
-        drop(registry);
-        let blobs = self.blobs.lock();
-        blobs.is_recovering(now) || blobs.outage.as_ref().is_some_and(|outage| now - outage.last < BLOB_NEWS)
+    pub(super) fn is_away(&self) -> bool {
+        let (now, known) = (Instant::now(), self.0.lock());
+        let blobs_fail = known.blobs.outage.as_ref().is_some_and(|outage| now - outage.last < BLOB_NEWS);
+        let recovers = known.registry.is_recovering(now) || known.blobs.is_recovering(now);
+        known.registry.outage.is_some() || blobs_fail || recovers
     }
 
-    /// Whether nobody has heard of it lately, so that it may be away.
-    pub(in crate::cache) fn is_unheard_of(&self) -> bool {
-        !self.registry.lock().heard_within(NEWS, Instant::now())
+    /// Whether it has said nothing for so long that it may be away.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.0.lock().registry.heard_within(NEWS)
     }
 
-    fn is_to_be_asked(&self) -> bool {
-        !self.registry.lock().heard_within(RECENT, Instant::now())
+    pub(super) fn is_to_be_probed(&self) -> bool {
+        !self.0.lock().registry.heard_within(RECENT)
     }
 
-    fn is_in_outage(&self) -> bool {
-        self.registry.lock().outage.is_some()
-    }
-
-    /// No answer has come in time, whatever comes later.
-    fn kept_waiting(&self) {
-        self.registry.lock().failed(Instant::now());
-    }
-}
-
-impl Inner {
-    /// Asks the upstreams that nobody has just heard of whether they are there, and waits for the answers, not for long. Who is
-    /// away already is not waited for.
-    pub(in crate::cache) async fn probe_idle(&self, whom: impl Fn(&Availability) -> bool) {
-        let end = Instant::now() + PROBE_WAIT;
-        let is_asked = |upstream: &UpstreamState| {
-            !upstream.sealed && upstream.availability.is_to_be_asked() && whom(&upstream.availability)
-        };
-        let asked = self.upstreams.values().filter(|upstream| is_asked(upstream));
-        let asked: Vec<_> = asked.map(|upstream| (upstream, upstream.availability.is_in_outage())).collect();
-        for (upstream, _) in &asked {
-            if upstream.begin_ping() {
-                let upstream = Arc::clone(upstream);
-                self.tasks.spawn(async move { upstream.ping().await });
-            }
-        }
-        for (upstream, _) in asked.iter().filter(|(_, in_outage)| !in_outage) {
-            if timeout(end - Instant::now(), upstream.pinged()).await.is_err() {
-                upstream.availability.kept_waiting();
-            }
-        }
-    }
-}
-
-/// Asks around as long as room is to be made, and those that are away as long as something is held for them.
-pub(in crate::cache) async fn watch(weak: Weak<Inner>) {
-    let mut rounds = interval(ROUND);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        rounds.tick().await;
-        let Some(inner) = weak.upgrade() else { return };
-        let all = inner.store.wants_eviction();
-        if all || inner.store.usage().held > 0 {
-            inner.probe_idle(|availability| all || availability.is_in_outage()).await;
-        }
+    pub(super) fn is_in_outage(&self) -> bool {
+        self.0.lock().registry.outage.is_some()
     }
 }
 
@@ -224,22 +202,22 @@ mod tests {
     async fn old_news_are_none() {
         let availability = Availability::default();
         assert!(
-            !availability.is_away() && availability.is_unheard_of() && availability.is_to_be_asked(),
+            !availability.is_away() && availability.is_silent() && availability.is_to_be_probed(),
             "never heard of"
         );
         availability.answered(false);
-        assert!(!availability.is_unheard_of() && !availability.is_to_be_asked());
+        assert!(!availability.is_silent() && !availability.is_to_be_probed());
         after(0.3).await;
-        assert!(!availability.is_unheard_of() && availability.is_to_be_asked());
+        assert!(!availability.is_silent() && availability.is_to_be_probed());
         after(60.0).await;
-        assert!(availability.is_unheard_of());
+        assert!(availability.is_silent());
     }
 
     #[tokio::test(start_paused = true)]
     async fn storage_that_fails_is_not_excused_by_a_registry_that_answers() {
         let availability = Availability::default();
         availability.answered(true);
-        availability.blobs.lock().failed(Instant::now());
+        availability.0.lock().blobs.failed(Instant::now());
         availability.answered(false);
         assert!(availability.is_away());
         // Nobody asks for another blob: it is not believed for ever.

@@ -1,11 +1,8 @@
-//! How an upstream does, for whoever asks the daemon.
-
-use crate::cache::Cache;
-use crate::oci::{Registry, Repository};
+use crate::oci::Repository;
 use crate::upstream::BlockedReason;
 use std::sync::Arc;
 
-/// How an upstream does at the moment.
+/// How an upstream does at the moment, for a person.
 #[derive(Clone, Debug, Default)]
 pub struct Condition {
     /// It is never asked.
@@ -18,12 +15,4 @@ pub struct Condition {
     pub blocked: Vec<BlockedReason>,
     /// Repositories that it has refused to the login, in order: what is stored of them is withheld.
     pub withheld: Vec<Repository>,
-}
-
-impl Cache {
-    /// How an upstream does at the moment.
-    #[must_use]
-    pub fn condition(&self, registry: &Registry) -> Condition {
-        self.0.upstreams.get(registry).map(|upstream| upstream.condition()).unwrap_or_default()
-    }
 }

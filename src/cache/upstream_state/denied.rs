@@ -10,7 +10,7 @@ use quick_cache::unsync::Cache;
 use std::collections::HashSet;
 
 #[derive(Debug)]
-pub(in crate::cache) struct DeniedRepositories {
+pub(super) struct DeniedRepositories {
     refused: HashSet<Repository>,
     /// Repositories allowed since more were refused than are remembered; `None`: not so many were.
     allowed: Option<Cache<Repository, ()>>,
@@ -19,7 +19,7 @@ pub(in crate::cache) struct DeniedRepositories {
 
 /// What a refusal changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cache) enum Denial {
+pub(super) enum Denial {
     /// The repository is withheld from now on.
     First,
     /// It was already.
@@ -30,12 +30,12 @@ pub(in crate::cache) enum Denial {
 
 impl DeniedRepositories {
     /// Remembers at most `limit` repositories.
-    pub(in crate::cache) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self { refused: HashSet::new(), allowed: None, limit }
     }
 
     /// Whether what is stored of it may not be answered before upstream has been asked.
-    pub(in crate::cache) fn contains(&self, repository: &Repository) -> bool {
+    pub(super) fn contains(&self, repository: &Repository) -> bool {
         match &self.allowed {
             Some(allowed) => allowed.get(repository).is_none(),
             None => !self.refused.is_empty() && self.refused.contains(repository),
@@ -43,17 +43,17 @@ impl DeniedRepositories {
     }
 
     /// Whether there is any.
-    pub(in crate::cache) fn any(&self) -> bool {
+    pub(super) fn any(&self) -> bool {
         self.allowed.is_some() || !self.refused.is_empty()
     }
 
     /// Those that are remembered one by one.
-    pub(in crate::cache) fn refused(&self) -> impl Iterator<Item = &Repository> {
+    pub(super) fn refused(&self) -> impl Iterator<Item = &Repository> {
         self.refused.iter()
     }
 
     /// A working token was refused for it.
-    pub(in crate::cache) fn refuse(&mut self, repository: &Repository) -> Denial {
+    pub(super) fn refuse(&mut self, repository: &Repository) -> Denial {
         if let Some(allowed) = &mut self.allowed {
             let was_allowed = allowed.remove(repository).is_some();
             return if was_allowed { Denial::First } else { Denial::Repeated };
@@ -71,7 +71,7 @@ impl DeniedRepositories {
     }
 
     /// Upstream has answered about it. Whether it was one of those that were refused.
-    pub(in crate::cache) fn allow(&mut self, repository: &Repository) -> bool {
+    pub(super) fn allow(&mut self, repository: &Repository) -> bool {
         let Some(allowed) = &mut self.allowed else {
             return !self.refused.is_empty() && self.refused.remove(repository);
         };

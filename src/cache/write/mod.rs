@@ -1,8 +1,25 @@
-//! What changes by way of larder: pushes, deletions, purges, imports.
+//! What changes by way of larder: pushes, deletions, purges, imports. Each begins a `Write`, and changes what is stored with the
+//! `Applying` that its end gives.
 
-pub(super) mod arrive;
-pub(super) mod purge;
-pub(super) mod put;
-pub(super) mod relist;
-pub(super) mod removal;
-pub(super) mod upload;
+mod arrive;
+mod forget;
+mod purge;
+mod put;
+mod relist;
+mod removal;
+mod upload;
+
+pub(super) use arrive::Arrivals;
+pub use arrive::ArrivingTag;
+pub(super) use forget::Forget;
+pub(super) use purge::Purges;
+pub use purge::{Purge, Purged};
+pub(super) use put::Puts;
+pub use put::{Put, Taken};
+pub(super) use relist::Relist;
+pub use removal::Removal;
+pub(super) use removal::Removals;
+#[cfg(any(test, fuzzing))]
+pub use upload::fuzz;
+pub use upload::{BodyLost, UploadBody, Uploaded};
+pub(super) use upload::{Landing, Uploads};

@@ -1,11 +1,13 @@
-//! Forgetting at an operator's word. What is forgotten is asked for upstream the next time. The bytes that nothing speaks for any
-//! more are removed, unless somebody reads them: those go when their room is needed.
+//! Forgetting at an operator's word. What is forgotten is asked for upstream the next time. Bytes that have no link
+//! left are removed. Those that are being read go when their room is needed.
 
-use crate::cache::epochs::{Applying, WriteScope};
-use crate::cache::{Cache, CacheError, Inner};
+use super::forget::Forget;
+use crate::cache::epochs::{Applying, Epochs, WriteScope};
+use crate::cache::error::CacheError;
 use crate::oci::{Digest, Registry, Repository, Tag};
-use crate::store::{ListKey, RepositoryLinks, StoreError};
+use crate::store::{ListKey, RepositoryLinks};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// What is to be forgotten.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,35 +43,42 @@ struct Going {
     digests: HashSet<Digest>,
 }
 
-impl Cache {
+/// Purges.
+#[derive(Debug)]
+pub(in crate::cache) struct Purges {
+    pub(in crate::cache) forget: Arc<Forget>,
+    pub(in crate::cache) epochs: Arc<Epochs>,
+}
+
+impl Purges {
     /// Forgets. Downloads that run go on, and link nothing there; answers that are under way are not kept.
-    pub async fn purge(&self, what: &Purge) -> Result<Purged, CacheError> {
+    pub(in crate::cache) async fn purge(&self, what: &Purge) -> Result<Purged, CacheError> {
         let mut going = Going::default();
         match what {
             Purge::Tag(repository, tag) => {
-                let _settling = self.settle(repository).await;
-                going.purged.tags = usize::from(self.0.store.tag(repository, tag).await?.is_some());
-                self.0.forget_tag(repository, tag).await?;
+                let applying = self.apply(repository).await;
+                going.purged.tags = usize::from(self.forget.store.tag(repository, tag).await?.is_some());
+                self.forget.tag(&applying, repository, tag).await?;
             }
             Purge::Manifest(repository, digest) => self.purge_manifest(repository, digest, &mut going).await?,
             Purge::Repository(repository) => self.purge_repository(repository, |_| true, &mut going).await?,
             Purge::Upstream(registry) => {
-                for repository in self.0.store.repositories().await?.iter().filter(|it| it.registry == *registry) {
+                for repository in self.forget.store.repositories().await?.iter().filter(|it| it.registry == *registry) {
                     self.purge_repository(repository, |_| true, &mut going).await?;
                 }
-                self.0.forget_list(&ListKey::Catalogue(registry.clone())).await?;
+                self.forget.catalogue(registry).await?;
             }
             Purge::Unpinned => {
-                for repository in self.0.store.repositories().await? {
-                    let unpinned = |digest: &Digest| !self.0.store.is_pinned(digest);
+                for repository in self.forget.store.repositories().await? {
+                    let unpinned = |digest: &Digest| !self.forget.store.is_pinned(digest);
                     self.purge_repository(&repository, unpinned, &mut going).await?;
                 }
-                going.digests = self.0.store.digests();
-                going.digests.retain(|digest| !self.0.store.is_pinned(digest));
+                going.digests = self.forget.store.digests();
+                going.digests.retain(|digest| !self.forget.store.is_pinned(digest));
             }
         }
         let Going { purged, digests } = going;
-        let bytes = if digests.is_empty() { 0 } else { self.0.store.remove_unlinked(digests).await? };
+        let bytes = if digests.is_empty() { 0 } else { self.forget.store.remove_unlinked(digests).await? };
         tracing::info!(?what, tags = purged.tags, manifests = purged.manifests, size_bytes = bytes, "purged");
         Ok(Purged { bytes, ..purged })
     }
@@ -80,12 +89,12 @@ impl Cache {
         digest: &Digest,
         going: &mut Going,
     ) -> Result<(), CacheError> {
-        let _settling = self.settle(repository).await;
-        let RepositoryLinks { tags, manifests, .. } = self.0.store.links(repository).await?;
-        for digest in self.0.store.referring(repository, digest).await? {
+        let applying = self.apply(repository).await;
+        let RepositoryLinks { tags, manifests, .. } = self.forget.store.links(repository).await?;
+        for digest in self.forget.store.referring(repository, digest).await? {
             going.purged.manifests += usize::from(manifests.contains(&digest));
-            going.digests.extend(self.0.store.refers_to(repository, &digest).await?);
-            going.purged.tags += self.0.forget_manifest(repository, &digest, &tags).await?.len();
+            going.digests.extend(self.forget.store.refers_to(repository, &digest).await?);
+            going.purged.tags += self.forget.manifest(&applying, repository, &digest, &tags).await?.len();
         }
         Ok(())
     }
@@ -96,78 +105,26 @@ impl Cache {
         goes: impl Fn(&Digest) -> bool,
         going: &mut Going,
     ) -> Result<(), CacheError> {
-        let _settling = self.settle(repository).await;
-        let RepositoryLinks { tags, manifests, blobs } = self.0.store.links(repository).await?;
+        let applying = self.apply(repository).await;
+        let RepositoryLinks { tags, manifests, blobs } = self.forget.store.links(repository).await?;
         for (tag, _) in tags.iter().filter(|(_, digest)| goes(digest)) {
-            self.0.forget_tag(repository, tag).await?;
+            self.forget.tag(&applying, repository, tag).await?;
             going.purged.tags += 1;
         }
         for digest in manifests.iter().filter(|digest| goes(digest)) {
-            going.digests.extend(self.0.store.refers_to(repository, digest).await?);
-            self.0.forget_manifest(repository, digest, &[]).await?;
+            going.digests.extend(self.forget.store.refers_to(repository, digest).await?);
+            self.forget.manifest(&applying, repository, digest, &[]).await?;
             going.purged.manifests += 1;
         }
         for digest in blobs.iter().filter(|digest| goes(digest)) {
-            self.0.store.unlink_blob(repository, digest).await?;
+            self.forget.store.unlink_blob(repository, digest).await?;
             going.digests.insert(*digest);
         }
-        Ok(self.0.forget_list(&ListKey::Tags(repository.clone())).await?)
+        Ok(self.forget.list(&applying, &ListKey::Tags(repository.clone())).await?)
     }
 
-    /// From here on, nobody keeps what was being asked before.
-    async fn settle(&self, repository: &Repository) -> Applying {
-        self.0.epochs.begin(repository, WriteScope::Everything).apply().await
-    }
-}
-
-/// Each only while a write is being applied. The file goes first: what memory lacks is looked up there.
-impl Inner {
-    pub(in crate::cache) async fn forget_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), StoreError> {
-        self.store.remove_tag(repository, tag).await?;
-        self.tags.remove(&(repository.clone(), tag.clone()));
-        Ok(())
-    }
-
-    /// Forgets a manifest and those of `tags` that name it, which are the result.
-    pub(in crate::cache) async fn forget_manifest(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-        tags: &[(Tag, Digest)],
-    ) -> Result<Vec<Tag>, StoreError> {
-        let mut gone = Vec::new();
-        for (tag, _) in tags.iter().filter(|(_, named)| named == digest) {
-            self.forget_tag(repository, tag).await?;
-            gone.push(tag.clone());
-        }
-        self.store.unlink_manifest(repository, digest).await?;
-        self.memory.remove(repository, digest);
-        self.forget_list(&ListKey::Referrers(repository.clone(), *digest)).await?;
-        Ok(gone)
-    }
-
-    /// Forgets all that is linked in a repository, which is the result.
-    pub(in crate::cache) async fn forget_repository(
-        &self,
-        repository: &Repository,
-    ) -> Result<RepositoryLinks, StoreError> {
-        let links = self.store.links(repository).await?;
-        for (tag, _) in &links.tags {
-            self.forget_tag(repository, tag).await?;
-        }
-        for digest in &links.manifests {
-            self.forget_manifest(repository, digest, &[]).await?;
-        }
-        for digest in &links.blobs {
-            self.store.unlink_blob(repository, digest).await?;
-        }
-        self.forget_list(&ListKey::Tags(repository.clone())).await?;
-        Ok(links)
-    }
-
-    pub(in crate::cache) async fn forget_list(&self, key: &ListKey) -> Result<(), StoreError> {
-        self.store.remove_list(key).await?;
-        self.lists.remove(key);
-        Ok(())
+    /// From here on, nothing is stored that was asked before.
+    async fn apply(&self, repository: &Repository) -> Applying {
+        self.epochs.begin(repository, WriteScope::Everything).apply().await
     }
 }

@@ -1,12 +1,18 @@
 //! Manifests that clients put: upstream decides, larder remembers. What upstream has taken is stored, linked and served from then on.
 
-use crate::cache::answer::StoredManifest;
-use crate::cache::epochs::WriteScope;
+use super::forget::Forget;
+use super::relist::Relist;
+use super::upload::{count_upload, push_again};
+use crate::cache::documents::StoredManifest;
+use crate::cache::epochs::{Applying, Epochs, WriteScope};
+use crate::cache::error::CacheError;
+use crate::cache::log::log_and_ignore;
 use crate::cache::negative::Object;
-use crate::cache::upstream_state::state::UpstreamState;
-use crate::cache::{Cache, CacheError, Inner, log_and_ignore};
+use crate::cache::upstream_state::UpstreamState;
+use crate::cache::vouch::Vouch;
 use crate::oci::{Algorithm, Digest, Manifest, MediaType, Reference, Repository, Tag};
-use crate::store::ListKey;
+use crate::store::Store;
+use crate::telemetry::Metrics;
 use crate::upstream::{ErrorKind, PutManifest, UpstreamError, parse};
 use bytes::Bytes;
 use std::fmt::Write as _;
@@ -21,7 +27,7 @@ const LACKS_BLOBS: &str = "MANIFEST_BLOB_UNKNOWN";
 pub struct Put {
     /// Where.
     pub repository: Repository,
-    /// As what. A digest matches the content: whoever asks has seen to it.
+    /// As what. A digest matches the content: the caller has checked it.
     pub reference: Reference,
     /// Tags to be set besides, where upstream knows how (`?tag=`).
     pub tags: Vec<Tag>,
@@ -44,141 +50,137 @@ pub struct Taken {
     pub stored: bool,
 }
 
-impl Cache {
-    /// Puts a manifest upstream, and keeps it here. Goes on if the caller leaves: what upstream was sent is then known here, too.
-    pub async fn put_manifest(&self, put: Put) -> Result<Taken, CacheError> {
-        let inner = Arc::clone(&self.0);
-        self.0.to_its_end(async move { inner.put(&put).await }).await
-    }
+/// Puts manifests.
+#[derive(Debug)]
+pub(in crate::cache) struct Puts {
+    pub(in crate::cache) store: Store,
+    pub(in crate::cache) vouch: Arc<Vouch>,
+    pub(in crate::cache) forget: Arc<Forget>,
+    pub(in crate::cache) relist: Arc<Relist>,
+    pub(in crate::cache) epochs: Arc<Epochs>,
+    pub(in crate::cache) metrics: Arc<Metrics>,
 }
 
-impl Inner {
-    async fn put(&self, put: &Put) -> Result<Taken, CacheError> {
-        let Put { repository, reference, content, .. } = put;
-        let upstream = self.writable(&repository.registry)?;
-        let mut tags = put.tags.clone();
-        if let Reference::Tag(tag) = reference {
-            tags.push(tag.clone());
-        }
+impl Puts {
+    pub(in crate::cache) async fn put(&self, upstream: &UpstreamState, put: &Put) -> Result<Taken, CacheError> {
+        let Put { repository, content, .. } = put;
+        let tags = put.all_tags();
         let write = self.epochs.begin(repository, WriteScope::Tags(tags.clone()));
-        let mut said = self.forward(put, upstream).await;
+        let mut said = forward(put, upstream).await;
         // Read only now: what upstream refuses costs nothing here.
         let is_refused = said.as_ref().err().is_some_and(|error| !lacks_blobs(error) && !error.may_have_happened());
         let parsed = if is_refused { Manifest::default() } else { parse(content).await.unwrap_or_default() };
-        if let Err(error) = &said {
-            let lacking = self.drop_what_is_lacking(repository, &parsed, error).await;
-            if self.push_again(repository, upstream, &lacking).await {
-                said = self.forward(put, upstream).await;
-            }
+        if let Err(error) = &said
+            && self.restore_what_is_lacking(upstream, repository, &parsed, error).await
+        {
+            said = forward(put, upstream).await;
         }
         let applying = write.apply().await;
         match said {
             Ok(said) => {
-                self.forget_referrers(repository, parsed.subject).await;
-                self.relist_repositories(repository).await;
+                self.forget.referrers(&applying, repository, parsed.subject).await;
+                self.relist.add_repository(&applying, repository).await;
                 let set: Vec<Tag> = tags.iter().filter(|tag| put.sets(tag, &said)).cloned().collect();
-                self.relist_tags(repository, &set, &[]).await;
+                self.relist.tags(&applying, repository, &set, &[]).await;
                 let stored = if applying.is_conflicted() {
-                    self.forget_tags(repository, &tags).await;
+                    self.forget.tags(&applying, repository, &tags).await;
                     false
                 } else {
-                    self.remember(put, &said, &tags).await
+                    self.remember(&applying, put, &said, &tags).await
                 };
                 let digest = said.digest.unwrap_or_else(|| put.digest());
                 Ok(Taken { digest, subject: said.subject, tags: said.tags, stored })
             }
             Err(error) => {
                 if error.may_have_happened() {
-                    self.doubt_tags(repository, upstream, &tags).await;
-                    self.forget_referrers(repository, parsed.subject).await;
-                    self.relist_tags(repository, &[], &[]).await;
-                    self.relist_repositories(repository).await;
+                    let freshness = upstream.freshness.of(repository);
+                    self.forget.doubt_tags(&applying, repository, freshness, &tags).await;
+                    self.forget.referrers(&applying, repository, parsed.subject).await;
+                    self.relist.tags(&applying, repository, &[], &[]).await;
+                    self.relist.add_repository(&applying, repository).await;
                 }
                 Err(error.into())
             }
         }
     }
 
-    async fn forward(&self, put: &Put, upstream: &UpstreamState) -> Result<PutManifest, UpstreamError> {
-        let mut query = String::new();
-        for tag in &put.tags {
-            let joint = if query.is_empty() { "" } else { "&" };
-            // A tag needs no encoding, and writing to a text cannot fail.
-            let _ = write!(query, "{joint}tag={tag}");
-        }
-        let (media_type, content) = (put.media_type.as_deref(), put.content.clone());
-        let name = &put.repository.name;
-        upstream.ask(None, upstream.client.put_manifest(name, &put.reference, media_type, &query, content)).await
-    }
-
-    /// Upstream does not have what links here say that it has: they go. Blobs that the repository had by them, and nobody else's,
-    /// come back: they may be uploaded again.
-    async fn drop_what_is_lacking(
+    /// Upstream does not have what links here say that it has: the links go. Blobs that the repository had by them, and no other way,
+    /// are uploaded again. Whether upstream has taken any: then it is worth asking it again.
+    async fn restore_what_is_lacking(
         &self,
+        upstream: &UpstreamState,
         repository: &Repository,
         manifest: &Manifest,
         error: &UpstreamError,
-    ) -> Vec<Digest> {
-        let mut had = Vec::new();
-        let ErrorKind::Rejected { about, .. } = error.kind() else { return had };
+    ) -> bool {
+        let ErrorKind::Rejected { about, .. } = error.kind() else { return false };
         if !lacks_blobs(error) {
-            return had;
+            return false;
         }
+        let mut had = Vec::new();
         let lacking = |digest: &Digest| about.is_empty() || about.contains(digest);
         for blob in manifest.blobs.iter().filter(|blob| lacking(&blob.digest)) {
-            if self.is_known_upstream(repository, &blob.digest).await {
+            if self.vouch.is_known_upstream(repository, &blob.digest).await {
                 had.push(blob.digest);
             }
             log_and_ignore("forget", blob.digest, self.store.tombstone_blob(repository, &blob.digest).await);
         }
-        for child in manifest.manifests.iter().filter(|child| lacking(&child.digest)) {
-            log_and_ignore("forget", child.digest, self.forget_manifest(repository, &child.digest, &[]).await);
+        self.forget_children(repository, manifest.manifests.iter().map(|child| child.digest).filter(lacking)).await;
+        let taken = push_again(&self.store, upstream, repository, &had).await;
+        for digest in &taken {
+            log_and_ignore("link", digest, self.store.link_blob(repository, digest).await);
+            count_upload(&self.metrics, repository, "again");
         }
-        had
+        !taken.is_empty()
     }
 
-    /// Keeps what upstream has taken, under the digest that it named, if that is the content's.
-    async fn remember(&self, put: &Put, said: &PutManifest, asked: &[Tag]) -> bool {
+    async fn forget_children(&self, repository: &Repository, children: impl Iterator<Item = Digest>) {
+        let children: Vec<Digest> = children.collect();
+        if children.is_empty() {
+            return;
+        }
+        let applying = self.epochs.begin(repository, WriteScope::Tags(Vec::new())).apply().await;
+        for digest in children {
+            let gone = self.forget.manifest(&applying, repository, &digest, &[]).await;
+            log_and_ignore("forget", digest, gone);
+        }
+    }
+
+    /// Stores what upstream has taken, under the digest that it named, if that is the content's.
+    async fn remember(&self, applying: &Applying, put: &Put, said: &PutManifest, asked: &[Tag]) -> bool {
         let Put { repository, reference, content, .. } = put;
+        let (manifests, negatives) = (&self.forget.manifests, &self.forget.negatives);
         let digest = said.digest.filter(|said| matches!(reference, Reference::Tag(_)) || *said == put.digest());
         let digest = digest.unwrap_or_else(|| put.digest());
         let Some(media_type) = put.known_type().await.filter(|_| digest.matches(content)) else {
-            self.forget_tags(repository, asked).await;
+            self.forget.tags(applying, repository, asked).await;
             return false;
         };
         let manifest = Arc::new(StoredManifest { content: content.clone(), digest, media_type });
-        self.negatives.forget(repository, Object::Manifest(Reference::Digest(digest)));
-        let kept = self.keep_manifest(repository, &manifest).await;
-        for tag in asked {
-            let reference = Reference::Tag(tag.clone());
-            match (put.sets(tag, said), kept) {
-                (false, _) => continue,
-                (true, true) => self.keep_tag(repository, tag, digest, SystemTime::now()).await,
-                (true, false) => self.forget_tags(repository, std::slice::from_ref(tag)).await,
+        negatives.forget(repository, Object::Manifest(Reference::Digest(digest)));
+        let permit = applying.store_permit();
+        let kept = manifests.keep_manifest(&permit, repository, &manifest).await;
+        for tag in asked.iter().filter(|tag| put.sets(tag, said)) {
+            if kept {
+                manifests.keep_tag(&permit, repository, tag, digest, SystemTime::now()).await;
+                negatives.forget(repository, Object::Manifest(Reference::Tag(tag.clone())));
+            } else {
+                self.forget.tags(applying, repository, std::slice::from_ref(tag)).await;
             }
-            self.negatives.forget(repository, Object::Manifest(reference));
         }
         kept
     }
+}
 
-    /// The lists in which a manifest stands, or does no more, beside its subject.
-    pub(in crate::cache) async fn forget_referrers(
-        &self,
-        repository: &Repository,
-        subjects: impl IntoIterator<Item = Digest>,
-    ) {
-        for subject in subjects {
-            let list = ListKey::Referrers(repository.clone(), subject);
-            log_and_ignore("forget the referrers of", subject, self.forget_list(&list).await);
-        }
+async fn forward(put: &Put, upstream: &UpstreamState) -> Result<PutManifest, UpstreamError> {
+    let mut query = String::new();
+    for tag in &put.tags {
+        let joint = if query.is_empty() { "" } else { "&" };
+        // A tag needs no encoding, and writing to a text cannot fail.
+        let _ = write!(query, "{joint}tag={tag}");
     }
-
-    async fn forget_tags(&self, repository: &Repository, tags: &[Tag]) {
-        for tag in tags {
-            self.negatives.forget(repository, Object::Manifest(Reference::Tag(tag.clone())));
-            log_and_ignore("forget the tag", tag, self.forget_tag(repository, tag).await);
-        }
-    }
+    let (media_type, content) = (put.media_type.as_deref(), put.content.clone());
+    upstream.put_manifest(&put.repository, &put.reference, media_type, &query, content).await
 }
 
 fn lacks_blobs(error: &UpstreamError) -> bool {
@@ -186,6 +188,15 @@ fn lacks_blobs(error: &UpstreamError) -> bool {
 }
 
 impl Put {
+    /// The tags that it is to set.
+    fn all_tags(&self) -> Vec<Tag> {
+        let own = match &self.reference {
+            Reference::Tag(tag) => Some(tag.clone()),
+            Reference::Digest(_) => None,
+        };
+        self.tags.iter().cloned().chain(own).collect()
+    }
+
     /// The content's digest, in the algorithm of the reference.
     fn digest(&self) -> Digest {
         match &self.reference {

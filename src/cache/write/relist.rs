@@ -1,78 +1,47 @@
-//! Lists of names after a write: changed here as they have been upstream. Upstream is asked before one is given out again; with the
-//! link down it stands in, and says what the write has done.
-
-use crate::cache::documents::lists::{Entries, ListState};
-use crate::cache::freshness::Age;
-use crate::cache::{Inner, log_and_ignore};
+use crate::cache::documents::{ListTable, Metadata};
+use crate::cache::epochs::{Applying, Epochs};
 use crate::oci::{Repository, Tag};
-use crate::store::{ListKey, StoredList};
-use crate::upstream::Relayed;
+use crate::store::ListKey;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-/// Lists that are longer are forgotten: to write one anew for every push would cost more than it could be worth.
-const LONGEST: usize = 10_000;
+/// Changes lists of names here as a write has changed them upstream. Upstream is asked before one is given out again. In an outage it
+/// stands in, and says what the write has done.
+#[derive(Debug)]
+pub(in crate::cache) struct Relist {
+    pub(in crate::cache) lists: Arc<ListTable>,
+    pub(in crate::cache) metadata: Arc<Metadata>,
+    pub(in crate::cache) epochs: Arc<Epochs>,
+}
 
-/// Each only while a write is being applied.
-impl Inner {
-    pub(in crate::cache) async fn relist_tags(&self, repository: &Repository, set: &[Tag], gone: &[Tag]) {
+impl Relist {
+    pub(super) async fn tags(&self, applying: &Applying, repository: &Repository, set: &[Tag], gone: &[Tag]) {
         let change = |names: &mut Vec<String>| {
             names.retain(|name| gone.iter().all(|tag| tag.as_str() != name));
             for tag in set {
                 insert(names, tag.as_str());
             }
         };
-        self.relist(&ListKey::Tags(repository.clone()), change).await;
+        self.lists.change(&applying.store_permit(), &ListKey::Tags(repository.clone()), change).await;
     }
 
     /// The catalogue, of which `repository` is one from now on.
-    pub(in crate::cache) async fn relist_repositories(&self, repository: &Repository) {
-        let key = ListKey::Catalogue(repository.registry.clone());
+    pub(super) async fn add_repository(&self, applying: &Applying, repository: &Repository) {
         let name = repository.name.as_str();
-        let known = self.lists.get(&key).and_then(|state| state.entries);
-        let is_in = matches!(known.as_deref(), Some(Entries::Names(names)) if names.iter().any(|known| known == name));
+        let is_in = self.lists.has_name(&ListKey::Catalogue(repository.registry.clone()), name);
         // Pages that upstream has cut are not changed here: they are asked for anew.
         if self.metadata.take_catalogue(&repository.registry) || !is_in {
-            self.relist_catalogue(repository, |names| insert(names, name)).await;
+            self.catalogue(applying, repository, |names| insert(names, name)).await;
         }
     }
 
-    pub(in crate::cache) async fn relist_catalogue(
+    pub(super) async fn catalogue(
         &self,
+        _applying: &Applying,
         repository: &Repository,
         change: impl FnOnce(&mut Vec<String>),
     ) {
-        let registry = &repository.registry;
-        let _changing = self.epochs.change_catalogue(registry).await;
-        self.relist(&ListKey::Catalogue(registry.clone()), change).await;
-    }
-
-    async fn relist(&self, key: &ListKey, change: impl FnOnce(&mut Vec<String>)) {
-        let Some(mut names) = self.names(key).await.filter(|names| names.len() <= LONGEST) else {
-            log_and_ignore("forget a list of", key.registry(), self.forget_list(key).await);
-            return;
-        };
-        change(&mut names);
-        let entries = Entries::Names(names);
-        if let Ok(content) = serde_json::to_vec(&entries) {
-            let list = StoredList { fetched: SystemTime::UNIX_EPOCH, content: content.into() };
-            log_and_ignore("keep a list of", key.registry(), self.store.set_list(key, &list).await);
-        }
-        let (age, relayed) = (Age::unknown(), Relayed::default());
-        self.lists.insert(key.clone(), ListState { entries: Some(Arc::new(entries)), age, relayed, room: None });
-    }
-
-    async fn names(&self, key: &ListKey) -> Option<Vec<String>> {
-        let entries = if let Some(state) = self.lists.get(key) {
-            state.entries?
-        } else {
-            let stored = log_and_ignore("read a list of", key.registry(), self.store.list(key).await)??;
-            Arc::new(serde_json::from_slice(&stored.content).ok()?)
-        };
-        match &*entries {
-            Entries::Names(names) => Some(names.clone()),
-            Entries::Descriptors(_) | Entries::Absent { .. } => None,
-        }
+        let changing = self.epochs.change_catalogue(&repository.registry).await;
+        self.lists.change(&changing.store_permit(), &ListKey::Catalogue(repository.registry.clone()), change).await;
     }
 }
 

@@ -174,6 +174,9 @@ impl Problem {
             | CacheError::TooMany { .. }
             | CacheError::Mismatch { .. }
             | CacheError::Unreadable { .. }
+            | CacheError::UnknownUpstream { .. }
+            | CacheError::OthersFailed { .. }
+            | CacheError::NoRandomness
             | CacheError::Aborted => Self::new(StatusCode::BAD_GATEWAY, Code::Unknown, &error),
             CacheError::Store(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, &error),
         }

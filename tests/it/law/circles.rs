@@ -9,15 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const LARGEST: usize = 2;
 
 /// Rooms that still have larger circles, and how many files each of these has. A line may get shorter or go; none may come.
-const NOT_YET_CLEAN: &[(&str, &[usize])] = &[
-    ("access", &[10]),
-    ("admin", &[3]),
-    ("bundle", &[4]),
-    ("cache", &[29]),
-    ("cli", &[17]),
-    ("telemetry", &[3]),
-    ("upstream", &[29]),
-];
+const NOT_YET_CLEAN: &[(&str, &[usize])] =
+    &[("access", &[6]), ("admin", &[3]), ("bundle", &[4]), ("cli", &[17]), ("telemetry", &[3]), ("upstream", &[29])];
 
 /// The modules of all rooms: path of the module → its file and what its code says, unit tests left out.
 struct Modules<'a>(BTreeMap<Vec<&'a str>, Module<'a>>);
@@ -120,7 +113,9 @@ fn paths(code: &str, begins: impl Fn(&str) -> bool) -> Vec<Vec<&str>> {
     for (at, _) in code.match_indices("::") {
         let start = code[..at].rfind(|c| !is_word(c)).map_or(0, |before| before + 1);
         let before = code[..start].trim_end();
-        if begins(&code[start..at]) && !before.ends_with("::") && !is_in_use_tree(before) {
+        // A visibility says who may use it, and uses nothing.
+        let is_visibility = before.ends_with("pub(in");
+        if begins(&code[start..at]) && !is_visibility && !before.ends_with("::") && !is_in_use_tree(before) {
             expand(&code[start..], &[], &mut found);
         }
     }
@@ -290,7 +285,7 @@ mod reading {
             source("room/a.rs", "use super::{B, c::{self, E}};\nuse crate::room::d;\nuse crate::elsewhere::F;"),
             source("room/b/mod.rs", "mod other;\npub(super) use other::*;\nuse super::a::{\n  X,\n};\npub struct B;"),
             source("room/b/other.rs", "use super::super::c; struct C;"),
-            source("room/c.rs", "fn g() -> super::d::G<super::Top> { Self::new() }"),
+            source("room/c.rs", "pub(in crate::room::b) fn g() -> super::d::G<super::Top> { Self::new() }"),
             source("room/d.rs", "use std::fmt::{self, Debug};"),
             source("elsewhere.rs", ""),
         ];

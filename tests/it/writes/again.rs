@@ -1,16 +1,22 @@
 //! An upstream that has lost what it had.
 
+use crate::harness::simulator::{Fault, FaultAnswer, PathClass};
 use crate::harness::{Answer, until};
 use crate::writes::common::{Scene, content, uploads};
+use larder::oci::Registry;
 
 const TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 async fn put_manifest(scene: &Scene, repository: &str, layer: &str) -> Answer {
     let config = scene.push(repository, &bytes::Bytes::from_static(b"{}")).await;
-    let manifest = format!(
+    let put = scene.call("PUT", &format!("/v2/{repository}/manifests/v1")).line("Content-Type", TYPE);
+    put.body(manifest(&config, layer)).send().await
+}
+
+fn manifest(config: &str, layer: &str) -> String {
+    format!(
         r#"{{"schemaVersion":2,"mediaType":"{TYPE}","config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{config}","size":2}},"layers":[{{"mediaType":"application/octet-stream","digest":"{layer}","size":100000}}]}}"#
-    );
-    scene.call("PUT", &format!("/v2/{repository}/manifests/v1")).line("Content-Type", TYPE).body(manifest).send().await
+    )
 }
 
 #[tokio::test]
@@ -34,4 +40,24 @@ async fn it_does_not_get_what_another_repository_has() {
     let (status, code, _) = put_manifest(&scene, "samples/config", &secret).await.error();
     assert_eq!((status, code.as_str()), (400, "MANIFEST_BLOB_UNKNOWN"));
     assert_eq!(scene.acr.blob("samples/config", &secret), None);
+}
+
+#[tokio::test]
+async fn an_outage_that_giving_back_meets_is_noted() {
+    let scene = Scene::new().await;
+    let layer = scene.push("samples/config", &content(79, 100_000)).await;
+    until("it is in its place", || scene.larder.stores(&layer)).await;
+    let config = scene.push("samples/config", &bytes::Bytes::from_static(b"{}")).await;
+    scene.acr.delete_blob("samples/config", &layer);
+    let condition = || scene.larder.cache.condition(&Registry::new("myacr.azurecr.io"));
+    assert!(!condition().away && condition().problem.is_none());
+    scene.acr.knobs().turn(|knobs| knobs.faults = vec![Fault::always(PathClass::Uploads, FaultAnswer::empty(503))]);
+    let put = scene.call("PUT", "/v2/samples/config/manifests/v1").line("Content-Type", TYPE);
+    let (status, code, _) = put.body(manifest(&config, &layer)).send().await.error();
+    assert_eq!((status, code.as_str()), (400, "MANIFEST_BLOB_UNKNOWN"));
+    let condition = condition();
+    assert!(
+        condition.away && condition.problem.is_some_and(|problem| problem.contains("503")),
+        "an upload met it last"
+    );
 }

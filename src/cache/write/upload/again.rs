@@ -1,9 +1,9 @@
 //! Uploads of what is stored here, for an upstream that has lost it.
 
-use crate::cache::upstream_state::state::UpstreamState;
-use crate::cache::{Inner, log_and_ignore};
+use crate::cache::log::log_and_ignore;
+use crate::cache::upstream_state::UpstreamState;
 use crate::oci::{Digest, Repository};
-use crate::store::Blob;
+use crate::store::{Blob, Store};
 use crate::upstream::{BodyHeaders, UploadAnswer, UploadError, UploadSource, UploadStart, UploadStep};
 use bytes::Bytes;
 use http::HeaderValue;
@@ -63,46 +63,42 @@ impl UploadSource for Nothing {
     }
 }
 
-impl Inner {
-    /// Uploads to `repository` what the store has of `blobs`. Whether upstream has taken any: then it is worth asking it again.
-    ///
-    /// Only for blobs that the repository had: what is stored for others is not anybody's to push.
-    pub(in crate::cache) async fn push_again(
-        &self,
-        repository: &Repository,
-        upstream: &UpstreamState,
-        blobs: &[Digest],
-    ) -> bool {
-        let mut any = false;
-        for digest in blobs {
-            let Some(blob) = log_and_ignore("open", digest, self.store.blob(digest).await).flatten() else { continue };
-            match push(repository, upstream, digest, blob).await {
-                Ok(()) => {
-                    any = true;
-                    tracing::info!(blob.digest = %digest, repo.name = %repository, "upstream had lost a blob, and got it again");
-                    log_and_ignore("link", digest, self.store.link_blob(repository, digest).await);
-                    self.count_upload(repository, "again");
-                }
-                Err(error) => {
-                    tracing::warn!(blob.digest = %digest, repo.name = %repository, error, "upstream has lost a blob and does not take it");
-                }
+/// Uploads to `repository` what the store has of `blobs`. The result: those that upstream has taken.
+///
+/// Only for blobs that the repository had: what is stored for others must not be pushed to it.
+pub(in crate::cache) async fn push_again(
+    store: &Store,
+    upstream: &UpstreamState,
+    repository: &Repository,
+    blobs: &[Digest],
+) -> Vec<Digest> {
+    let mut taken = Vec::new();
+    for digest in blobs {
+        let Some(blob) = log_and_ignore("open", digest, store.blob(digest).await).flatten() else { continue };
+        match push(repository, upstream, digest, blob).await {
+            Ok(()) => {
+                tracing::info!(blob.digest = %digest, repo.name = %repository, "upstream had lost a blob, and got it again");
+                taken.push(*digest);
+            }
+            Err(error) => {
+                tracing::warn!(blob.digest = %digest, repo.name = %repository, error, "upstream has lost a blob and does not take it");
             }
         }
-        any
     }
+    taken
 }
 
 async fn push(repository: &Repository, upstream: &UpstreamState, digest: &Digest, blob: Blob) -> Result<(), String> {
-    let (name, headers, upstream) = (&repository.name, BodyHeaders::default(), &upstream.client);
-    let begun = upstream.start_upload(name, &UploadStart::default(), &headers, &mut Nothing).await.map_err(said)?;
+    let (name, headers) = (&repository.name, BodyHeaders::default());
+    let begun = upstream.start_upload(name, &UploadStart::default(), &headers, &mut Nothing).await.map_err(words)?;
     let UploadAnswer::Session(session) = begun else { return Ok(()) };
     let headers = BodyHeaders { media_type: Some(HeaderValue::from_static("application/octet-stream")), range: None };
     let (end, mut body) = (UploadStep::End(digest.to_string()), Stored { blob, next: 0 });
-    upstream.continue_upload(name, &session.location, &end, &headers, &mut body).await.map_err(said)?;
+    upstream.continue_upload(name, &session.location, &end, &headers, &mut body).await.map_err(words)?;
     Ok(())
 }
 
-fn said(error: UploadError<io::Error>) -> String {
+fn words(error: UploadError<io::Error>) -> String {
     match error {
         UploadError::Source(error) => error.to_string(),
         UploadError::Upstream(error, _) => error.to_string(),

@@ -1,8 +1,8 @@
 //! A session as its client holds it: upstream's own address and how far the upload has come, encrypted in one path component: its token.
 //!
-//! AES-256-GCM under the store's key, with upstream and repository as associated data: a token is of no use for another
-//! repository, another upstream, or a larder with another key. What is inside is nobody's business but larder's: upstream's
-//! address, its state, which may be signed.
+//! AES-256-GCM under the store's key, with upstream and repository as associated data: a token cannot be used for another
+//! repository, another upstream, or by a larder with another key. What is inside is for larder alone: upstream's address, and
+//! its state, which may be signed.
 
 use crate::oci::Repository;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};

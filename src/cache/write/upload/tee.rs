@@ -2,6 +2,7 @@
 //!
 //! The copy never holds the push up for long and never fails it: a store that refuses, fails or lags is left out.
 
+use super::body::{BodyLost, UploadBody};
 use super::kept::Kept;
 use crate::cache::batch::next_batch;
 use crate::store::BlobFile;
@@ -19,40 +20,6 @@ const COPY_STALL: Duration = Duration::from_secs(5);
 /// Bytes read at once when a body goes a second time.
 const REPLAY: u64 = 512 << 10;
 
-/// A client's body as it arrives.
-pub trait UploadBody: Send {
-    /// Bytes of the whole body, if the client said so.
-    fn length(&self) -> Option<u64>;
-
-    /// The next bytes, never empty; `None` at the end.
-    fn chunk(&mut self) -> impl Future<Output = Result<Option<Bytes>, BodyLost>> + Send;
-}
-
-/// No body at all.
-impl UploadBody for () {
-    fn length(&self) -> Option<u64> {
-        Some(0)
-    }
-
-    async fn chunk(&mut self) -> Result<Option<Bytes>, BodyLost> {
-        Ok(None)
-    }
-}
-
-/// Why the rest of a client's body does not come.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BodyLost {
-    /// The client went away, or what it sent is no HTTP.
-    #[error("the body broke off: {0}")]
-    Broken(String),
-    /// What is kept of it, and was to go a second time, cannot be read.
-    #[error("the upload's copy cannot be read, so that it has to be sent again: {0}")]
-    Copy(String),
-    /// The client stopped sending.
-    #[error("no byte of the body came for {} s: it is given up (stall_timeout)", .0.as_secs_f32())]
-    Stalled(Duration),
-}
-
 pub(super) struct Tee<B> {
     body: B,
     copy: LocalCopy,
@@ -68,7 +35,7 @@ pub(super) struct Tee<B> {
 
 /// What becomes of the copy.
 enum LocalCopy {
-    /// There is none, or none any more.
+    /// There is none, or it was given up.
     None,
     /// One that is not being written at the moment.
     Idle(Box<Kept>),
@@ -118,11 +85,11 @@ impl<B: UploadBody> Tee<B> {
 
     /// The copy, all of it written, if there still is one.
     pub(super) async fn finish(mut self) -> Option<Kept> {
-        self.settle().await.map(|kept| *kept).filter(|kept| kept.upload.received() == self.start + self.taken)
+        self.end_writing().await.map(|kept| *kept).filter(|kept| kept.upload.received() == self.start + self.taken)
     }
 
     /// Ends the writing.
-    async fn settle(&mut self) -> Option<Box<Kept>> {
+    async fn end_writing(&mut self) -> Option<Box<Kept>> {
         match std::mem::replace(&mut self.copy, LocalCopy::None) {
             LocalCopy::None => None,
             LocalCopy::Idle(kept) => Some(kept),
@@ -208,7 +175,7 @@ impl<B: UploadBody> UploadSource for Tee<B> {
         if self.taken == 0 {
             return true;
         }
-        let Some(kept) = self.settle().await else { return false };
+        let Some(kept) = self.end_writing().await else { return false };
         let (start, end) = (self.start, self.start + self.taken);
         if kept.upload.received() != end {
             return false;
