@@ -54,7 +54,7 @@ pub(in crate::upstream) enum Route {
 
 /// Opens connections within a time limit that spans name, TCP, proxy and TLS.
 pub(in crate::upstream) struct Connector {
-    tls: Arc<ClientConfig>,
+    tls: Trust,
     proxies: Matcher,
     tcp: HttpConnector<Resolver>,
     resolver: Resolver,
@@ -64,6 +64,9 @@ pub(in crate::upstream) struct Connector {
     told: Option<(Origin, Vec<SocketAddr>)>,
     limit: Duration,
 }
+
+/// How TLS is spoken; or why it cannot be, as long as nobody needs it.
+type Trust = Result<Arc<ClientConfig>, Arc<str>>;
 
 impl Connector {
     pub(in crate::upstream) fn new(
@@ -76,7 +79,12 @@ impl Connector {
     ) -> Result<Self, SetupError> {
         let tcp = connector(resolver.clone());
         let proxies = proxies(upstream, environment)?;
-        let (tls, network) = (tls::config(upstream, ca_file, environment)?, Network::new(&[], []));
+        let tls = match tls::config(upstream, ca_file, environment) {
+            // An upstream without TLS needs nobody to trust, until something leads from it to a host with TLS.
+            Err(error @ SetupError::NoRoots { .. }) if !border.own().https => Err(error.to_string().into()),
+            config => Ok(config?),
+        };
+        let network = Network::new(&[], []);
         Ok(Self { tls, proxies, tcp, resolver, border, network, told: None, limit })
     }
 
@@ -132,7 +140,7 @@ impl Connector {
         }
         let name = proxy_name(&proxy);
         let refused = |error: String| unreachable(format!("no connection to {origin} through proxy {name}: {error}"));
-        let mut to_proxy = ToProxy { tcp: self.tcp.clone(), tls: Arc::clone(&self.tls) };
+        let mut to_proxy = ToProxy { tcp: self.tcp.clone(), tls: self.tls.clone() };
         let credential = proxy.basic_auth().cloned();
         if !origin.https {
             let io = to_proxy.call(proxy.uri().clone()).await.map_err(|error| refused(chain(&*error)))?;
@@ -250,7 +258,8 @@ impl Service<Name> for Known {
     }
 }
 
-async fn handshake(tls: &Arc<ClientConfig>, host: &str, io: Box<dyn Io>) -> std::io::Result<Box<dyn Io>> {
+async fn handshake(tls: &Trust, host: &str, io: Box<dyn Io>) -> std::io::Result<Box<dyn Io>> {
+    let tls = tls.as_ref().map_err(|none| std::io::Error::other(rustls::Error::General(none.to_string())))?;
     let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
     Ok(Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, io).await?))
 }
@@ -315,7 +324,7 @@ pub(in crate::upstream) fn chain(error: &(dyn StdError + 'static)) -> String {
 /// Connects to a proxy, which may itself want TLS.
 struct ToProxy {
     tcp: HttpConnector<Resolver>,
-    tls: Arc<ClientConfig>,
+    tls: Trust,
 }
 
 impl Service<Uri> for ToProxy {
@@ -328,7 +337,7 @@ impl Service<Uri> for ToProxy {
     }
 
     fn call(&mut self, proxy: Uri) -> Self::Future {
-        let (mut tcp, tls) = (self.tcp.clone(), Arc::clone(&self.tls));
+        let (mut tcp, tls) = (self.tcp.clone(), self.tls.clone());
         Box::pin(async move {
             let io: Box<dyn Io> = Box::new(tcp.call(proxy.clone()).await?.into_inner());
             if proxy.scheme_str() != Some("https") {

@@ -9,6 +9,21 @@ fn connector() -> Connector {
     Connector::new("test", None, &environment(), Resolver::of_system(), border, Duration::from_secs(5)).unwrap()
 }
 
+#[test]
+fn an_upstream_without_tls_needs_no_roots() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "").unwrap();
+    let environment = environment().with("SSL_CERT_FILE", &empty);
+    let connector = |url: &str| {
+        let own = Origin::of(&url.parse().unwrap()).unwrap();
+        let border = Border::new("test", &own, &[], &[]);
+        Connector::new("test", None, &environment, Resolver::of_system(), border, Duration::from_secs(5))
+    };
+    assert!(connector("http://test.invalid").is_ok());
+    assert!(connector("https://test.invalid").is_err());
+}
+
 async fn send(pool: &Pool, outgoing: &Outgoing, origin: &Origin, share: ConnectionClass) -> Result<Head, Failure> {
     pool.send(outgoing, (origin, AddressScope::Anywhere), Turn { share, admit: &|| Ok(()), again: None }).await
 }
