@@ -6,7 +6,7 @@ use crate::cache::{Condition, Purge, Purged};
 use crate::oci::{Reference, Registry, Repository, RepositoryPattern};
 use crate::server::{Body, Target};
 use crate::store::Pin;
-use crate::telemetry::CacheStatus;
+use crate::telemetry::{CacheStatus, build};
 use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -57,7 +57,11 @@ impl Admin {
         });
         let upstreams = self.routes.registries().iter().map(|registry| self.upstream(registry));
         json!({
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": build::VERSION,
+            "commit": build::COMMIT,
+            "build_date": build::DATE,
+            "target": build::TARGET,
+            "features": build::FEATURES,
             "uptime_s": self.started.elapsed().as_secs(),
             "store": {
                 "bytes": usage.bytes, "limit_bytes": usage.limit, "counted": usage.exact,

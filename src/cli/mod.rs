@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod client_config;
 mod docker;
+mod generate;
 mod list;
 mod pin;
 mod purge;
@@ -19,12 +20,12 @@ mod user;
 mod verify;
 
 use crate::config::Sources;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// A caching pull-through proxy for OCI registries, first of all Azure Container Registry.
 #[derive(Debug, Parser)]
-#[command(name = "larder", version, arg_required_else_help = true)]
+#[command(name = "larder", version = crate::telemetry::build::LONG, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -65,6 +66,9 @@ enum Command {
     /// Add, remove and list the users who log in with a password
     #[command(subcommand)]
     User(user::User),
+    /// Write man pages or shell completions into a folder, for packages
+    #[command(hide = true)]
+    Generate(generate::Arguments),
 }
 
 /// Runs the command that the process's arguments name.
@@ -72,7 +76,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let sources = Sources::of_process();
     match Arguments::parse().command {
-        Command::Serve(arguments) => serve::run(&arguments.into_sources(sources)),
+        Command::Serve(arguments) => serve::run(arguments.into_sources(sources)),
         Command::Check(arguments) => check::run(arguments, sources),
         Command::ClientConfig(arguments) => client_config::run(arguments, sources),
         Command::Status(question) => status::run(question, sources),
@@ -87,6 +91,7 @@ pub fn run() -> ExitCode {
         Command::Tls(arguments) => tls::run(arguments, sources),
         Command::Verify(arguments) => verify::run(arguments, sources),
         Command::User(command) => user::run(command, sources),
+        Command::Generate(arguments) => generate::run(&arguments, Arguments::command()),
     }
 }
 
@@ -94,7 +99,6 @@ pub fn run() -> ExitCode {
 mod tests {
     #[test]
     fn the_arguments_are_consistent() {
-        use clap::CommandFactory as _;
-        super::Arguments::command().debug_assert();
+        <super::Arguments as clap::CommandFactory>::command().debug_assert();
     }
 }

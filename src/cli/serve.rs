@@ -1,7 +1,8 @@
 //! `larder serve`: from sources to a running daemon.
 
 use super::docker;
-use crate::config::{ConfigErrors, Loaded, Sources, load};
+use crate::config::{ConfigErrors, Sources, load};
+use crate::server::Sockets;
 use crate::telemetry::log::{self, LogError};
 use crate::telemetry::{Log, LogFormat, LogGuard};
 use std::io::Write as _;
@@ -10,20 +11,25 @@ use std::process::ExitCode;
 /// Nothing was begun: the arguments or the configuration are wrong. The systemd unit does not restart on it.
 const MISCONFIGURED: u8 = 2;
 
-pub(super) fn run(sources: &Sources) -> ExitCode {
-    let loaded = match load(sources) {
+pub(super) fn run(mut sources: Sources) -> ExitCode {
+    let sockets = match Sockets::of_process() {
+        Ok(sockets) => sockets,
+        Err(error) => return refuse(&error.to_string()),
+    };
+    sources.handed = sockets.places();
+    let loaded = match load(&sources) {
         Ok(loaded) => loaded,
-        Err(errors) => return refuse(&explain(&errors, sources)),
+        Err(errors) => return refuse(&explain(&errors, &sources)),
     };
     // The guard goes last: what the daemon says while it ends is still written.
-    let (log, _guard) = match begin_log(sources) {
+    let (log, _guard) = match begin_log(&sources) {
         Ok(log) => log,
         Err(error) => return refuse(&error.to_string()),
     };
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    start(loaded, log)
+    crate::daemon::run(loaded.settings, sockets, log)
 }
 
 fn refuse(text: &str) -> ExitCode {
@@ -55,8 +61,4 @@ fn explain(errors: &ConfigErrors, sources: &Sources) -> String {
         text.push_str(&registry);
     }
     text
-}
-
-fn start(loaded: Loaded, log: Log) -> ExitCode {
-    crate::daemon::run(loaded.settings, log)
 }

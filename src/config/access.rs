@@ -16,7 +16,7 @@ use std::time::Duration;
 /// Every caller who is let in, the nameless one too.
 const ANYBODY: &str = "*";
 /// How the clients' networks are let in.
-const OPEN: &str = r#"write the clients' networks, such as open_to = ["10.0.0.0/8"] or --open-to 10.0.0.0/8"#;
+const OPEN: &str = r#"write the clients' networks, such as open_to = ["10.0.0.0/8"], --open-to 10.0.0.0/8 or LARDER_ACCESS__OPEN_TO='["10.0.0.0/8"]'"#;
 
 settings! { "access";
 /// Who is let in.

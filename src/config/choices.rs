@@ -97,6 +97,15 @@ impl Listen {
         }
     }
 
+    /// Whether both are one socket; plain or TLS is not of the socket.
+    #[must_use]
+    pub fn is_same_socket(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix(left), Self::Unix(right)) => left == right,
+            _ => self.address().is_some() && self.address() == other.address(),
+        }
+    }
+
     /// As it stands in the file.
     pub(super) fn shown(&self) -> String {
         match self {

@@ -3,6 +3,7 @@
 use super::access::read_access;
 use super::across::check_across;
 use super::environment::Environment;
+use super::handed::Handed;
 use super::origin::{ConfigError, ConfigErrors, Origin};
 use super::overlay::{Flags, apply_environment, apply_flags};
 use super::reader::{Effective, Places, Reader, Section};
@@ -26,6 +27,8 @@ pub struct Sources {
     pub current_folder: PathBuf,
     /// Where to look for a file that nobody named: `/etc/larder/larder.toml`, save in tests.
     pub system_file: PathBuf,
+    /// The sockets that the process was given.
+    pub handed: Handed,
 }
 
 /// Validated settings and what is worth knowing about them.
@@ -135,7 +138,7 @@ fn load_but(
         Some(file) => Origin::File { file: Arc::from(file.as_path()), line: 1, column: 1 },
         None => Origin::Default,
     };
-    let settings = read_tree(&mut reader, root, &whole, needs_upstream);
+    let settings = read_tree(&mut reader, root, &whole, &sources.handed, needs_upstream);
     reader.errors.retain(|error| !passed_over(error));
     if !needs_upstream {
         // Who asks about a daemon may want to know just that: why its certificate is not used.
@@ -159,7 +162,7 @@ pub(super) fn load_text(text: &str) -> Result<Loaded, ConfigErrors> {
     let root = parse_file(text, &file).map_err(|errors| ConfigErrors { errors, nothing_configured: false })?;
     let mut reader = Reader::new(Places { here: PathBuf::from("/nowhere"), ..Places::default() });
     let whole = Origin::File { file, line: 1, column: 1 };
-    let settings = read_tree(&mut reader, root, &whole, true);
+    let settings = read_tree(&mut reader, root, &whole, &Handed::default(), true);
     let Reader { warnings, effective, errors, .. } = reader;
     if errors.is_empty() {
         return Ok(Loaded { settings, effective, warnings, file: None });
@@ -182,10 +185,10 @@ fn read_file(file: &Path, sources: &Sources) -> Result<Table, Vec<ConfigError>> 
     }
 }
 
-fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, needs_upstream: bool) -> Settings {
+fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, handed: &Handed, needs_upstream: bool) -> Settings {
     let mut top = Section::new(reader, "", root, whole.clone());
-    let server = read_server(&mut top);
-    let mut admin = read_admin(&mut top, &server);
+    let server = read_server(&mut top, handed);
+    let mut admin = read_admin(&mut top, &server, handed);
     let store = read_store(&mut top);
     if cfg!(unix) {
         admin.socket.get_or_insert_with(|| store.path.join("admin.sock"));

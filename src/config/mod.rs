@@ -16,6 +16,7 @@ mod environment;
 mod freshness;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod handed;
 mod load;
 mod names;
 mod origin;
@@ -43,6 +44,7 @@ pub use credential::{
 pub use declare::{KeyDoc, TableDoc};
 pub use environment::Environment;
 pub use freshness::{FreshnessRule, FreshnessSettings};
+pub use handed::Handed;
 pub use load::{Loaded, Sources, configured_names, find_socket, find_users_file, load, load_store};
 pub use names::parse_url;
 pub use origin::{ConfigError, ConfigErrors, Origin};

@@ -22,6 +22,8 @@ pub enum Origin {
     Environment(String),
     /// A flag of the command line, with its dashes.
     Flag(&'static str),
+    /// A socket that systemd has handed over.
+    Systemd,
 }
 
 impl fmt::Display for Origin {
@@ -31,6 +33,7 @@ impl fmt::Display for Origin {
             Self::File { file, line, column } => write!(f, "{}:{line}:{column}", file.display()),
             Self::Environment(variable) => write!(f, "environment variable {variable}"),
             Self::Flag(flag) => write!(f, "flag {flag}"),
+            Self::Systemd => f.write_str("systemd's socket"),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::choices::{Durability, Listen};
 use super::declare::settings;
+use super::handed::Handed;
 use super::origin::Origin;
 use super::quantities::{DocumentMemory, HeaderSize, Size, StoreSize, TimeLimit};
 use super::reader::{Places, Reader, Section, Setting};
@@ -123,8 +124,9 @@ impl StoreSettings {
     }
 }
 
-pub(super) fn read_server(top: &mut Section<'_>) -> ServerSettings {
+pub(super) fn read_server(top: &mut Section<'_>, handed: &Handed) -> ServerSettings {
     let mut server = top.table::<ServerSettings>("server");
+    handed.registry(top.reader, &mut server.listen);
     if server.listen.is_empty() {
         let message = r#"the list is empty: write an address such as "127.0.0.1:5000", or remove the key"#;
         top.reader.error_at("server", "listen", message);
@@ -157,8 +159,9 @@ fn encrypt_all(reader: &mut Reader, listen: &mut Vec<Listen>) {
     reader.show_as("server", "listen", List::<Listen>::show(listen));
 }
 
-pub(super) fn read_admin(top: &mut Section<'_>, server: &ServerSettings) -> AdminSettings {
-    let admin = top.table::<AdminSettings>("admin");
+pub(super) fn read_admin(top: &mut Section<'_>, server: &ServerSettings, handed: &Handed) -> AdminSettings {
+    let mut admin = top.table::<AdminSettings>("admin");
+    handed.admin(top.reader, &mut admin.listen);
     let listen = admin.listen;
     if let Some(other) = server.listen.iter().find(|other| other.clashes_with(&Listen::Tcp(listen))) {
         let message = format!("{listen} is taken by [server] listen {}: choose another port", other.shown());

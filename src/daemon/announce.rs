@@ -2,6 +2,7 @@
 
 use crate::config::{AccessSettings, Listen, Settings, UpstreamSettings};
 use crate::store::Store;
+use crate::telemetry::build;
 use crate::upstream::{LoginSummary, Upstream};
 use bytesize::ByteSize;
 use std::time::SystemTime;
@@ -15,7 +16,7 @@ pub(super) fn start(
     store: &Store,
     upstreams: &[(UpstreamSettings, Upstream)],
 ) -> JoinSet<()> {
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "larder starts");
+    tracing::info!(version = build::VERSION, commit = build::COMMIT, target = build::TARGET, "larder starts");
     for listen in registry {
         tracing::info!("registry API on {}", place(listen));
     }

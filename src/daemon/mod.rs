@@ -6,14 +6,15 @@ mod descriptors;
 mod privacy;
 mod rooms;
 mod signals;
+mod watchdog;
 
 pub use rooms::Rooms;
 
 use crate::admin::Admin;
 use crate::config::{Environment, Settings};
-use crate::server::{Drain, DrainTrigger};
-use crate::store::RealDisk;
-use crate::telemetry::{Log, Metrics};
+use crate::server::{Drain, DrainTrigger, Sockets, Tls};
+use crate::store::{RealDisk, Store};
+use crate::telemetry::{Log, Metrics, build};
 use rooms::Failure;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,13 +30,13 @@ const CLOSE: Duration = Duration::from_secs(10);
 
 /// Runs until a signal ends it.
 #[must_use]
-pub fn run(settings: Settings, log: Log) -> ExitCode {
+pub fn run(settings: Settings, sockets: Sockets, log: Log) -> ExitCode {
     descriptors::raise();
     privacy::begin();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().event_interval(EVENT_INTERVAL).thread_name("larder").build();
     let result = runtime.map_err(Failure::from).and_then(|runtime| {
-        let result = runtime.block_on(serve(settings, log));
+        let result = runtime.block_on(serve(settings, sockets, log));
         // What still runs has had its time to end.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
@@ -49,18 +50,15 @@ pub fn run(settings: Settings, log: Log) -> ExitCode {
     }
 }
 
-async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
+async fn serve(settings: Settings, sockets: Sockets, log: Log) -> Result<(), Failure> {
     let signals = signals::Signals::listen()?;
     let metrics = Arc::new(Metrics::new());
     note_process(&metrics);
     let disk = Arc::new(RealDisk::new(&settings.store.path));
-    let rooms = Rooms::assemble(&settings, &Environment::of_process(), disk, &metrics, log).await?;
+    let rooms = Rooms::assemble(&settings, &Environment::of_process(), sockets, disk, &metrics, log).await?;
     let Rooms { server, registry, admin_server, admin, tls, store, upstreams, .. } = rooms;
     let _logins = announce::start(&settings, &server.addresses(), &admin_server.addresses(), &store, &upstreams);
-    let mut background = JoinSet::new();
-    if let Some(tls) = tls {
-        background.spawn(tls.follow());
-    }
+    let _background = background(tls, &store);
 
     let (trigger, drain) = Drain::new();
     // The admin listener goes on answering while the registry drains, so that what still runs can be seen.
@@ -78,6 +76,16 @@ async fn serve(settings: Settings, log: Log) -> Result<(), Failure> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What runs beside the listeners, until the end.
+fn background(tls: Option<Tls>, store: &Store) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    if let Some(tls) = tls {
+        tasks.spawn(tls.follow());
+    }
+    tasks.spawn(watchdog::run(store.clone()));
+    tasks
 }
 
 /// The first signal drains, the second ends everything at once.
@@ -100,7 +108,7 @@ async fn stop(mut signals: signals::Signals, trigger: &DrainTrigger, within: Dur
 }
 
 fn note_process(metrics: &Metrics) {
-    metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    metrics.build_info.with_label_values(&[build::VERSION, build::COMMIT, build::TARGET, build::FEATURES]).set(1);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     metrics.process_start_time.with_label_values(&[] as &[&str]).set(i64::try_from(now).unwrap_or(i64::MAX));
 }

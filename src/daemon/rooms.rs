@@ -4,8 +4,8 @@ use super::asking::asking;
 use crate::access::Access;
 use crate::admin::Admin;
 use crate::cache::Cache;
-use crate::config::{Environment, Limits, Listen, Settings, UpstreamSettings};
-use crate::server::{RegistryService, Routes, Server, Tls};
+use crate::config::{Environment, Listen, Settings, UpstreamSettings};
+use crate::server::{RegistryService, Routes, Server, Sockets, Tls};
 use crate::store::{Disk, Store};
 use crate::telemetry::{Log, Metrics};
 use crate::upstream::{Documents, Network, Upstream};
@@ -40,6 +40,7 @@ impl Rooms {
     pub async fn assemble(
         settings: &Settings,
         environment: &Environment,
+        mut sockets: Sockets,
         disk: Arc<dyn Disk>,
         metrics: &Arc<Metrics>,
         log: Log,
@@ -47,10 +48,10 @@ impl Rooms {
         let limits = &settings.server.limits;
         // Sockets first: a port that is taken must not cost the opening of a store.
         let tls = settings.server.tls.as_ref().map(|tls| Tls::load(tls, Arc::clone(metrics))).transpose()?;
-        let server = Server::bind_with(&settings.server.listen, limits, tls.clone()).await?;
+        let server = Server::bind_registry(&mut sockets, &settings.server.listen, limits, tls.clone()).await?;
         let server = server.counted_in(metrics.http_connections.with_label_values(&[] as &[&str]));
         let store = Store::open(&settings.store, disk, Arc::clone(metrics)).await?;
-        let admin_server = bind_admin(settings, limits).await?;
+        let admin_server = bind_admin(settings, &mut sockets).await?;
         let (routes, upstreams) = connect(settings, environment, &server.addresses(), metrics).await?;
         let names = settings.server.names.iter().cloned();
         let names = names.chain(settings.upstreams.iter().map(|upstream| upstream.name.to_string()));
@@ -66,10 +67,10 @@ impl Rooms {
 
 /// The admin socket is in the store's folder, if nothing else was said, and so it is bound after the store's lock is taken: a socket that
 /// is there then is a dead one.
-async fn bind_admin(settings: &Settings, limits: &Limits) -> Result<Server, Failure> {
+async fn bind_admin(settings: &Settings, sockets: &mut Sockets) -> Result<Server, Failure> {
     let socket = settings.admin.socket.clone().map(Listen::Unix);
     let listen: Vec<_> = std::iter::once(Listen::Tcp(settings.admin.listen)).chain(socket).collect();
-    Ok(Server::bind(&listen, limits).await?)
+    Ok(Server::bind_admin(sockets, &listen, &settings.server.limits).await?)
 }
 
 /// The upstreams, and the names that lead to them. `own` are larder's listeners, which no upstream may be.

@@ -17,6 +17,7 @@ pub use http::body::{Body, BodyEnd, BodyOutcome};
 pub use http::body_parts::{BodyError, Chunks, Extent, Extents, FileBytes, ReadFuture};
 pub use http::connection::{Handler, Server};
 pub use http::drain::{Drain, DrainTrigger};
+pub use http::handed::{HandedError, Sockets};
 pub use http::listen::BindError;
 pub use http::peer::Peer;
 pub use http::sendfile::SendfileStats;

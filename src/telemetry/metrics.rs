@@ -117,7 +117,7 @@ metrics! {
     /// When the scrub last came to the end of all blobs, in Unix seconds; absent if it never has.
     scrub_last_completed: IntGaugeVec = "larder_scrub_last_completed_timestamp_seconds" [];
     /// Always 1; the labels say what is running.
-    build_info: IntGaugeVec = "larder_build_info" ["version"];
+    build_info: IntGaugeVec = "larder_build_info" ["version", "commit", "target", "features"];
     /// Unix time at which the process started.
     process_start_time: IntGaugeVec = "process_start_time_seconds" [];
     /// Resident memory of the process, in bytes.

@@ -1,6 +1,7 @@
 //! Logs, metrics, and the one set of words for why an answer came from where it came.
 
 mod access_log;
+pub mod build;
 mod cache_status;
 mod line;
 pub mod log;

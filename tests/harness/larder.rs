@@ -1,7 +1,7 @@
 use super::{Answer, Call, Client, Logs, Setup};
 use larder::cache::Cache;
 use larder::daemon::Rooms;
-use larder::server::{Drain, DrainTrigger, Server};
+use larder::server::{Drain, DrainTrigger, Server, Sockets};
 use larder::store::{Disk, RealDisk, Store};
 use larder::telemetry::{Log, LogGuard, Metrics};
 use std::net::SocketAddr;
@@ -35,7 +35,9 @@ impl Larder {
         let settings = &setup.settings;
         let (logs, log, guard) = Logs::begin();
         let metrics = Arc::new(Metrics::new());
-        let rooms = Rooms::assemble(settings, &setup.environment, disk, &metrics, log.clone()).await.unwrap();
+        let rooms = Rooms::assemble(settings, &setup.environment, Sockets::default(), disk, &metrics, log.clone())
+            .await
+            .unwrap();
         let Rooms { server, registry, admin_server, admin: admin_handler, store, cache, .. } = rooms;
         admin_handler.set_ready(true);
 

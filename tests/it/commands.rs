@@ -53,6 +53,27 @@ async fn status_says_what_was_saved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn status_and_metrics_say_what_is_running() {
+    use larder::telemetry::build;
+    let acr = Acr::start(Options::public()).await;
+    let setup = Setup::of(&acr);
+    let process = Process::start(&setup, &["--upstream", &acr.url(), "--login", "anonymous"]).await;
+    let status = json(&larder(&setup, &["status", "--json"]));
+    for (key, value) in [
+        ("version", build::VERSION),
+        ("commit", build::COMMIT),
+        ("build_date", build::DATE),
+        ("target", build::TARGET),
+        ("features", build::FEATURES),
+    ] {
+        assert_eq!(status[key], value, "{status}");
+    }
+    let (commit, features, target, version) = (build::COMMIT, build::FEATURES, build::TARGET, build::VERSION);
+    let labels = format!("commit=\"{commit}\",features=\"{features}\",target=\"{target}\",version=\"{version}\"");
+    assert_eq!(process.metric(&format!("larder_build_info{{{labels}}}")).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn list_names_what_is_here_and_what_is_missing() {
     let (acr, setup, _process, digest) = pulled().await;
     let references = json(&larder(&setup, &["list", "--json"]));

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use larder::config::{
-    CredentialSettings, DockerLogins, Environment, Flags, Listen, Loaded, Login, Origin, PasswordLogin, Right, Sources,
-    Tier, load,
+    CredentialSettings, DockerLogins, Environment, Flags, Handed, Listen, Loaded, Login, Origin, PasswordLogin, Right,
+    Sources, Tier, load,
 };
 use std::path::Path;
 use std::time::Duration;
@@ -715,7 +715,87 @@ fn help_names_only_what_exists() {
     assert_eq!((code, commands), (Some(0), all));
     let (_, out, _) = larder(folder.path(), &["serve", "--help"]);
     assert!(out.contains("--open-to") && out.contains("--sealed") && out.contains("--allow"), "{out}");
-    assert_eq!(larder(folder.path(), &["--version"]).1, format!("larder {}\n", env!("CARGO_PKG_VERSION")));
+    // Commit, date, target and features, as the status and the metrics say them too.
+    let version = format!("larder {}\n", larder::telemetry::build::LONG);
+    assert_eq!(larder(folder.path(), &["--version"]).1, version);
+    let parts: Vec<&str> = version.trim().split([' ', '(', ')', ',']).filter(|part| !part.is_empty()).collect();
+    let [name, number, "commit", commit, date, target, "features:", _] = parts[..] else { panic!("{version}") };
+    assert_eq!((name, number), ("larder", env!("CARGO_PKG_VERSION")));
+    assert!(commit == "unknown" || (commit.len() == 12 && commit.bytes().all(|b| b.is_ascii_hexdigit())), "{version}");
+    assert!(date == "unknown" || date.len() == 10, "{version}");
+    assert!(target.contains(std::env::consts::ARCH) && target.contains(std::env::consts::OS), "{version}");
+}
+
+#[test]
+fn sockets_that_systemd_hands_over_are_listened_on_and_the_file_names_the_same_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("larder.toml");
+    let wide = |address: &str| Listen::Tcp(address.parse().unwrap());
+    let unix = Listen::Unix("/run/larder.sock".into());
+    let with = |text: &str, registry: &[Listen], admin: Option<&str>| {
+        std::fs::write(&file, format!("{text}[[upstream]]\nname = \"a.io\"\n")).unwrap();
+        let handed = Handed { registry: registry.to_vec(), admin: admin.map(|admin| admin.parse().unwrap()) };
+        load(&Sources { file: Some(file.clone()), handed, ..without_file(folder.path()) })
+    };
+    let both = [wide("127.0.0.1:443"), wide("[::1]:443")];
+    let loaded = with("", &both, Some("127.0.0.1:444")).unwrap();
+    assert_eq!(
+        (loaded.settings.server.listen, loaded.settings.admin.listen),
+        (both.to_vec(), "127.0.0.1:444".parse().unwrap())
+    );
+    assert!(
+        loaded.effective.iter().any(|entry| entry.key == "listen" && entry.origin.to_string() == "systemd's socket")
+    );
+    // In any order, and beside what larder binds itself.
+    let more = "[server]\nlisten = [\"[::1]:443\", \"unix:/run/larder.sock\", \"127.0.0.1:443\"]\n";
+    assert_eq!(with(more, &both, None).unwrap().settings.server.listen.len(), 3);
+    assert_eq!(
+        with("", std::slice::from_ref(&unix), None).unwrap().settings.server.listen,
+        std::slice::from_ref(&unix)
+    );
+    // Who may come is asked of the sockets as of a file's addresses.
+    let error = with("", &[wide("0.0.0.0:443")], None).unwrap_err().to_string();
+    assert!(error.contains("only loopback is let in"), "{error}");
+    let named = "[server]\nlisten = [\"127.0.0.1:443\"]\n";
+    for (text, sockets, admin, line, remedy) in [
+        (named, &both[..], None, "larder.toml:2:10", "write listen = [\"127.0.0.1:443\", \"[::1]:443\"]"),
+        (more, &both[..1], None, "larder.toml:2:10", "write listen = [\"127.0.0.1:443\"]"),
+        (named, std::slice::from_ref(&unix), None, "larder.toml:2:10", "write listen = [\"unix:/run/larder.sock\"]"),
+        (
+            "[admin]\nlisten = \"127.0.0.1:7\"\n",
+            &[],
+            Some("127.0.0.1:8"),
+            "larder.toml:2:10",
+            "write listen = \"127.0.0.1:8\"",
+        ),
+    ] {
+        let error = with(text, sockets, admin).unwrap_err().to_string();
+        assert!(error.contains(line) && error.contains(remedy) && error.lines().count() == 1, "{error}");
+    }
+}
+
+#[test]
+fn man_pages_and_completions_are_made_for_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    assert_eq!(larder(path, &["generate", "man", "man"]).0, Some(0));
+    assert_eq!(larder(path, &["generate", "completions", "completions"]).0, Some(0));
+    let help = larder(path, &["--help"]).1;
+    let commands = help.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1);
+    let commands = commands.take_while(|line| line.starts_with("  ")).filter_map(|line| line.split_whitespace().next());
+    let commands: Vec<&str> = commands.filter(|command| *command != "help").collect();
+    assert!(commands.len() > 10, "{help}");
+    for command in commands {
+        let page = std::fs::read_to_string(path.join(format!("man/larder-{command}.1"))).unwrap();
+        assert!(page.contains(".SH OPTIONS") && page.contains(".SH DESCRIPTION"), "{page}");
+        for file in ["larder.bash", "_larder", "larder.fish", "_larder.ps1"] {
+            let text = std::fs::read_to_string(path.join("completions").join(file)).unwrap();
+            assert!(text.contains(command), "{file} does not know {command}");
+        }
+    }
+    assert!(!path.join("man/larder-generate.1").exists(), "a command for packagers is no page for people");
+    let (code, _, error) = larder(path, &["generate", "man", "completions/_larder"]);
+    assert!(code == Some(1) && error.contains("cannot write into completions/_larder"), "{code:?} {error}");
 }
 
 #[test]

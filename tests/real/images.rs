@@ -81,7 +81,7 @@ impl<'a> Tool<'a> {
     }
 }
 
-fn storage(home: &Path) -> String {
+pub(crate) fn storage(home: &Path) -> String {
     let place = |name: &str| home.join(name).display().to_string();
     format!("[storage]\ndriver = \"vfs\"\nrunroot = \"{}\"\ngraphroot = \"{}\"\n", place("run"), place("graph"))
 }

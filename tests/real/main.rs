@@ -27,6 +27,7 @@ mod larder;
 mod matrix;
 mod oras;
 mod own_name;
+mod package;
 mod page;
 mod process;
 mod pushes;
@@ -35,6 +36,7 @@ mod relay;
 mod rust_client;
 mod skopeo;
 mod stage;
+mod systemd;
 mod upstream;
 mod world;
 

@@ -146,10 +146,21 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts a server whose arguments make it listen on `port`, and waits until it does.
-    pub(crate) fn start(name: &'static str, mut command: Command, port: u16, log: &Path) -> Self {
+    pub(crate) fn start(name: &'static str, command: Command, port: u16, log: &Path) -> Self {
+        Self::start_with_input(name, command, port, log, Stdio::null())
+    }
+
+    /// The same, with a standard input.
+    pub(crate) fn start_with_input(
+        name: &'static str,
+        mut command: Command,
+        port: u16,
+        log: &Path,
+        input: impl Into<Stdio>,
+    ) -> Self {
         let log = log.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log).unwrap();
-        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+        command.stdin(input).stdout(output.try_clone().unwrap()).stderr(output);
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut server = Self { name, child, log, port };
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -160,6 +171,24 @@ impl Server {
             sleep(NOTICE);
         }
         server
+    }
+
+    /// Asks it to end, as systemd would.
+    pub(crate) fn terminate(&self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// How it ended, once it has.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{} does not end", self.name);
+            sleep(NOTICE);
+        }
     }
 
     pub(crate) fn stop(&mut self) {

@@ -9,6 +9,7 @@ use super::connection_io::{Io, Stream};
 use super::connection_places::{Accepted, LOOK, Places};
 use super::connection_watch::{DRAIN_GRACE, Patience, Watch};
 use super::drain::Drain;
+use super::handed::{Socket, Sockets};
 use super::listen::{BindError, Listeners};
 use super::peer::Peer;
 use super::sendfile::{Live, SendfileStats};
@@ -84,10 +85,34 @@ impl Server {
 
     /// The same, with what the listeners that speak TLS need.
     pub async fn bind_with(listen: &[Listen], limits: &Limits, tls: Option<Tls>) -> Result<Self, BindError> {
+        Self::bind_rest(Vec::new(), listen, limits, tls).await
+    }
+
+    /// The registry's listeners; those that systemd has made are taken.
+    pub async fn bind_registry(
+        sockets: &mut Sockets,
+        listen: &[Listen],
+        limits: &Limits,
+        tls: Option<Tls>,
+    ) -> Result<Self, BindError> {
+        Self::bind_rest(sockets.take_registry(), listen, limits, tls).await
+    }
+
+    /// The admin listeners; those that systemd has made are taken.
+    pub async fn bind_admin(sockets: &mut Sockets, listen: &[Listen], limits: &Limits) -> Result<Self, BindError> {
+        Self::bind_rest(sockets.take_admin(), listen, limits, None).await
+    }
+
+    async fn bind_rest(
+        handed: Vec<Socket>,
+        listen: &[Listen],
+        limits: &Limits,
+        tls: Option<Tls>,
+    ) -> Result<Self, BindError> {
         if let (None, Some(Listen::Tls(address))) = (&tls, listen.iter().find(|one| matches!(one, Listen::Tls(_)))) {
             return Err(BindError::NoCertificate(*address));
         }
-        let listeners = Listeners::bind(listen).await?;
+        let listeners = Listeners::bind(listen, handed).await?;
         Ok(Self { listeners, limits: limits.clone(), stats: Arc::default(), open: None, tls })
     }
 
@@ -228,17 +253,23 @@ async fn drive<H: Handler>(
     });
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut begun = pin!(drain.begun());
-    let mut draining = false;
+    let (mut draining, mut told) = (false, false);
     let mut timer = pin!(sleep_until(watch.deadline().map_or_else(Instant::now, |(deadline, _)| deadline)));
     let end = std::future::poll_fn(|cx| {
         if !draining && begun.as_mut().poll(cx).is_ready() {
             draining = true;
             watch.drain();
-            connection.as_mut().graceful_shutdown();
         }
-        match connection.as_mut().poll(cx) {
-            Poll::Ready(end) => Poll::Ready(Ok(end)),
-            Poll::Pending => poll_patience(&watch, timer.as_mut(), cx).map(Err),
+        loop {
+            if let Poll::Ready(end) = connection.as_mut().poll(cx) {
+                return Poll::Ready(Ok(end));
+            }
+            // Who has just connected is not turned away: its first request, which is on its way, is answered.
+            if told || !draining || !watch.has_had_a_request() {
+                return poll_patience(&watch, timer.as_mut(), cx).map(Err);
+            }
+            told = true;
+            connection.as_mut().graceful_shutdown();
         }
     })
     .await;

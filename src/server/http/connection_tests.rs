@@ -369,6 +369,22 @@ async fn an_answer_that_begins_in_a_drain_says_that_the_connection_closes() {
     assert!(head.contains("connection: close"), "{head}");
 }
 
+/// A client that has connected just before has its request on its way: a reset would look like an error of larder's.
+#[tokio::test]
+async fn a_request_that_follows_its_connection_into_a_drain_is_answered() {
+    let server = start(Limits::default(), hello).await;
+    let mut stream = connect(server.address).await;
+    sleep(Duration::from_millis(100)).await;
+    server.trigger.begin(Duration::from_secs(20));
+    sleep(Duration::from_millis(100)).await;
+    ask(&mut stream, GET).await;
+    let (bytes, end) = rest(&mut stream).await;
+    end.unwrap();
+    let head = String::from_utf8(bytes).unwrap().to_lowercase();
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    timeout(Duration::from_secs(5), server.served).await.expect("a drain ends").unwrap();
+}
+
 #[tokio::test]
 async fn a_download_beyond_the_deadline_is_cut_and_never_looks_complete() {
     for (request, length) in [(GET, Some(1 << 20)), (GET, None), ("GET / HTTP/1.0\r\n\r\n", None)] {

@@ -142,6 +142,11 @@ impl Watch {
         }
     }
 
+    /// Whether there has been a request.
+    pub(in crate::server) fn has_had_a_request(&self) -> bool {
+        self.state().requested
+    }
+
     /// A request's head is complete.
     pub(in crate::server) fn request(self: &Arc<Self>, version: http::Version, has_body: bool) -> Answering {
         let mut state = self.state();

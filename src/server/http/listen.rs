@@ -4,6 +4,7 @@
 //! cannot be bound is an error. Running out of file descriptors pauses accepting, it never ends it.
 
 use super::connection_io::Stream;
+use super::handed;
 use super::listen_holder::{free_port, holder};
 use super::peer::Peer;
 use crate::config::Listen;
@@ -82,6 +83,8 @@ pub(in crate::server) struct Listeners {
 struct Bound {
     place: Arc<Listen>,
     socket: Socket,
+    /// Whether it is systemd's, which keeps it.
+    is_handed: bool,
 }
 
 enum Socket {
@@ -91,10 +94,15 @@ enum Socket {
 }
 
 impl Listeners {
-    pub(in crate::server) async fn bind(places: &[Listen]) -> Result<Self, BindError> {
+    /// Binds what is not among the sockets that were handed over.
+    pub(in crate::server) async fn bind(places: &[Listen], mut handed: Vec<handed::Socket>) -> Result<Self, BindError> {
         let mut bound = Vec::new();
         let mut left_out = None;
         for place in places {
+            if let Some(at) = handed.iter().position(|socket| socket.place.is_same_socket(place)) {
+                bound.push(Bound::handed(place, handed.swap_remove(at))?);
+                continue;
+            }
             match place {
                 Listen::Tcp(address) | Listen::Tls(address) => match bind_tcp(*address, place, places) {
                     Ok(listener) => bound.push(listener),
@@ -149,6 +157,16 @@ impl Listeners {
 }
 
 impl Bound {
+    fn handed(place: &Listen, given: handed::Socket) -> Result<Self, BindError> {
+        let socket = match given.listener {
+            handed::Listener::Tcp(listener) => TcpListener::from_std(listener).map(Socket::Tcp),
+            #[cfg(unix)]
+            handed::Listener::Unix(listener) => UnixListener::from_std(listener).map(Socket::Unix),
+        };
+        let failed = |source| BindError::Other { address: format!("{place:?}"), source };
+        Ok(Self { place: Arc::new(place.clone()), socket: socket.map_err(failed)?, is_handed: true })
+    }
+
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Arc<Peer>)>> {
         let listener = Arc::clone(&self.place);
         match &self.socket {
@@ -168,7 +186,7 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Listen::Unix(path) = &*self.place {
+        if let (Listen::Unix(path), false) = (&*self.place, self.is_handed) {
             // Nobody else can have bound it while we listened; a file that is left over is removed at the next start.
             // Its disk may be one that does not answer: that is to hold nobody up.
             let (path, (done, wait)) = (path.clone(), std::sync::mpsc::channel());
@@ -203,7 +221,7 @@ fn bind_tcp(address: SocketAddr, place: &Listen, places: &[Listen]) -> io::Resul
     let listener = socket.listen(BACKLOG)?;
     let local = listener.local_addr()?;
     let place = if let Listen::Tls(_) = place { Listen::Tls(local) } else { Listen::Tcp(local) };
-    Ok(Bound { place: Arc::new(place), socket: Socket::Tcp(listener) })
+    Ok(Bound { place: Arc::new(place), socket: Socket::Tcp(listener), is_handed: false })
 }
 
 #[cfg(unix)]
@@ -275,5 +293,5 @@ async fn bind_unix(path: &std::path::Path) -> Result<Bound, BindError> {
     }
     let listener = UnixListener::bind(path).map_err(fail)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(fail)?;
-    Ok(Bound { place: Arc::new(Listen::Unix(path.to_owned())), socket: Socket::Unix(listener) })
+    Ok(Bound { place: Arc::new(Listen::Unix(path.to_owned())), socket: Socket::Unix(listener), is_handed: false })
 }

@@ -11,6 +11,7 @@ pub(in crate::server) mod connection_io;
 pub(in crate::server) mod connection_places;
 pub(in crate::server) mod connection_watch;
 pub(in crate::server) mod drain;
+pub(in crate::server) mod handed;
 pub(in crate::server) mod listen;
 pub(in crate::server) mod listen_holder;
 pub(in crate::server) mod peer;

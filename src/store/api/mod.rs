@@ -107,6 +107,12 @@ impl Store {
         self.0.jobs.health.is_well()
     }
 
+    /// Whether the store answers: its locks are free, and its threads come round or are known not to.
+    pub async fn answers(&self) -> bool {
+        let _ = self.usage();
+        self.0.jobs.answer().await
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Parts) -> Result<T, StoreError> + Send + 'static,

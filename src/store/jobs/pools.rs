@@ -64,6 +64,16 @@ impl Jobs {
         self.walker.run(job).await
     }
 
+    /// Whether the threads come round, or are known not to.
+    pub(crate) async fn answer(&self) -> bool {
+        if self.health.is_hung() {
+            return true;
+        }
+        let [readers, small, writers] =
+            [&self.readers, &self.small_writers, &self.writers].map(|pool| pool.run(|| Ok(())));
+        tokio::try_join!(readers, small, writers).is_ok() || self.health.is_hung()
+    }
+
     /// Ends all threads but the readers, once they have done what is in their queues.
     pub(crate) async fn stop_writing(&self) {
         for pool in [&self.writers, &self.small_writers, &self.prober, &self.walker] {
