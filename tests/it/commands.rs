@@ -202,6 +202,9 @@ async fn list_says_what_was_used_lately_and_for_what_platform() {
     let image = acr.push_manifest("samples/image", Some("v1"), "application/vnd.oci.image.manifest.v1+json", manifest);
     pull(&process, "samples/image", "v1").await;
     process.client().call("GET", &format!("/v2/samples/image/blobs/{config}")).send().await;
+    // A blob is in its place a moment after its last byte went out.
+    let stored = || json(&larder(&setup, &["list", "--json"])).to_string().contains("linux/arm64/v8");
+    until("the configuration is stored", stored).await;
     let references = json(&larder(&setup, &["list", "--json", "--used-within", "1h"]));
     let image = references.as_array().unwrap().iter().find(|one| one["digest"] == image.as_str()).unwrap();
     assert_eq!(image["platforms"], serde_json::json!(["linux/arm64/v8"]), "{image}");
