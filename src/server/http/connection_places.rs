@@ -20,7 +20,8 @@ const GIVES_WAY: Duration = Duration::from_secs(1);
 pub(in crate::server) const LOOK: Duration = Duration::from_millis(250);
 /// How many of those that wait are looked at each time.
 const AT_A_TIME: usize = 64;
-/// Connections may wait, at least so many and an eighth of the bound.
+/// So many connections may wait, or as many as may be open if that is less: what the kernel's queue has held.
+const MOST_WAITING: usize = 1024;
 const LEAST_WAITING: usize = 16;
 /// How often the operator hears of connections that were closed unheard.
 const REMIND: Duration = Duration::from_secs(60);
@@ -68,7 +69,7 @@ impl Places {
             shares: Shares::new(limit),
             open: HashMap::new(),
             waiting: VecDeque::new(),
-            room_to_wait: Shares::new((limit / 8).max(LEAST_WAITING)),
+            room_to_wait: Shares::new(limit.clamp(LEAST_WAITING, MOST_WAITING)),
             patience: limits.header_timeout,
             last_said: None,
         }
