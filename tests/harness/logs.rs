@@ -1,7 +1,11 @@
 use larder::telemetry::{Log, LogFormat, LogGuard};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What was logged: the request lines of one larder, and the events of every larder in the process.
 #[derive(Clone, Default)]
@@ -35,8 +39,10 @@ fn events() -> &'static Sink {
     static EVENTS: OnceLock<Sink> = OnceLock::new();
     EVENTS.get_or_init(|| {
         let sink = Sink::default();
-        let lines = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE);
-        lines.with_writer(sink.clone()).init();
+        // What libraries trace is looked for by nobody, and costs most of the time of a request.
+        let own = Targets::new().with_target("larder", tracing::Level::TRACE).with_default(tracing::Level::WARN);
+        let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(sink.clone());
+        tracing_subscriber::registry().with(lines.with_filter(own)).init();
         sink
     })
 }

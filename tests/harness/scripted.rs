@@ -4,7 +4,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-/// An upstream that answers with the bytes that a test writes, for what no sound registry sends. One request per connection.
+/// An upstream that answers with the bytes that a test writes, for what no sound registry sends. A connection is kept after an answer
+/// that does not say otherwise.
 pub struct Scripted {
     pub address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
@@ -49,18 +50,32 @@ impl Drop for Scripted {
 }
 
 async fn converse(mut socket: TcpStream, answer: &(impl Fn(&str) -> Vec<u8> + ?Sized), log: &Mutex<Vec<String>>) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        match socket.read(&mut byte).await {
-            Ok(1) => head.push(byte[0]),
-            _ => return,
+    let mut bytes = Vec::new();
+    loop {
+        let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+            let mut more = [0; 4096];
+            match socket.read(&mut more).await {
+                Ok(read) if read > 0 => bytes.extend_from_slice(&more[..read]),
+                _ => return,
+            }
+            continue;
+        };
+        let head = String::from_utf8_lossy(&bytes[..end + 4]).into_owned();
+        bytes.clear();
+        log.lock().unwrap().push(head.lines().next().unwrap_or_default().to_owned());
+        let written = answer(&head);
+        if socket.write_all(&written).await.is_err() || ends(&written) {
+            let _ = socket.shutdown().await;
+            return;
         }
     }
-    let head = String::from_utf8_lossy(&head);
-    log.lock().unwrap().push(head.lines().next().unwrap_or_default().to_owned());
-    let _ = socket.write_all(&answer(&head)).await;
-    let _ = socket.shutdown().await;
+}
+
+/// Whether an answer says that its connection ends, or says nothing that a next one could follow.
+fn ends(answer: &[u8]) -> bool {
+    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").map(|end| &answer[..end]);
+    let head = head.map(|head| String::from_utf8_lossy(head).to_ascii_lowercase());
+    head.is_none_or(|head| head.contains("connection: close") || !head.contains("content-length:"))
 }
 
 /// An answer with these header lines, its length and its body.

@@ -25,6 +25,8 @@ mod images;
 mod journey;
 mod larder;
 mod matrix;
+#[allow(dead_code, reason = "it shares its world with another test")]
+mod mutated;
 mod oras;
 mod own_name;
 mod package;

@@ -84,7 +84,14 @@ impl ListFetcher {
         let mut fetched = view.upstream.get_list(view.repository_of(), true, request(key, Page::First)).await?;
         loop {
             fetched_bytes += fetched.content.len();
-            let added = all.add(key, &fetched, self.most)?;
+            let added = match all.add(key, &fetched, self.most) {
+                // What the registry called the next page is none: the pages before it were good.
+                Err(error) if !all.is_empty() => {
+                    tracing::debug!(list = in_words(key), %error, "a next page is no list: it is passed on page by page");
+                    return Ok((None, relayed));
+                }
+                added => added?,
+            };
             if relayed.stale.is_none() {
                 relayed = std::mem::take(&mut fetched.relayed);
             }
@@ -125,8 +132,10 @@ impl ListFetcher {
 async fn next_page(view: &ListView, next: String, own: Option<String>) -> Result<FetchedList, UpstreamError> {
     let get = |next| view.upstream.get_list(view.repository_of(), false, request(view.subject(), Page::Next(next)));
     let fetched = get(next).await;
+    let key = view.subject();
+    let is_list = fetched.as_ref().is_ok_and(|page| Entries::of(key).add(key, page, 0).is_ok());
     match own {
-        Some(own) if fetched.is_err() => get(own).await,
+        Some(own) if !is_list => get(own).await,
         _ => fetched,
     }
 }

@@ -94,6 +94,11 @@ impl Session {
         matches!(&*self.scheme.lock(), Some(Scheme::Bearer(service)) if service.is_acr())
     }
 
+    /// Whether the upstream has asked for the password itself.
+    pub(in crate::upstream) fn takes_passwords(&self) -> bool {
+        matches!(&*self.scheme.lock(), Some(Scheme::Basic))
+    }
+
     /// Whether the upstream has asked for a login.
     pub(in crate::upstream) fn has_asked_for_login(&self) -> bool {
         matches!(&*self.scheme.lock(), Some(Scheme::Bearer(_) | Scheme::Basic))

@@ -387,3 +387,29 @@ fn outgoing(realm: &Uri, request: &Request<'_>) -> Outgoing {
     let url = format!("{realm}{joint}{fields}").parse().unwrap_or_else(|_| realm.clone());
     Outgoing { method: Method::GET, url, headers, body: Bytes::new() }
 }
+
+#[cfg(test)]
+mod realm_tests {
+    use super::*;
+    use crate::upstream::auth::challenge;
+
+    #[test]
+    fn a_token_service_without_tls_is_not_asked_after_https() {
+        let origin = |url: &str| Origin::of(&url.parse().unwrap()).unwrap();
+        let of = |realm: &str, own: &str| {
+            let line = format!("Bearer realm=\"{realm}\",service=\"x\"");
+            let headers = HeaderMap::from_iter([(http::header::WWW_AUTHENTICATE, line.parse().unwrap())]);
+            Service::of(&challenge::challenges(&headers)[0], &origin(own))
+        };
+        let refused = of("http://r.example/token", "https://r.example").unwrap_err().reason;
+        assert!(refused.contains("without TLS") && refused.contains("r.example"), "{refused}");
+        for (realm, own) in [
+            ("https://r.example/token", "https://r.example"),
+            ("https://r.example/token", "http://r.example"),
+            ("http://r.example/token", "http://r.example"),
+        ] {
+            assert!(of(realm, own).is_ok(), "{realm} of {own}");
+        }
+        assert!(of("/token", "https://r.example").is_err(), "no address");
+    }
+}

@@ -108,7 +108,9 @@ impl Session {
     pub(in crate::upstream) async fn head_of_manifest(&self, ask: &Ask) -> Result<Option<Answer>, Failure> {
         let Arrived { answer, authorization, .. } = match self.arrive(ask).await {
             Ok(arrived) => arrived,
-            Err(failure) if failure.withheld.is_none() && is_refusal(&failure.kind) => return Ok(None),
+            Err(failure) if failure.withheld.is_none() && is_refusal(&failure.kind, self.takes_passwords()) => {
+                return Ok(None);
+            }
             Err(failure) => return Err(failure),
         };
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
@@ -249,11 +251,11 @@ fn is_refused_address(status: StatusCode) -> bool {
 }
 
 /// Refusals that a HEAD alone may have met.
-fn is_refusal(kind: &ErrorKind) -> bool {
+fn is_refusal(kind: &ErrorKind, by_password: bool) -> bool {
     match kind {
         ErrorKind::RepositoryRefused { .. } | ErrorKind::Foreign => true,
-        // No secret is sent to be refused once more.
-        ErrorKind::CredentialRefused { identity, .. } => identity == "anonymous",
+        // What a token service has refused it would refuse once more; a password the HEAD itself has met.
+        ErrorKind::CredentialRefused { identity, .. } => by_password || identity == "anonymous",
         _ => false,
     }
 }

@@ -15,14 +15,17 @@ pub(in crate::upstream) enum Next {
 }
 
 /// The `rel="next"` of the answer to `base` (RFC 8288), which registries write relative or with a host of their own; behind a
-/// proxy that ends TLS, with the wrong scheme and port.
+/// proxy that ends TLS, with the wrong scheme and port. Clients follow one that says no `rel` as well, and fail at what is no link.
 pub(in crate::upstream) fn next(headers: &HeaderMap, base: &Uri) -> Next {
-    let lines = headers.get_all(LINK).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
-    let target = lines.into_iter().find_map(|line| {
+    let lines = || headers.get_all(LINK).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
+    let target = lines().find_map(|line| {
         let next = links(&line).into_iter().find(|(_, is_next)| *is_next);
         next.map(|(target, _)| location::of(target.as_bytes()).unwrap_or_default())
     });
-    let Some(target) = target else { return Next::None };
+    let Some(target) = target else {
+        let is_no_link = lines().any(|line| !line.trim().is_empty() && links(&line).is_empty());
+        return if is_no_link { Next::Astray(None) } else { Next::None };
+    };
     let url = origin::resolve(base, &target);
     let same = |url: &Uri| Some(Origin::of(url)?.host == Origin::of(base)?.host);
     match url {
@@ -42,10 +45,12 @@ fn links(line: &str) -> Vec<(&str, bool)> {
     while let Some((_, after)) = rest.split_once('<') {
         let Some((target, after)) = after.split_once('>') else { break };
         let end = after.find('<').unwrap_or(after.len());
-        let is_next = after[..end].split([';', ',']).any(|parameter| {
-            let (name, value) = parameter.split_once('=').unwrap_or_default();
-            name.trim().eq_ignore_ascii_case("rel")
-                && value.trim().trim_matches('"').split_whitespace().any(|rel| rel.eq_ignore_ascii_case("next"))
+        let mut relations = after[..end].split([';', ',']).filter_map(|parameter| {
+            let (name, value) = parameter.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("rel").then_some(value)
+        });
+        let is_next = relations.next().is_none_or(|relation| {
+            relation.trim().trim_matches('"').split_whitespace().any(|rel| rel.eq_ignore_ascii_case("next"))
         });
         found.push((target.trim(), is_next));
         rest = &after[end..];
@@ -80,6 +85,11 @@ mod tests {
         assert_eq!(read("</1>; rel=\"first\", </2>; rel=\"next last\""), page("/2"));
         assert_eq!(read("<https://myacr.azurecr.io?last=v1>; rel=\"next\""), page("/?last=v1"));
         assert_eq!(read("</1>; rel=\"last\""), Next::None);
+        assert_eq!(read("</v2/a/tags/list?last=v1>"), page("/v2/a/tags/list?last=v1"));
+        assert_eq!(read(" "), Next::None);
+        for no_link in ["nonsense", "<x", "</v2/a/tags/list?last=v1"] {
+            assert_eq!(read(no_link), Next::Astray(None), "{no_link}");
+        }
         assert_eq!(read("<https://evil.io/v2/a/tags/list>; rel=\"next\""), Next::Astray(None));
         assert_eq!(read("<https://evil.io/x?last=a b#c>; rel=\"next\""), Next::Astray(Some("last=a%20b".into())));
         assert_eq!(read("<ht\"tp://>; rel=\"next\""), page("/v2/a/tags/ht%22tp://"));

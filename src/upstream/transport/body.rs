@@ -145,7 +145,8 @@ pub struct UpstreamBody {
 
 impl UpstreamBody {
     pub(in crate::upstream) fn new(body: Body, attempt: String, rate: Option<Arc<Rate>>) -> Self {
-        Self { body, attempt, rate, ahead: Bytes::new(), pace: Pace::default() }
+        let pace = Pace::new(body.stall);
+        Self { body, attempt, rate, ahead: Bytes::new(), pace }
     }
 
     /// The next bytes, never empty; `None` at the end. An end before the promised length is an error.

@@ -6,12 +6,14 @@ use tokio::time::Instant;
 
 /// So many bytes have to arrive …
 const LEAST: u64 = 16 << 10;
-/// … in so much time spent waiting for them: a disk or a reader that takes its time is not the upstream's fault.
-const WITHIN: Duration = Duration::from_secs(60);
+/// … in so many times the limit for standing still, spent waiting for them: a disk or a reader that takes its time is not the
+/// upstream's fault.
+const STALLS: u32 = 2;
 
 /// How a body keeps to it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pace {
+    within: Duration,
     waited: Duration,
     bytes: u64,
     kept: bool,
@@ -26,6 +28,11 @@ pub(super) struct TooSlow {
 }
 
 impl Pace {
+    /// Of a body that may stand still for so long.
+    pub(super) fn new(stall: Duration) -> Self {
+        Self { within: stall.saturating_mul(STALLS), waited: Duration::ZERO, bytes: 0, kept: false, lost: false }
+    }
+
     /// Waits for `next`, which brings as many bytes as `count` says.
     pub(super) async fn of<T>(
         &mut self,
@@ -39,8 +46,8 @@ impl Pace {
         self.waited += begun.elapsed();
         self.bytes += bytes;
         if self.bytes >= LEAST {
-            *self = Self { kept: true, ..Self::default() };
-        } else if self.waited >= WITHIN {
+            (self.waited, self.bytes, self.kept) = (Duration::ZERO, 0, true);
+        } else if self.waited >= self.within {
             self.lost = true;
             return Err(TooSlow { bytes: self.bytes, waited: self.waited });
         }
@@ -63,9 +70,12 @@ mod tests {
     use super::*;
     use tokio::time::sleep;
 
+    const STALL: Duration = Duration::from_secs(30);
+    const WITHIN: Duration = Duration::from_secs(60);
+
     /// How long a body lasts that brings `bytes` after each pause, of at most `chunks` of them.
     async fn lasts(pause: Duration, bytes: u64, chunks: u32) -> (Duration, Result<(), TooSlow>) {
-        let (mut pace, begun) = (Pace::default(), Instant::now());
+        let (mut pace, begun) = (Pace::new(STALL), Instant::now());
         for _ in 0..chunks {
             let brought = pace.of(sleep(pause), |()| Some(bytes)).await;
             if let Err(slow) = brought {

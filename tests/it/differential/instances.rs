@@ -150,6 +150,7 @@ async fn a_list_whose_next_page_is_wrong_is_followed_at_its_own_path_or_passed_o
         "</v2/elsewhere/tags/list?last=v2&n=2>",
         "<>",
         "<http://registry.internal:5000/>",
+        "no link",
     ] {
         let upstream = Scripted::start(move |line| {
             let target = line.split(' ').nth(1).unwrap();
@@ -205,5 +206,38 @@ async fn a_delete_that_upstream_does_not_know_deletes_nothing() {
         assert_eq!(gone.status, 404);
         assert_eq!(larder.get("/v2/a/manifests/v1").await.text(), document());
         assert_eq!(larder.get(&format!("/v2/a/manifests/{digest}")).await.text(), document());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_blob_under_the_status_of_a_part_is_a_blob() {
+    let upstream = Scripted::start(|_| answer("206 Partial Content", &[API], "the whole blob")).await;
+    let larder = larder(&upstream).await;
+    for _ in 0..2 {
+        let got = larder.get(&format!("/v2/a/blobs/{}", sha256(b"the whole blob"))).await;
+        assert_eq!((got.status.as_u16(), got.text()), (200, "the whole blob"));
+    }
+    let other = larder.get(&format!("/v2/a/blobs/{}", sha256(b"another blob"))).await;
+    assert_eq!(other.status, 502, "the digest decides");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_wants_a_login_is_confirmed_by_get() {
+    for challenge in ["Basic realm=\"x\"", "Negotiate"] {
+        for login in [false, true] {
+            let challenged = format!("Www-Authenticate: {challenge}");
+            let upstream = Scripted::start_with_heads(move |head| match method(head) {
+                "HEAD" => answer("401 Unauthorized", &[API, JSON, &challenged], ""),
+                _ => answer("200 OK", &[API, &format!("Content-Type: {OCI_MANIFEST}")], document()),
+            })
+            .await;
+            let setup = Setup::at(&upstream.url()).tag_ttl(Duration::ZERO);
+            let larder = if login { setup.password("ci", "secret") } else { setup }.start().await;
+            for _ in 0..3 {
+                let got = larder.get("/v2/a/manifests/v1").await;
+                assert_eq!((got.status.as_u16(), got.header("warning")), (200, None), "{challenge}, {login}: {got:?}");
+            }
+            assert_eq!(larder.head("/v2/b/manifests/v1").await.status, 200, "{challenge}, {login}");
+        }
     }
 }

@@ -1,7 +1,25 @@
 //! What is done to an answer.
 
-use super::Deed;
-use crate::harness::Dice;
+use super::Dice;
+
+/// Numbers from here on are of mutations that concern an upstream as a whole: each needs one of its own.
+pub(super) const WIDE: u64 = 1_000_000;
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    Tag,
+    Digest,
+    Head,
+    Blob,
+    /// The first tags, as oci-client asks for them.
+    Tags,
+    /// All tags, page by page, as Go clients follow them.
+    Pages,
+    Referrers,
+    /// All repositories, page by page.
+    Catalogue,
+}
 
 /// Which answers are touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +29,8 @@ pub(super) enum Target {
     Manifest,
     Blob,
     Tags,
+    Referrers,
+    Catalogue,
 }
 
 /// What becomes of them.
@@ -28,6 +48,8 @@ pub(super) enum Change {
     Body(Body),
     /// A redirect to the content at another path of the same host, which is written like this.
     Redirect(&'static str, &'static str),
+    /// 429, with this `Retry-After` where there is one.
+    Throttle(Option<&'static str>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +65,29 @@ pub(super) enum Body {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mutation {
     pub(super) target: Target,
+    pub(super) deed: Deed,
     pub(super) changes: Vec<Change>,
 }
 
-const TARGETS: [Target; 5] = [Target::ManifestHead, Target::ManifestGet, Target::Manifest, Target::Blob, Target::Tags];
+const TARGETS: [Target; 6] =
+    [Target::ManifestHead, Target::ManifestGet, Target::Manifest, Target::Blob, Target::Tags, Target::Referrers];
 
-/// Without 429 and 401 with a challenge, which are about the upstream as a whole, and have tests of their own.
+/// How long a registry wants to be left alone, in words that are good, bad or none.
+const PAUSES: [Option<&str>; 8] =
+    [None, Some("0"), Some("1"), Some("2"), Some(""), Some("soon"), Some("-1"), Some("Wed, 21 Oct 2015 07:28:00 GMT")];
+
+/// Links to a next page that are wrong, or lead elsewhere.
+const LINKS: [&str; 7] = [
+    "",
+    "<>",
+    "nonsense",
+    "<http://registry.invalid:5000/v2/elsewhere/tags/list?last=v3&n=3>; rel=\"next\"",
+    "</v2/elsewhere/tags/list?last=v3&n=3>; rel=\"next\"",
+    "</>; rel=\"next\"",
+    "</x>; rel=\"prev\"",
+];
+
+/// Without 429, which concerns an upstream as a whole, and 401 with a challenge, which has tests of its own.
 const STATUSES: [&str; 22] = [
     "201 Created",
     "202 Accepted",
@@ -128,31 +167,49 @@ impl Mutation {
         for _ in 0..4 {
             dice.next();
         }
-        let target = *dice.pick(&TARGETS);
+        let is_wide = number >= WIDE;
+        let throttles = is_wide && dice.one_in(2);
+        let target = if is_wide && !throttles { Target::Catalogue } else { *dice.pick(&TARGETS) };
         let count = 1 + dice.below(3);
-        let changes = (0..count).map(|_| Change::of(&mut dice)).collect();
-        Self { target, changes }
+        let mut changes: Vec<_> = (0..count).map(|_| Change::of(&mut dice)).collect();
+        if throttles {
+            changes = vec![Change::Throttle(*dice.pick::<Option<&'static str>>(&PAUSES))];
+        }
+        let deed = match target {
+            Target::ManifestHead | Target::ManifestGet | Target::Manifest => {
+                *dice.pick(&[Deed::Tag, Deed::Digest, Deed::Head])
+            }
+            Target::Blob => Deed::Blob,
+            Target::Tags => *dice.pick(&[Deed::Tags, Deed::Pages]),
+            Target::Referrers => Deed::Referrers,
+            Target::Catalogue => Deed::Catalogue,
+        };
+        Self { target, deed, changes }
     }
 
-    /// What a client asks for that it is about.
-    pub(super) fn deeds(&self) -> Vec<Deed> {
-        match self.target {
-            Target::ManifestHead | Target::ManifestGet | Target::Manifest => vec![Deed::Tag, Deed::Digest, Deed::Head],
-            Target::Blob => vec![Deed::Blob],
-            Target::Tags => vec![Deed::Tags],
-        }
+    /// Whether it leads a list elsewhere.
+    pub(super) fn redirects(&self) -> bool {
+        let lists = matches!(self.deed, Deed::Pages | Deed::Catalogue);
+        lists && self.changes.iter().any(|change| matches!(change, Change::Redirect(..)))
+    }
+
+    /// Whether it tells clients to come back later.
+    pub(super) fn throttles(&self) -> bool {
+        self.changes.iter().any(|change| matches!(change, Change::Throttle(_)))
     }
 }
 
 impl Change {
     fn of(dice: &mut Dice) -> Self {
-        match dice.below(7) {
+        match dice.below(8) {
             0 | 1 => Self::Status(*dice.pick::<&'static str>(&STATUSES), *dice.pick(&BODIES)),
             2 => Self::Without(*dice.pick::<&'static str>(&[
                 "Docker-Distribution-Api-Version",
                 "Content-Type",
                 "Docker-Content-Digest",
+                "Link",
             ])),
+            7 => Self::Header("Link", *dice.pick::<&'static str>(&LINKS)),
             3 => Self::Header("Content-Type", *dice.pick::<&'static str>(&TYPES)),
             4 => {
                 let (name, value) = dice.pick(&HARMLESS);

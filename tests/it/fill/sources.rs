@@ -1,9 +1,10 @@
 //! A fill has every way to its content through which an allowed reader came, and fails only when all of them do.
 
-use super::harness::simulator::{Damage, DamageKind, Options, samples};
+use super::harness::simulator::{Damage, DamageKind, Options, Seen, samples};
 use super::harness::{Acr, OTHER_ALIAS, Setup};
 use super::{MIB, Scene};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Two readers of one blob, by two repositories; in the middle the first repository loses it.
 #[tokio::test]
@@ -38,6 +39,69 @@ async fn an_upstream_that_goes_away_in_the_middle_holds_up_nobody_who_came_by_an
     assert!(second.body == content);
     assert_eq!(far.downloads(), 1, "its own download, from the first byte");
     assert!(first.rest().await.is_err(), "no other registry's bytes complete it");
+}
+
+/// What a registry has given of a blob is gone on with for that registry alone: another one's is its own from the first byte.
+#[tokio::test]
+async fn a_partial_download_never_crosses_registries() {
+    let (near, far) = (Acr::start(Options::public()).await, Acr::start(Options::public()).await);
+    let content = samples::incompressible(13, 4 * MIB);
+    let digest = near.push_blob("app", content.clone());
+    far.push_blob("app", content.clone());
+    near.knobs().turn(|knobs| knobs.total_rate = Some(4 * MIB as u64));
+    let setup = Setup::of(&near).and(&far).upstream(|it| it.resume_timeout = Duration::from_millis(200));
+    let larder = setup.start().await;
+    let mut first = larder.call("GET", &format!("/v2/app/blobs/{digest}")).open().await;
+    first.at_least(MIB).await;
+    near.stop_listening();
+    assert!(first.rest().await.is_err());
+    let setup = larder.stop().await;
+    let larder = setup.start().await;
+    assert!(larder.get(&format!("/v2/{OTHER_ALIAS}/app/blobs/{digest}")).await.body == content);
+    let ranges: Vec<_> = far.log().into_iter().filter(Seen::is_blob_body).map(|seen| seen.range).collect();
+    assert_eq!(ranges, [None], "all of it from the registry that it is asked for");
+}
+
+/// A byte now and then is no download: the next address is asked.
+#[tokio::test]
+async fn a_download_that_trickles_goes_on_from_the_next_address() {
+    let good = Acr::start(Options::public()).await;
+    let content = samples::incompressible(14, MIB);
+    let digest = good.push_blob("app", content.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (trickle, sent) = (content.clone(), content.len());
+    let slow = tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let trickle = trickle.clone();
+            tokio::spawn(async move {
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nDocker-Distribution-Api-Version: registry/2.0\r\nContent-Length: {sent}\r\n\r\n"
+                );
+                let _ = socket.read(&mut [0; 4096]).await;
+                let _ = socket.write_all(head.as_bytes()).await;
+                for byte in trickle {
+                    if socket.write_all(&[byte]).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            });
+        }
+    });
+    let mirror: http::Uri = good.url().parse().unwrap();
+    let larder = Setup::at(&url)
+        .upstream(|upstream| {
+            upstream.mirrors = vec![mirror];
+            upstream.stall_timeout = Duration::from_secs(1);
+        })
+        .start()
+        .await;
+    let got = larder.get(&format!("/v2/app/blobs/{digest}")).await;
+    slow.abort();
+    assert!(got.body == content, "{}", got.status);
+    let range = good.log().into_iter().filter(Seen::is_blob_body).find_map(|seen| seen.range);
+    assert!(range.is_some_and(|range| range != "bytes=0-"), "it goes on where the first one was");
 }
 
 /// A refusal is one repository's own, and a fill under way does not go around it.
