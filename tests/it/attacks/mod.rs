@@ -6,4 +6,6 @@ mod access;
 #[cfg(target_os = "linux")]
 mod idle;
 #[cfg(unix)]
+mod local;
+#[cfg(unix)]
 mod secrets;

@@ -263,3 +263,47 @@ async fn the_narrower_sharing_costs_a_farm_one_head_for_each_blob_and_repository
     assert_eq!((heads(&acr), gets(&acr)), (0, BASE + IMAGES), "its own layers are vouched for");
     assert_eq!((heads(&other), gets(&other)), (IMAGES * BASE, IMAGES));
 }
+
+/// An upstream that says yes to everything that is written, and has nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_isolated_upstream_opens_nothing_by_a_mount_a_push_or_a_head() {
+    let acr = Acr::start(Options::public()).await;
+    let secret = acr.push_blob("secret", "what the first registry has");
+    let named = secret.clone();
+    let liar = Scripted::start(move |line| {
+        let (api, digest) =
+            ("Docker-Distribution-Api-Version: registry/2.0", format!("Docker-Content-Digest: {named}"));
+        match line.split(' ').next().unwrap() {
+            "POST" | "PUT" => answer("201 Created", &[api, &digest, "Location: /v2/x/blobs/x"], ""),
+            "HEAD" => answer("200 OK", &[api, &digest], "what the first registry has"),
+            _ => answer(
+                "404 Not Found",
+                &[api, "Content-Type: application/json"],
+                r#"{"errors":[{"code":"BLOB_UNKNOWN"}]}"#,
+            ),
+        }
+    })
+    .await;
+    let setup = Setup::of(&acr).and(&acr).with(|settings| {
+        settings.upstreams[1].url = liar.url().parse().unwrap();
+        settings.upstreams[1].isolate = true;
+        let (repositories, allow) = (vec![RepositoryPattern::new("**")], vec![Right::Push]);
+        settings.access.rules = vec![AccessRule { users: None, networks: None, repositories, allow }];
+    });
+    let larder = setup.start().await;
+    store_through(&larder, &blob("secret", &secret), &secret).await;
+    let theirs = format!("{OTHER_ALIAS}/x");
+    let mount = format!("/v2/{theirs}/blobs/uploads/?mount={secret}&from={OTHER_ALIAS}/y");
+    assert_eq!(larder.call("POST", &mount).send().await.status, 201);
+    let document = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{{"mediaType":"application/json","digest":"{secret}","size":27}},"layers":[]}}"#
+    );
+    let put = larder.call("PUT", &manifest(&theirs, "v1")).line("Content-Type", OCI_MANIFEST).body(document);
+    assert_eq!(put.send().await.status, 201);
+    larder.head(&blob(&theirs, &secret)).await;
+    for _ in 0..2 {
+        let got = larder.get(&blob(&theirs, &secret)).await;
+        assert_eq!(got.status, 404, "{got:?}");
+    }
+    assert_eq!(larder.get(&blob("secret", &secret)).await.cache_status(), "larder; hit");
+}

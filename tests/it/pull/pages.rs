@@ -49,6 +49,15 @@ async fn every_answer_says_that_its_type_is_meant() {
     for target in ["/healthz", "/metrics", "/nowhere"] {
         assert_eq!(larder.admin_get(target).await.header("x-content-type-options"), Some("nosniff"), "{target}");
     }
+    // What is no request never gets as far: such an answer has no bytes whose type could be guessed.
+    let many = "X-Many: x\r\n".repeat(200);
+    for (request, status) in
+        [("nonsense\r\n\r\n".to_owned(), "400"), (format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{many}\r\n"), "431")]
+    {
+        let answer = String::from_utf8(raw::talk(larder.address, request).await).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains("content-length: 0\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,8 @@
 //! An upstream that has lost what it had.
 
-use crate::harness::simulator::{Fault, FaultAnswer, PathClass};
-use crate::harness::{Answer, until};
-use crate::writes::common::{Scene, content, uploads};
+use crate::harness::simulator::{Fault, FaultAnswer, Options, PathClass};
+use crate::harness::{Acr, Answer, OTHER_ALIAS, Setup, until};
+use crate::writes::common::{Scene, content, pushing_in, uploads};
 use larder::oci::Registry;
 
 const TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -60,4 +60,21 @@ async fn an_outage_that_giving_back_meets_is_noted() {
         condition.away && condition.problem.is_some_and(|problem| problem.contains("503")),
         "an upload met it last"
     );
+}
+
+/// Nor does another registry, under the same name.
+#[tokio::test]
+async fn it_does_not_get_what_another_registry_has() {
+    let (acr, other) =
+        (Acr::start(Options::private("ci", "secret")).await, Acr::start(Options::private("ci", "secret")).await);
+    let setup = pushing_in(Setup::of(&acr).and(&other)).with(|settings| {
+        settings.upstreams[1].credential = settings.upstreams[0].credential.clone();
+    });
+    let scene = Scene { acr, larder: setup.start().await };
+    let layer = scene.push("samples/config", &content(74, 100_000)).await;
+    until("it is in its place", || scene.larder.stores(&layer)).await;
+    let theirs = format!("{OTHER_ALIAS}/samples/config");
+    let (status, code, _) = put_manifest(&scene, &theirs, &layer).await.error();
+    assert_eq!((status, code.as_str()), (400, "MANIFEST_BLOB_UNKNOWN"));
+    assert_eq!(other.blob("samples/config", &layer), None);
 }
