@@ -1,8 +1,7 @@
 //! The line per request: a typed record and a formatter that allocates nothing.
 
 use super::CacheStatus;
-use super::line::Format;
-use super::log::LogFormat;
+use super::line::{Format, LogFormat};
 use std::net::IpAddr;
 use std::time::Duration;
 use tracing::Level;

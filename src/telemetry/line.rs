@@ -1,13 +1,21 @@
 //! One log line in either form, written into bytes without allocation. Control characters never leave as they are: what a client
 //! sends can neither begin a line nor colour a terminal.
 
-use super::log::LogFormat;
 use super::plain;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::time::SystemTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For a person.
+    Text,
+}
 
 /// How fields are written.
 #[derive(Clone, Copy, Debug)]

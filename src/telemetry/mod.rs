@@ -10,6 +10,7 @@ mod plain;
 
 pub use access_log::AccessRecord;
 pub use cache_status::CacheStatus;
-pub use log::{Log, LogError, LogFormat, LogGuard};
+pub use line::LogFormat;
+pub use log::{Log, LogError, LogGuard};
 pub use metrics::{CACHE_KINDS, IntGauge, Metrics};
 pub use plain::{plain, plain_lines};

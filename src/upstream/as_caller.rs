@@ -1,15 +1,17 @@
 //! As whom an upstream is asked: as larder, or with its callers' own credentials, each request as the caller for whom it is sent.
 
 use super::auth::caller::{CallerLogin, Meanings, current_caller, grants};
-use super::auth::credential::{Login, LoginSummary, Memo};
+use super::auth::credential::Memo;
+use super::auth::login::{Login, LoginSummary};
 use super::auth::session::Session;
 use super::auth::tokens::Token;
+use super::endpoint::Endpoint;
+use super::endpoints::Upstream;
 use super::error::{ErrorKind, Failure};
-use super::registry::Upstream;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-impl Upstream {
+impl Endpoint {
     /// How it is asked now: as larder, or as the caller for whom that is done.
     pub(super) fn session(&self) -> Arc<Session> {
         match (self.own_session().1, current_caller()) {
@@ -35,8 +37,7 @@ impl Upstream {
     }
 
     /// Whether it is asked as its callers, and never as larder.
-    #[must_use]
-    pub fn is_asked_as_callers(&self) -> bool {
+    pub(super) fn is_asked_as_callers(&self) -> bool {
         self.own_session().1.is_some()
     }
 
@@ -48,11 +49,19 @@ impl Upstream {
         let (identity, remedy) = ("the caller".to_owned(), "the caller's login lacks that right".to_owned());
         Failure { kind: ErrorKind::CredentialRefused { identity, remedy }, ..failure }
     }
+}
+
+impl Upstream {
+    /// Whether it is asked as its callers, and never as larder.
+    #[must_use]
+    pub fn is_asked_as_callers(&self) -> bool {
+        self.own().is_asked_as_callers()
+    }
 
     /// As whom larder asks, for the lines at start. Files are read and programs run, within limits; of other hosts only an identity
     /// service is asked.
     pub async fn describe_login(&self) -> LoginSummary {
-        if self.is_sealed() {
+        if self.own().is_sealed() {
             let (identity, source) = ("nobody".to_owned(), "sealed: it is never asked".to_owned());
             return LoginSummary { identity, source, expires: None, problem: None };
         }
@@ -60,7 +69,7 @@ impl Upstream {
             let (identity, source) = ("each caller".to_owned(), "the caller's own credential".to_owned());
             return LoginSummary { identity, source, expires: None, problem: None };
         }
-        let login = &self.own_session().0.token_client.login;
+        let login = &self.own().own_session().0.token_client.login;
         match login.material().await {
             Ok(Login { identity, source, expires, .. }) => {
                 let source = login.passed_over().into_iter().fold(source, |source, why| format!("{source}; not {why}"));

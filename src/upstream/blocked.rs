@@ -1,7 +1,8 @@
 //! Why requests are not sent at the moment, for whoever asks how an upstream does.
 
+use super::endpoint::Endpoint;
+use super::endpoints::Upstream;
 use super::error::Withheld;
-use super::registry::Upstream;
 use crate::upstream::limits::throttle;
 use std::time::{Duration, SystemTime};
 
@@ -24,32 +25,32 @@ impl Upstream {
     /// Why requests to it, and to its mirrors, are not sent at the moment.
     #[must_use]
     pub fn blocked(&self) -> Vec<BlockedReason> {
-        let mut all = self.own_blocked();
-        for mirror in self.mirrors() {
-            let of_mirror =
+        let mut all = of(self.own());
+        for mirror in self.endpoints().skip(1) {
+            let named =
                 |it: BlockedReason| BlockedReason { message: format!("{}: {}", mirror.shown(), it.message), ..it };
-            all.extend(mirror.own_blocked().into_iter().map(of_mirror));
+            all.extend(of(mirror).into_iter().map(named));
         }
         all
     }
+}
 
-    fn own_blocked(&self) -> Vec<BlockedReason> {
-        let silent = self.client().silent_hosts().into_iter().map(|(host, since, message)| BlockedReason {
-            reason: Withheld::Unreachable.as_str(),
-            of: host,
-            since: Some(since),
-            left: None,
-            message,
-        });
-        let held = self.client().held_back().into_iter().map(|(category, left)| BlockedReason {
-            reason: Withheld::Throttled.as_str(),
-            of: category.to_string(),
-            since: None,
-            left: Some(left),
-            message: throttle::words(category, left),
-        });
-        let mut all: Vec<_> = silent.chain(held).collect();
-        all.sort_by(|a, b| (a.reason, &a.of).cmp(&(b.reason, &b.of)));
-        all
-    }
+fn of(endpoint: &Endpoint) -> Vec<BlockedReason> {
+    let silent = endpoint.client().silent_hosts().into_iter().map(|(host, since, message)| BlockedReason {
+        reason: Withheld::Unreachable.as_str(),
+        of: host,
+        since: Some(since),
+        left: None,
+        message,
+    });
+    let held = endpoint.client().held_back().into_iter().map(|(category, left)| BlockedReason {
+        reason: Withheld::Throttled.as_str(),
+        of: category.to_string(),
+        since: None,
+        left: Some(left),
+        message: throttle::words(category, left),
+    });
+    let mut all: Vec<_> = silent.chain(held).collect();
+    all.sort_by(|a, b| (a.reason, &a.of).cmp(&(b.reason, &b.of)));
+    all
 }

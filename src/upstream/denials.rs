@@ -1,7 +1,6 @@
 //! What an upstream's own address has refused, or does not have: no mirror is asked for it until that address has given it again.
 
 use super::error::{ErrorKind, UpstreamError};
-use super::registry::Upstream;
 use crate::oci::{Code, Digest, Name, Reference};
 use quick_cache::sync::Cache;
 
@@ -49,18 +48,14 @@ impl OriginDenials {
             self.0.remove(&(repository.clone(), what.clone()));
         }
     }
-}
 
-impl Upstream {
-    /// It has been deleted, or withdrawn: no mirror is asked for it until the upstream's own address has given it again.
-    pub fn deny(&self, repository: &Name, what: Denied) {
-        if !self.mirrors().is_empty() {
-            self.denials().0.insert((repository.clone(), what), ());
-        }
+    /// Notes that the address does not give it any more.
+    pub(super) fn add(&self, repository: &Name, what: Denied) {
+        self.0.insert((repository.clone(), what), ());
     }
 
-    /// The upstream's own address has taken something new: what it did not have it may have now.
-    pub(super) fn lift_all(&self, repository: &Name) {
-        self.denials().0.retain(|(of, _), ()| of != repository);
+    /// The address has taken something new: it may have now what it did not have.
+    pub(super) fn forget(&self, repository: &Name) {
+        self.0.retain(|(of, _), ()| of != repository);
     }
 }

@@ -8,11 +8,11 @@
 use super::auth::caller::{CallerLogin, Shown, grants};
 use super::auth::scope::Scope;
 use super::auth::session::{Authorization, Session};
+use super::endpoints::Upstream;
 use super::error::{ErrorKind, Failure, UpstreamError};
 use super::limits::op::Op;
 use super::protocol::classify;
 use super::protocol::fetch::Ask;
-use super::registry::Upstream;
 use super::transport::pool::Outgoing;
 use crate::oci::{Deed, Grants};
 use bytes::Bytes;
@@ -64,9 +64,12 @@ fn probe(deed: &Deed) -> Option<(Method, Op, String, &'static str)> {
     Some(match deed {
         Deed::Login => (Method::GET, Op::Ping, "/v2/".to_owned(), any),
         Deed::Catalogue => (Method::GET, Op::Catalogue, "/v2/_catalog?n=1".to_owned(), any),
-        Deed::Manifest(name, reference) => {
-            (Method::HEAD, Op::ManifestHead, format!("/v2/{name}/manifests/{reference}"), super::registry::MANIFESTS)
-        }
+        Deed::Manifest(name, reference) => (
+            Method::HEAD,
+            Op::ManifestHead,
+            format!("/v2/{name}/manifests/{reference}"),
+            super::protocol::document::MANIFESTS,
+        ),
         Deed::Blob(name, digest) => (Method::HEAD, Op::BlobHead, format!("/v2/{name}/blobs/{digest}"), any),
         Deed::Tags(name) => (Method::GET, Op::Tags, format!("/v2/{name}/tags/list?n=1"), any),
         Deed::Referrers(name, digest) => (Method::GET, Op::Referrers, format!("/v2/{name}/referrers/{digest}"), any),
@@ -82,11 +85,13 @@ impl Upstream {
             Shown::Password { .. } => self.judge_by_password(login, deed).await,
             Shown::Bearer(token) => match self.judge_by_token(token.expose(), deed).await {
                 // What no registry takes for a token of its own may be Entra's.
-                Ok((Verdict::Wrong, _)) if self.session().has_exchange() => self.judge_by_password(login, deed).await,
+                Ok((Verdict::Wrong, _)) if self.own().session().has_exchange() => {
+                    self.judge_by_password(login, deed).await
+                }
                 outcome => outcome,
             },
         };
-        let verdict = self.settled(verdict, || format!("ask {} what a caller may do", self.shown()));
+        let verdict = self.own().settled(verdict, || format!("ask {} what a caller may do", self.own().shown()));
         verdict.map(|(verdict, proved)| Judgement {
             verdict,
             expires: login.expires(),
@@ -98,7 +103,7 @@ impl Upstream {
     async fn judge_by_password(&self, login: &CallerLogin, deed: &Deed) -> Result<(Verdict, bool), Failure> {
         // Not with a token that the caller brought: what that says of itself is no verdict.
         // Nor with one that was given before: rights may have been taken since.
-        let session = self.judging_session(login);
+        let session = self.own().judging_session(login);
         self.judge_with(&session, deed).await.or_else(|failure| self.read(failure))
     }
 
@@ -120,7 +125,7 @@ impl Upstream {
             return Ok((Verdict::Denied, authorization.is_some()));
         };
         let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
-        let ask = Ask { op, method: method.clone(), url: self.url(&path)?, headers, scope: wanted };
+        let ask = Ask { op, method: method.clone(), url: self.own().url(&path)?, headers, scope: wanted };
         if method == Method::HEAD {
             session.fetch_head(ask).await?.0.body.drain().await;
         } else {
@@ -134,7 +139,7 @@ impl Upstream {
         match failure.kind {
             ErrorKind::CredentialRefused { .. } => Ok((Verdict::Wrong, true)),
             ErrorKind::RepositoryRefused { .. } => Ok((Verdict::Denied, true)),
-            ErrorKind::NotFound { .. } if self.session().has_exchange() => Ok((Verdict::Allowed, true)),
+            ErrorKind::NotFound { .. } if self.own().session().has_exchange() => Ok((Verdict::Allowed, true)),
             ErrorKind::NotFound { .. } => Ok((Verdict::Absent, false)),
             _ => Err(failure),
         }
@@ -146,8 +151,8 @@ impl Upstream {
             return self.ask_with(token, method, op, &path, accept).await.map(|verdict| (verdict, false));
         }
         // Only where nobody comes in without one does letting it in prove that it is one.
-        let guarded = self.session().is_guarded().await?;
-        if !guarded || !self.session().has_exchange() {
+        let guarded = self.own().session().is_guarded().await?;
+        if !guarded || !self.own().session().has_exchange() {
             return Ok((Verdict::Denied, false));
         }
         let answer = self.ask_with(token, Method::GET, Op::Ping, "/v2/", "*/*").await?;
@@ -172,8 +177,8 @@ impl Upstream {
             .map_err(|_| Failure::foreign("a token that no header can carry"))?;
         bearer.set_sensitive(true);
         let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer), (ACCEPT, HeaderValue::from_static(accept))]);
-        let outgoing = Outgoing { method, url: self.url(path)?, headers, body: Bytes::new() };
-        let client = self.client();
+        let outgoing = Outgoing { method, url: self.own().url(path)?, headers, body: Bytes::new() };
+        let client = self.own().client();
         let answer = client.send(op, outgoing).await?;
         let speaker = classify::is_speaker(&answer.headers);
         // A blob's answer leads to storage: upstream has decided by then.

@@ -13,17 +13,18 @@
 mod answers;
 mod as_caller;
 mod auth;
+mod blamed;
 mod blocked;
 mod denials;
+mod endpoint;
+mod endpoints;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod judge;
 mod limits;
-mod mirrors;
 mod parse;
 mod protocol;
-mod registry;
 mod relay;
 mod transport;
 
@@ -34,9 +35,10 @@ mod tests;
 
 pub use answers::{BlobHead, FetchedBlob, FetchedManifest, ManifestHead};
 pub use auth::caller::{CallerLogin, current_caller, for_caller};
-pub use auth::credential::LoginSummary;
+pub use auth::login::LoginSummary;
 pub use blocked::BlockedReason;
 pub use denials::Denied;
+pub use endpoints::Upstream;
 pub use error::{ErrorKind, SetupError, UpstreamError};
 pub use judge::{Judgement, Verdict};
 pub use limits::budget::in_background;
@@ -49,7 +51,6 @@ pub use protocol::upload::{
     BodyHeaders, UploadAnswer, UploadError, UploadSession, UploadSource, UploadStart, UploadStep,
 };
 pub use protocol::write::{AcrAnswer, AcrMethod, AcrRequest, PutManifest};
-pub use registry::Upstream;
 pub use relay::{GivenToken, TokenAnswer, TokenRequest};
 pub use transport::body::UpstreamBody;
 pub use transport::network::Network;

@@ -3,10 +3,10 @@
 use super::auth::caller::grants;
 use super::auth::jwt;
 use super::auth::token_client::Service;
+use super::endpoints::Upstream;
 use super::error::{ErrorKind, Failure, UpstreamError};
 use super::limits::op::Op;
 use super::protocol::classify;
-use super::registry::Upstream;
 use crate::oci::Grants;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -62,22 +62,23 @@ impl Upstream {
     /// Passes the request to the upstream's own token service. An answer that says no is an answer.
     pub async fn pass_token_request(&self, request: TokenRequest) -> Result<TokenAnswer, UpstreamError> {
         let answered = self.pass(request).await;
-        self.settled(answered, || format!("ask the token service of {} for a caller", self.shown()))
+        self.own().settled(answered, || format!("ask the token service of {} for a caller", self.own().shown()))
     }
 
     /// Whether it answers now, as a registry does.
     pub async fn is_there(&self) -> bool {
-        self.session().is_guarded().await.is_ok()
+        self.own().session().is_guarded().await.is_ok()
     }
 
     async fn pass(&self, mut request: TokenRequest) -> Result<TokenAnswer, Failure> {
-        let Some(service) = self.session().service().await? else {
+        let Some(service) = self.own().session().service().await? else {
             let kind =
                 ErrorKind::NotFound { code: "UNSUPPORTED".to_owned(), message: "there is no token service".to_owned() };
-            return Err(Failure::new(kind, format!("{} has no token service", self.origin())));
+            return Err(Failure::new(kind, format!("{} has no token service", self.own().origin())));
         };
-        if !self.session().token_client.trusts(&service) {
-            let reason = format!("a caller's login was not sent to {}, which is not {}", service.origin, self.origin());
+        if !self.own().session().token_client.trusts(&service) {
+            let reason =
+                format!("a caller's login was not sent to {}, which is not {}", service.origin, self.own().origin());
             return Err(Failure::foreign(reason));
         }
         for (name, value) in &mut request.fields {
@@ -88,7 +89,7 @@ impl Upstream {
         let (op, exchange) = if request.exchange { (Op::Exchange, true) } else { (Op::Token, false) };
         let method = if request.post { Method::POST } else { Method::GET };
         let outgoing = self.outgoing_to(&service, exchange, &method, &request)?;
-        let answer = self.client().send(op, outgoing).await?;
+        let answer = self.own().client().send(op, outgoing).await?;
         let status = answer.status;
         let page = classify::is_page(&answer.headers);
         if page || !(status.is_success() || status.is_client_error()) || matches!(status.as_u16(), 403 | 407 | 429) {
@@ -116,7 +117,7 @@ impl Upstream {
         let fields: Vec<(&str, &str)> =
             request.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let outgoing = service.outgoing(exchange, method, fields, request.authorization.clone());
-        outgoing.ok_or_else(|| Failure::foreign(format!("{} has no exchange", self.origin())))
+        outgoing.ok_or_else(|| Failure::foreign(format!("{} has no exchange", self.own().origin())))
     }
 }
 

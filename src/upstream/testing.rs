@@ -1,6 +1,6 @@
 //! A registry that says what a test wants, and remembers what it was asked.
 
-use super::registry::Upstream;
+use super::endpoints::Upstream;
 use crate::config::{CredentialSettings, Limits, UpstreamSettings};
 use crate::config::{Environment, PasswordLogin};
 use crate::oci::Registry;

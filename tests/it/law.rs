@@ -258,6 +258,34 @@ fn rooms_use_only_what_the_map_allows() {
     complain("the map in src/lib.rs says who may use whom:", &broken);
 }
 
+/// Borders inside rooms: files of this folder, and the parts of their room that they may not use.
+const INNER_BORDERS: &[(&str, &[&str])] = &[
+    ("server/http/", &["api"]),
+    ("server/tls/", &["api"]),
+    ("upstream/auth/", &["endpoint", "endpoints", "judge", "relay", "as_caller"]),
+    ("upstream/limits/", &["auth", "protocol", "endpoint", "endpoints", "judge", "relay", "as_caller"]),
+    ("upstream/transport/", &["auth", "protocol", "endpoint", "endpoints", "judge", "relay", "as_caller"]),
+];
+
+#[test]
+fn borders_inside_rooms_are_kept() {
+    let mut broken = Vec::new();
+    let sources = sources();
+    for (folder, forbidden) in INNER_BORDERS {
+        let room = folder.split('/').next().unwrap();
+        let files: Vec<&Source> =
+            sources.iter().filter(|source| source.path.starts_with(folder) && !source.test).collect();
+        assert!(!files.is_empty(), "no file in src/{folder}");
+        for source in files {
+            let code = source.code_without_tests();
+            let used = paths_from(code, &format!("crate::{room}")).into_iter().chain(paths_from(code, "super::super"));
+            let wrong = used.filter(|used| forbidden.contains(used));
+            broken.extend(wrong.map(|used| format!("src/{} uses `{room}::{used}`", source.path)));
+        }
+    }
+    complain("these parts of a room do not know each other:", &broken);
+}
+
 #[test]
 fn the_map_and_the_declared_rooms_are_the_same() {
     let sources = sources();

@@ -1,7 +1,7 @@
 //! The credentials that callers show for themselves: a login of the upstream's session that is nobody's but theirs, forgotten with it.
 
-use super::credential::{Credential, Grant, Login, Pending};
 use super::jwt;
+use super::login::{Credential, Grant, Login, Pending};
 use super::secret::Secret;
 use super::tokens::{Token, Tokens};
 use crate::oci::Grants;

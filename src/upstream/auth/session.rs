@@ -1,15 +1,17 @@
 //! Sends requests to the upstream with the authorization that it wants, and answers its challenges, once per request.
 
 use super::challenge::{self, Challenge};
-use super::credential::{self, Grant, Login, Memo};
+use super::credential::Memo;
+use super::login::{self, Grant, Login};
 use super::scope::{Learned, Scope};
 use super::secret;
 use super::token_client::{Service, TokenClient};
 use super::tokens::{Key, Span, Token, Tokens};
 use crate::upstream::error::{ErrorKind, Failure};
 use crate::upstream::limits::op::Op;
+use crate::upstream::protocol::answer::Answer;
 use crate::upstream::protocol::classify;
-use crate::upstream::protocol::client::{Answer, HttpClient};
+use crate::upstream::protocol::client::HttpClient;
 use crate::upstream::protocol::error_body::ErrorBody;
 use crate::upstream::transport::pool::Outgoing;
 use bytes::Bytes;
@@ -215,8 +217,8 @@ impl Session {
             return self.respond_to_bearer(op, answer, bearer, scope, authorization).await;
         }
         // An ACR has tokens whether it says so or not; whoever wants its password in its name stands in between.
-        let has_tokens = matches!(*self.scheme.lock(), Some(Scheme::Bearer(_)))
-            || credential::is_acr(&self.token_client.origin.host);
+        let has_tokens =
+            matches!(*self.scheme.lock(), Some(Scheme::Bearer(_))) || login::is_acr(&self.token_client.origin.host);
         let wants_password = found.iter().any(|challenge| challenge.scheme == "basic");
         if wants_password && has_tokens {
             let reason = format!(

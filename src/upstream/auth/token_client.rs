@@ -1,16 +1,18 @@
 //! Gets tokens from a token service: Docker's protocol, OAuth2's, and ACR's exchange, whichever the login needs.
 
 use super::challenge::Challenge;
-use super::credential::{Grant, Login, Memo};
+use super::credential::Memo;
 use super::jwt;
+use super::login::{Grant, Login};
 use super::secret::{self, Secret};
 use super::tokens::{Key, Token, Tokens};
 use crate::oci::Registry;
 use crate::telemetry::Metrics;
 use crate::upstream::error::{ErrorKind, Failure};
 use crate::upstream::limits::op::Op;
+use crate::upstream::protocol::answer::Answer;
 use crate::upstream::protocol::classify;
-use crate::upstream::protocol::client::{Answer, HttpClient};
+use crate::upstream::protocol::client::HttpClient;
 use crate::upstream::transport::origin::Origin;
 use crate::upstream::transport::pool::Outgoing;
 use bytes::Bytes;

@@ -3,7 +3,7 @@
 //! The question that matters is who speaks: a registry's 404 is a fact about content, a portal's is an outage. A speaker of
 //! the protocol is known by `Docker-Distribution-Api-Version` or by the protocol's JSON.
 
-use super::client::Answer;
+use super::answer::Answer;
 use super::error_body::ErrorBody;
 use crate::upstream::error::{ErrorKind, Failure};
 use crate::upstream::limits::op::{ConnectionClass, Op};

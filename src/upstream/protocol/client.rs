@@ -1,18 +1,17 @@
+use super::answer::Answer;
 use super::classify;
 use super::relayed::{self, Passers};
 use crate::oci::Registry;
 use crate::telemetry::Metrics;
 use crate::upstream::error::{ErrorKind, Failure, Withheld};
-use crate::upstream::limits::documents::Documents;
 use crate::upstream::limits::op::{Op, QuotaClass};
 use crate::upstream::limits::throttle::Throttle;
 use crate::upstream::transport::body::Body;
 use crate::upstream::transport::origin::Origin;
 use crate::upstream::transport::payload::Payload;
 use crate::upstream::transport::pool::{Head, Outgoing, Pool, Reserved, Turn, Unanswered};
-use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, USER_AGENT, VIA};
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::{HeaderValue, StatusCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -32,40 +31,6 @@ pub(in crate::upstream) struct HttpClient {
     stranger: AtomicBool,
     /// Whether nothing is ever sent.
     sealed: bool,
-}
-
-/// An answer whose body has not been read.
-pub(in crate::upstream) struct Answer {
-    pub(in crate::upstream) status: StatusCode,
-    pub(in crate::upstream) headers: HeaderMap,
-    pub(in crate::upstream) body: Body,
-    pub(in crate::upstream) url: Uri,
-    pub(in crate::upstream) origin: Origin,
-    /// For a 429: when the next request of its kind may be sent.
-    pub(in crate::upstream) retry_after: Option<Duration>,
-    /// Whether the upstream itself has shown, here or where it led on from, that it is a registry.
-    pub(in crate::upstream) spoken: bool,
-}
-
-impl Answer {
-    /// A header as text.
-    pub(in crate::upstream) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    /// The whole body, bounded.
-    pub(in crate::upstream) async fn collect(self, limit: usize) -> Result<Bytes, Failure> {
-        self.body.collect(limit).await
-    }
-
-    /// The same of a document, with what is made of it: where it is large, there has to be room.
-    pub(in crate::upstream) async fn collect_document(
-        self,
-        limit: usize,
-        documents: &Documents,
-    ) -> Result<Bytes, Failure> {
-        self.body.collect_document(limit, documents).await
-    }
 }
 
 impl HttpClient {

@@ -2,17 +2,21 @@
 //!
 //! A document is a manifest by its digest or by how it is built; a blob by its digest alone, which whoever keeps or sends it checks.
 
+use super::answer::Answer;
 use super::classify;
-use super::client::Answer;
 use super::relayed::Relayed;
 use crate::oci::{self, Digest, MediaType, Reference, Shape};
 use crate::upstream::answers::FetchedManifest;
 use crate::upstream::error::Failure;
 use crate::upstream::limits::documents::Documents;
 use crate::upstream::parse;
-use crate::upstream::registry::{digest_of, media_type_of};
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
+
+/// Every type of manifest there is: ACR answers 404 for one that is not listed, whatever `*/*` says.
+pub(in crate::upstream) const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, \
+    application/vnd.oci.artifact.manifest.v1+json, application/vnd.cncf.oras.artifact.manifest.v1+json, */*";
 
 /// Reads a manifest that `reference` was asked for.
 pub(in crate::upstream) async fn manifest(
@@ -20,7 +24,7 @@ pub(in crate::upstream) async fn manifest(
     reference: &Reference,
     documents: &Documents,
 ) -> Result<FetchedManifest, Failure> {
-    let (said, digest, origin) = (media_type_of(&answer), digest_of(&answer), answer.origin.to_string());
+    let (said, digest, origin) = (answer.media_type(), answer.digest(), answer.origin.to_string());
     let (page, relayed) = (classify::is_page(&answer.headers), Relayed::of(&answer.headers));
     let content = answer.collect_document(oci::MAX_MANIFEST, documents).await?;
     let shape = parse::read(&content, Shape::of).await.unwrap_or_default();
@@ -65,6 +69,6 @@ pub(in crate::upstream) fn doubtful_page(
     let page = Failure::foreign(format!("{} answered with a web page; {}", answer.origin, classify::LOOK));
     let whole = answer.status == StatusCode::OK && answer.headers.contains_key(CONTENT_LENGTH) && !in_part;
     let part = answer.status == StatusCode::PARTIAL_CONTENT;
-    let shown = answer.spoken || digest_of(answer).is_some();
+    let shown = answer.spoken || answer.digest().is_some();
     if shown || (whole || part) && !others { Ok(Some(page)) } else { Err(page) }
 }

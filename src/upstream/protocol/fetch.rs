@@ -1,12 +1,11 @@
 //! One question to the upstream: authorized, redirected as storage wants it, and told apart from what a portal says.
 
+use super::answer::Answer;
 use super::classify;
-use super::client::Answer;
 use crate::upstream::auth::scope::Scope;
 use crate::upstream::auth::session::{Authorization, Session};
 use crate::upstream::error::{ErrorKind, Failure};
 use crate::upstream::limits::op::Op;
-use crate::upstream::registry::digest_of;
 use crate::upstream::transport::location;
 use crate::upstream::transport::origin::{self, Origin};
 use crate::upstream::transport::pool::Outgoing;
@@ -19,6 +18,19 @@ use tokio::time::Instant;
 const HOPS: usize = 10;
 /// What changes bytes. Other words in `Content-Encoding` are labels (`utf-8`, `aws-chunked`, nothing), which clients pass over.
 const ENCODINGS: [&str; 7] = ["gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"];
+
+/// The value of a header of a request.
+pub(in crate::upstream) fn header(text: &str) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_str(text).map_err(|_| {
+        let kind = ErrorKind::Rejected {
+            status: 400,
+            code: "UNSUPPORTED".to_owned(),
+            message: String::new(),
+            about: Vec::new(),
+        };
+        Failure::new(kind, "the request has a header that cannot be sent")
+    })
+}
 
 /// A question.
 pub(in crate::upstream) struct Ask {
@@ -129,7 +141,7 @@ impl Session {
     pub(in crate::upstream) async fn speaks(&self, ask: &Ask) -> bool {
         let Ok(Arrived { answer, .. }) = self.arrive(ask).await else { return false };
         let (found, unknown) = (answer.status == StatusCode::OK, answer.status == StatusCode::NOT_FOUND);
-        found && !classify::is_page(&answer.headers) && (answer.spoken || digest_of(&answer).is_some())
+        found && !classify::is_page(&answer.headers) && (answer.spoken || answer.digest().is_some())
             || unknown && answer.spoken
     }
 

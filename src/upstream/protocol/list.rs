@@ -1,14 +1,13 @@
+use super::answer::Answer;
 use super::classify;
-use super::client::Answer;
 use super::fetch::Ask;
 use super::link::{self, Next};
 use super::relayed::Relayed;
-use crate::oci::{Code, Digest, MediaType, Name, Reference};
+use crate::oci::{Code, Digest, MediaType, Name};
 use crate::upstream::auth::scope::Scope;
 use crate::upstream::error::{ErrorKind, Failure};
 use crate::upstream::limits::documents::Documents;
 use crate::upstream::limits::op::Op;
-use crate::upstream::registry::{MANIFESTS, Upstream, media_type_of};
 use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method, Uri};
@@ -150,7 +149,7 @@ pub(in crate::upstream) async fn page(
     let next = next.filter(|next| *next != format!("{path}?{query}") && next != path);
     let lost = next.is_none() && (lost || link::next(&answer.headers, &answer.url) != Next::None);
     let filters_applied = answer.header("oci-filters-applied").map(str::to_owned);
-    let (media_type, origin) = (media_type_of(&answer), answer.origin.to_string());
+    let (media_type, origin) = (answer.media_type(), answer.origin.to_string());
     let relayed = Relayed::of(&answer.headers);
     let page = classify::is_page(&answer.headers);
     let content = answer.collect_document(MAX_PAGE, documents).await?;
@@ -192,30 +191,6 @@ pub(in crate::upstream) fn lacks_referrers(failure: &Failure) -> Lacks {
         ErrorKind::Foreign | ErrorKind::RepositoryRefused { .. } | ErrorKind::ServerError(501) => Lacks::Perhaps,
         ErrorKind::CredentialRefused { identity, .. } if identity == "anonymous" => Lacks::Perhaps,
         _ => Lacks::No,
-    }
-}
-
-impl Upstream {
-    /// What a failure to list referrers means: that the registry has no such list where it refuses the question and speaks otherwise. A
-    /// refusal that is not in the protocol's words may be a portal's: then the manifest itself is asked for.
-    pub(in crate::upstream) async fn without_referrers(
-        &self,
-        failure: Failure,
-        repository: &Name,
-        digest: &Digest,
-    ) -> Failure {
-        let speaks = match lacks_referrers(&failure) {
-            Lacks::No => return failure,
-            Lacks::Said => true,
-            Lacks::Perhaps => {
-                let subject = Reference::Digest(*digest);
-                match self.manifest(Op::ManifestHead, Method::HEAD, repository, &subject, MANIFESTS) {
-                    Ok(ask) => self.session().speaks(&ask).await,
-                    Err(_) => false,
-                }
-            }
-        };
-        if speaks { no_referrers(&failure) } else { failure }
     }
 }
 

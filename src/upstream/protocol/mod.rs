@@ -1,5 +1,6 @@
 //! The registry protocol: one request per operation, and what an answer means.
 
+pub(in crate::upstream) mod answer;
 pub(in crate::upstream) mod classify;
 pub(in crate::upstream) mod client;
 pub(in crate::upstream) mod document;

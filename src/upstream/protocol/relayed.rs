@@ -6,7 +6,6 @@
 //! process for each of its upstreams and says nothing about the machine. Registries ignore `Via`. Some servers send nothing
 //! compressed to those who send it, which is what larder wants.
 
-use crate::upstream::registry::Upstream;
 use http::header::{VIA, WARNING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
@@ -79,18 +78,6 @@ impl Passers {
         let names = others.iter().map(|(name, _)| name).chain([&self.own]);
         let entries: Vec<_> = names.map(|name| format!("1.1 {name}")).collect();
         HeaderValue::try_from(entries.join(", ")).ok()
-    }
-}
-
-impl Upstream {
-    /// Notes the larders that a request for it has passed. `false`: it has passed this one, and goes in a circle.
-    #[must_use]
-    pub fn note_passers(&self, headers: &HeaderMap) -> bool {
-        let Some(news) = self.client().passers().note(headers) else { return false };
-        if news {
-            [self].into_iter().chain(self.mirrors()).for_each(|address| address.client().name_passers());
-        }
-        true
     }
 }
 

@@ -4,14 +4,14 @@
 //! the upstream takes it. An upstream may answer before the body is whole. Where it wants another authorization, or a kept
 //! connection turns out to be dead, the body is sent once more if its source can go back to its beginning.
 
+use super::answer::Answer;
 use super::classify;
-use super::client::Answer;
 use crate::oci::{Digest, Name};
 use crate::upstream::auth::scope::Scope;
 use crate::upstream::auth::session::{Authorization, Unauthorized};
+use crate::upstream::endpoints::Upstream;
 use crate::upstream::error::{ErrorKind, Failure, UpstreamError};
 use crate::upstream::limits::op::Op;
-use crate::upstream::registry::Upstream;
 use crate::upstream::transport::origin::{self, Origin};
 use crate::upstream::transport::payload::{Feed, Payload};
 use crate::upstream::transport::pool::{Outgoing, Unanswered};
@@ -165,7 +165,7 @@ impl Upstream {
             query.into_iter().map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, QUERY))).collect();
         let joint = if query.is_empty() { "" } else { "?" };
         let attempt = format!("begin an upload to {repository} at {}", self.name());
-        let url = self.url(&format!("/v2/{repository}/blobs/uploads/{joint}{}", query.join("&")));
+        let url = self.own().url(&format!("/v2/{repository}/blobs/uploads/{joint}{}", query.join("&")));
         let url = url.map_err(|failure| UploadError::Upstream(failure.during(attempt.clone()), None))?;
         let request = Request {
             op: Op::UploadStart,
@@ -231,7 +231,7 @@ impl Upstream {
             Err((Ended::Source(error), _)) => return Err(UploadError::Source(error)),
             Err((Ended::Upstream(failure) | Ended::Stale(failure), range)) => (Err(failure), range),
         };
-        self.settled(result, || request.attempt).map_err(|error| UploadError::Upstream(error, range))
+        self.own().settled(result, || request.attempt).map_err(|error| UploadError::Upstream(error, range))
     }
 
     async fn answered<S: UploadSource>(
@@ -245,9 +245,7 @@ impl Upstream {
         let status = answer.status;
         let result = match (request.op, status) {
             (Op::UploadStart | Op::UploadEnd, StatusCode::CREATED)
-            | (Op::UploadEnd, StatusCode::OK | StatusCode::NO_CONTENT) => {
-                Ok(UploadAnswer::Created(crate::upstream::registry::digest_of(&answer)))
-            }
+            | (Op::UploadEnd, StatusCode::OK | StatusCode::NO_CONTENT) => Ok(UploadAnswer::Created(answer.digest())),
             (Op::UploadCancel, status) if status.is_success() => Ok(UploadAnswer::Cancelled),
             (Op::UploadStart, StatusCode::ACCEPTED) | (Op::UploadChunk | Op::UploadStatus, _)
                 if status.is_success() =>
@@ -273,9 +271,9 @@ impl Upstream {
         request: &Request,
         source: &mut S,
     ) -> Result<(Sent, Option<Authorization>), Ended<S::Error>> {
-        let session = self.session();
+        let session = self.own().session();
         // Whoever the upstream leads to is not told its credential.
-        let own = Origin::of(&request.url).is_some_and(|target| target == *self.origin());
+        let own = Origin::of(&request.url).is_some_and(|target| target == *self.own().origin());
         let mut authorization = if own { session.prepare(request.op, &request.scope).await? } else { None };
         let mut stale = false;
         let mut refused = false;
@@ -299,7 +297,7 @@ impl Upstream {
                 return Err(session.refused(request.op, &refusal, authorization).into());
             }
             authorization = Some(session.respond(request.op, &refusal, &request.scope, authorization).await?);
-            let reason = format!("{} wanted another authorization", self.origin());
+            let reason = format!("{} wanted another authorization", self.own().origin());
             again(source, Failure::new(ErrorKind::Interrupted, reason), "the body had gone").await?;
             session.client.retried("unauthorized");
             refused = true;
@@ -330,7 +328,7 @@ impl Upstream {
         let Some(origin) = Origin::of(&request.url) else {
             return Err(Failure::foreign("an address that is neither http:// nor https://, or names a user").into());
         };
-        let client = self.client();
+        let client = self.own().client();
         let reserved = client.reserve(request.op, &origin).await?;
         let (feed, payload) = Payload::stream(length);
         let mut sending = pin!(client.stream(request.op, reserved, outgoing, payload));
@@ -358,10 +356,10 @@ impl Upstream {
         origin: &Origin,
         handed: &AtomicU64,
     ) -> Result<(), Ended<S::Error>> {
-        let sent = self.sent_bytes();
+        let sent = self.own().sent_bytes();
         while let Some(chunk) = source.chunk().await.map_err(Ended::Source)? {
             let bytes = chunk.len() as u64;
-            let stall = self.session().client.stall();
+            let stall = self.own().session().client.stall();
             match timeout(stall, feed.chunk(chunk)).await {
                 Ok(true) => {
                     sent.inc_by(bytes);
@@ -382,7 +380,7 @@ impl Upstream {
     fn session_of(&self, answer: &Answer, location: Option<&str>) -> Result<UploadSession, Failure> {
         let text = |name: &str| answer.header(name).map(str::to_owned);
         let location = match (answer.headers.get(LOCATION).and_then(|to| to.to_str().ok()), location) {
-            (Some(to), _) => home(self.origin(), &answer.url, to)?,
+            (Some(to), _) => home(self.own().origin(), &answer.url, to)?,
             (None, Some(location)) => location.to_owned(),
             (None, None) => {
                 return Err(Failure::foreign(format!("{} began an upload without a Location", answer.origin)));

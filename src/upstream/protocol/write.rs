@@ -3,14 +3,14 @@
 //! Each is sent once: a 401 is answered with a token and nothing else is tried again, since what was done cannot be known. The
 //! exception is a `PUT`, which may follow a connection that died under it: put twice is put once.
 
-use super::fetch::Ask;
+use super::fetch::{Ask, header};
 use super::link::{self, Next};
 use super::relayed::Relayed;
 use crate::oci::{Digest, Name, Reference};
 use crate::upstream::auth::scope::Scope;
+use crate::upstream::endpoints::Upstream;
 use crate::upstream::error::{ErrorKind, Failure, UpstreamError};
 use crate::upstream::limits::op::Op;
-use crate::upstream::registry::{Upstream, digest_of, header};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
@@ -89,10 +89,10 @@ impl Upstream {
             if let Some(media_type) = media_type {
                 ask.headers.insert(CONTENT_TYPE, header(media_type)?);
             }
-            let answer = self.session().write(&ask, content).await?;
+            let answer = self.own().session().write(&ask, content).await?;
             let tags = answer.headers.get_all("oci-tag").iter().filter_map(|tag| Some(tag.to_str().ok()?.to_owned()));
             let said = PutManifest {
-                digest: digest_of(&answer),
+                digest: answer.digest(),
                 subject: answer.header("oci-subject").map(str::to_owned),
                 tags: tags.collect(),
             };
@@ -100,20 +100,20 @@ impl Upstream {
             self.lift_all(repository);
             Ok(said)
         };
-        self.settled(put.await, || format!("put manifest {reference} into {repository} of {}", self.name()))
+        self.own().settled(put.await, || format!("put manifest {reference} into {repository} of {}", self.name()))
     }
 
     /// Deletes a manifest with all its tags, or, where the registry can, a tag alone.
     pub async fn delete_manifest(&self, repository: &Name, reference: &Reference) -> Result<(), UpstreamError> {
         let path = format!("/v2/{repository}/manifests/{reference}");
         let deleted = self.delete(Op::ManifestDelete, repository, &path).await;
-        self.done(deleted, || format!("delete manifest {reference} of {repository}"))
+        self.own().done(deleted, || format!("delete manifest {reference} of {repository}"))
     }
 
     /// Deletes a blob.
     pub async fn delete_blob(&self, repository: &Name, digest: &Digest) -> Result<(), UpstreamError> {
         let deleted = self.delete(Op::BlobDelete, repository, &format!("/v2/{repository}/blobs/{digest}")).await;
-        self.done(deleted, || format!("delete blob {digest} of {repository}"))
+        self.own().done(deleted, || format!("delete blob {digest} of {repository}"))
     }
 
     /// Asks ACR's own API.
@@ -141,7 +141,7 @@ impl Upstream {
                 ask.headers.insert(CONTENT_TYPE, header(kind)?);
                 content = body.clone();
             }
-            let answer = self.session().write(&ask, content).await?;
+            let answer = self.own().session().write(&ask, content).await?;
             let next = match link::next(&answer.headers, &answer.url) {
                 Next::None => None,
                 Next::Page(next) => Some(next.split_once('?').map_or(String::new(), |(_, query)| query.to_owned())),
@@ -160,17 +160,17 @@ impl Upstream {
                 content: answer.collect_document(MAX_ACR, self.documents()).await?,
             })
         };
-        self.settled(answered.await, || attempt)
+        self.own().settled(answered.await, || attempt)
     }
 
     async fn delete(&self, op: Op, repository: &Name, path: &str) -> Result<(), Failure> {
         let ask = self.change(op, Method::DELETE, path, Scope::Delete(repository.clone()))?;
-        self.session().write(&ask, Bytes::new()).await?.body.drain().await;
+        self.own().session().write(&ask, Bytes::new()).await?.body.drain().await;
         Ok(())
     }
 
     fn change(&self, op: Op, method: Method, path: &str, scope: Scope) -> Result<Ask, Failure> {
         let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("*/*"))]);
-        Ok(Ask { op, method, url: self.url(path)?, headers, scope })
+        Ok(Ask { op, method, url: self.own().url(path)?, headers, scope })
     }
 }

@@ -1,8 +1,9 @@
+use super::Place;
 use super::azure_cli::AzureCli;
 use super::docker::DockerConfig;
 use super::entra::{Keeper, Surroundings, Workload, authority, managed};
-use super::{Credential, Login, Pending, Place, is_acr};
 use crate::config::{AssignedIdentity, Environment, parse_authority};
+use crate::upstream::auth::login::{Credential, Login, Pending, is_acr};
 use crate::upstream::error::{Failure, SetupError};
 use http::Uri;
 use parking_lot::Mutex;
@@ -224,7 +225,7 @@ mod tests {
     use super::*;
     use crate::oci::Registry;
     use crate::telemetry::Metrics;
-    use crate::upstream::auth::credential::Grant;
+    use crate::upstream::auth::login::Grant;
     use crate::upstream::testing::{Server, bare, environment, jwt, script};
     use crate::upstream::transport::origin::Origin;
     use crate::upstream::transport::resolve::Resolver;

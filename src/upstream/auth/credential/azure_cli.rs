@@ -1,6 +1,6 @@
-use super::{Credential, Grant, Login, Pending};
 use crate::config::Environment;
 use crate::upstream::auth::jwt::Claims;
+use crate::upstream::auth::login::{Credential, Grant, Login, Pending};
 use crate::upstream::auth::secret::Secret;
 use crate::upstream::error::Failure;
 use crate::upstream::transport::process;

@@ -1,6 +1,7 @@
-use super::{Credential, Grant, Login, Pending, helper, login_again};
+use super::helper;
 use crate::config::Environment;
 use crate::upstream::auth::jwt;
+use crate::upstream::auth::login::{Credential, Grant, Login, Pending, login_again};
 use crate::upstream::auth::secret::{self, Secret};
 use crate::upstream::error::Failure;
 use crate::upstream::transport::origin::Origin;

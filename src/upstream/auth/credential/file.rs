@@ -1,5 +1,5 @@
-use super::{Credential, Grant, Login, Pending, is_acr};
 use crate::upstream::auth::jwt;
+use crate::upstream::auth::login::{Credential, Grant, Login, Pending, is_acr};
 use crate::upstream::auth::secret::Secret;
 use crate::upstream::error::Failure;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-use super::{Credential, Login};
+use crate::upstream::auth::login::{Credential, Login};
 use crate::upstream::error::Failure;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl Memo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::auth::credential::Pending;
+    use crate::upstream::auth::login::Pending;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     struct Counting(Arc<AtomicUsize>);

@@ -1,6 +1,6 @@
 use super::answer::{self, IdentityAnswer};
 use super::door::{Door, Reply};
-use super::managed::{request, words};
+use super::token_request::{request, words};
 use super::{IdentitySource, Minted, Minting};
 use crate::config::AssignedIdentity;
 use crate::upstream::auth::challenge::challenges;

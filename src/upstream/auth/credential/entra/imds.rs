@@ -1,6 +1,6 @@
 use super::answer::{self, IdentityAnswer};
 use super::door::Door;
-use super::managed::{request, words};
+use super::token_request::{request, words};
 use super::{IdentitySource, Minted, Minting, at};
 use crate::config::AssignedIdentity;
 use crate::upstream::error::{ErrorKind, Failure};

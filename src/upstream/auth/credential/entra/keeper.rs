@@ -2,7 +2,7 @@ use super::door::Door;
 use super::pause::Pauses;
 use super::remedy::at_registry;
 use super::{About, IdentitySource, Minted};
-use crate::upstream::auth::credential::{Credential, Grant, Login, Pending};
+use crate::upstream::auth::login::{Credential, Grant, Login, Pending};
 use crate::upstream::auth::secret::Secret;
 use crate::upstream::error::{ErrorKind, Failure};
 use parking_lot::Mutex;

@@ -17,6 +17,7 @@ mod pause;
 mod principal;
 mod remedy;
 mod surroundings;
+mod token_request;
 mod workload;
 
 pub(super) use door::Door;
@@ -26,6 +27,7 @@ pub(super) use principal::Principal;
 pub(super) use surroundings::Surroundings;
 pub(super) use workload::Workload;
 
+use crate::upstream::auth::login::is_acr;
 use crate::upstream::auth::secret::Secret;
 use crate::upstream::error::Failure;
 use http::Uri;
@@ -72,8 +74,8 @@ struct About {
 /// The login host of the cloud that a registry belongs to.
 pub(super) fn authority(registry: &str) -> Uri {
     Uri::from_static(match registry.rsplit_once('.').map_or("", |(_, ending)| ending) {
-        "cn" if super::is_acr(registry) => "https://login.chinacloudapi.cn",
-        "us" if super::is_acr(registry) => "https://login.microsoftonline.us",
+        "cn" if is_acr(registry) => "https://login.chinacloudapi.cn",
+        "us" if is_acr(registry) => "https://login.microsoftonline.us",
         _ => "https://login.microsoftonline.com",
     })
 }

@@ -1,10 +1,10 @@
+//! One address of an upstream: what it is asked, and as whom.
+
 use super::answers::{BlobHead, FetchedBlob, FetchedManifest, ManifestHead};
-use super::denials::OriginDenials;
 use super::error::{ErrorKind, Failure, SetupError, UpstreamError};
-use super::mirrors::Blamed;
 use crate::config::Environment;
 use crate::config::{CredentialSettings, Limits, UpstreamSettings};
-use crate::oci::{Accept, Digest, MediaType, Name, Reference, Registry};
+use crate::oci::{Accept, Digest, Name, Reference, Registry};
 use crate::telemetry::Metrics;
 use crate::upstream::auth::caller::Callers;
 use crate::upstream::auth::credential::{self, Memo, Place};
@@ -16,8 +16,9 @@ use crate::upstream::limits::documents::Documents;
 use crate::upstream::limits::op::Op;
 use crate::upstream::limits::rate::Rate;
 use crate::upstream::limits::throttle::Throttle;
-use crate::upstream::protocol::client::{Answer, HttpClient};
-use crate::upstream::protocol::fetch::Ask;
+use crate::upstream::protocol::answer::Answer;
+use crate::upstream::protocol::client::HttpClient;
+use crate::upstream::protocol::fetch::{Ask, header};
 use crate::upstream::protocol::relayed::{Passers, Relayed};
 use crate::upstream::protocol::{document, list};
 use crate::upstream::transport::body::UpstreamBody;
@@ -26,91 +27,47 @@ use crate::upstream::transport::inside::Border;
 use crate::upstream::transport::network::Network;
 use crate::upstream::transport::origin::Origin;
 use crate::upstream::transport::pool::Pool;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use http::header::{ACCEPT, CONTENT_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// Every type of manifest there is: ACR answers 404 for one that is not listed, whatever `*/*` says.
-pub(super) const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
-    application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, \
-    application/vnd.oci.artifact.manifest.v1+json, application/vnd.cncf.oras.artifact.manifest.v1+json, */*";
-
 /// Refresh tokens of exchanges: one per token service, of which an upstream has one.
 const EXCHANGES: usize = 4;
 
-/// A configured registry that can be asked. Cloning is cheap; clones share connections and tokens.
+/// One address of an upstream: its own, or a mirror's. Cloning is cheap; clones share connections and tokens.
 #[derive(Clone)]
-pub struct Upstream(Arc<Inner>);
+pub(super) struct Endpoint(Arc<Inner>);
 
 struct Inner {
     name: Registry,
     /// The name for messages, with the host if it is a mirror's.
     shown: String,
-    url: Uri,
     origin: Origin,
     session: Arc<Session>,
     callers: Option<Callers>,
     rate: Option<Arc<Rate>>,
     sealed: bool,
     metrics: Arc<Metrics>,
-    mirrors: Vec<Upstream>,
-    blamed: Blamed,
-    denials: OriginDenials,
+    /// Whether there are other addresses of the same content.
+    has_others: bool,
     documents: Documents,
 }
 
 /// What the addresses of one upstream are made of.
-struct Parts<'a> {
-    settings: &'a UpstreamSettings,
-    limits: &'a Limits,
-    metrics: Arc<Metrics>,
-    environment: &'a Environment,
-    network: &'a Network,
-    rate: Option<Arc<Rate>>,
-    passers: Arc<Passers>,
+pub(super) struct Parts<'a> {
+    pub(super) settings: &'a UpstreamSettings,
+    pub(super) limits: &'a Limits,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) environment: &'a Environment,
+    pub(super) network: &'a Network,
+    pub(super) rate: Option<Arc<Rate>>,
+    pub(super) passers: Arc<Passers>,
 }
 
-impl Upstream {
-    /// An upstream with the environment of the process. Nothing is dialled and no secret is read.
-    pub fn new(settings: &UpstreamSettings, limits: &Limits, metrics: Arc<Metrics>) -> Result<Self, SetupError> {
-        Self::with_environment(settings, limits, metrics, &Environment::of_process())
-    }
-
-    /// An upstream with an environment of its own.
-    pub fn with_environment(
-        settings: &UpstreamSettings,
-        limits: &Limits,
-        metrics: Arc<Metrics>,
-        environment: &Environment,
-    ) -> Result<Self, SetupError> {
-        Self::in_network(settings, limits, metrics, environment, &Network::new(&[], []))
-    }
-
-    /// The same, with a network of its own.
-    pub fn in_network(
-        settings: &UpstreamSettings,
-        limits: &Limits,
-        metrics: Arc<Metrics>,
-        environment: &Environment,
-        network: &Network,
-    ) -> Result<Self, SetupError> {
-        let rate = settings.max_rate.map(|rate| Arc::new(Rate::new(rate)));
-        let passers = Arc::default();
-        let parts = Parts { settings, limits, metrics, environment, network, rate, passers };
-        let mirrors = settings.mirrors.iter().map(|url| Self::endpoint(&parts, Some(url), Vec::new()));
-        let mirrors = mirrors.collect::<Result<Vec<_>, _>>()?;
-        Self::endpoint(&parts, None, mirrors)
-    }
-
-    /// Memory for large documents, which all upstreams share.
-    #[must_use]
-    pub fn documents(&self) -> &Documents {
-        &self.0.documents
-    }
-
-    /// One address of an upstream: its own, or a mirror's.
-    fn endpoint(parts: &Parts<'_>, mirror: Option<&Uri>, mirrors: Vec<Self>) -> Result<Self, SetupError> {
+impl Endpoint {
+    /// The upstream's own address, or that of a mirror.
+    pub(super) fn new(parts: &Parts<'_>, mirror: Option<&Uri>) -> Result<Self, SetupError> {
         let Parts { settings, limits, environment, .. } = *parts;
         let (metrics, resolver) = (Arc::clone(&parts.metrics), parts.network.resolver.clone());
         let name = settings.name.clone();
@@ -149,11 +106,10 @@ impl Upstream {
         let session = Arc::new(Session::new(client, token_client, limits.tokens));
         let callers = (*credential == CredentialSettings::Caller).then(Callers::new);
         let shown = if mirror.is_some() { format!("{name}'s mirror {origin}") } else { name.to_string() };
-        let (url, rate) = (url.clone(), parts.rate.clone());
+        let rate = parts.rate.clone();
         Ok(Self(Arc::new(Inner {
             name,
             shown,
-            url,
             origin,
             session,
             callers,
@@ -161,9 +117,7 @@ impl Upstream {
             sealed,
             metrics,
             documents: parts.network.documents.clone(),
-            mirrors,
-            blamed: Blamed::default(),
-            denials: OriginDenials::new(limits.negative_entries),
+            has_others: mirror.is_none() && !settings.mirrors.is_empty(),
         })))
     }
 
@@ -176,22 +130,7 @@ impl Upstream {
         &self.0.shown
     }
 
-    pub(super) fn denials(&self) -> &OriginDenials {
-        &self.0.denials
-    }
-
-    pub(super) fn blamed(&self) -> &Blamed {
-        &self.0.blamed
-    }
-
-    /// The addresses that are asked when its own does not answer.
-    pub(super) fn mirrors(&self) -> &[Self] {
-        if self.0.sealed { &[] } else { &self.0.mirrors }
-    }
-
-    /// Its canonical name.
-    #[must_use]
-    pub fn name(&self) -> &Registry {
+    pub(super) fn name(&self) -> &Registry {
         &self.0.name
     }
 
@@ -200,29 +139,28 @@ impl Upstream {
     }
 
     /// Asks whether a manifest is there, and which one a tag means.
-    pub(super) async fn head_manifest_here(
+    pub(super) async fn head_manifest(
         &self,
         repository: &Name,
         reference: &Reference,
     ) -> Result<ManifestHead, UpstreamError> {
         let head = async {
-            let ask = self.manifest(Op::ManifestHead, Method::HEAD, repository, reference, MANIFESTS)?;
+            let ask = self.manifest(Op::ManifestHead, Method::HEAD, repository, reference, document::MANIFESTS)?;
             let answer = self.session().head_of_manifest(&ask).await?;
-            if let Some((answer, digest)) = answer.and_then(|answer| digest_of(&answer).map(|digest| (answer, digest)))
-            {
-                let length = number(&answer, CONTENT_LENGTH);
+            if let Some((answer, digest)) = answer.and_then(|answer| answer.digest().map(|digest| (answer, digest))) {
+                let length = answer.length();
                 return Ok(ManifestHead {
                     digest: Some(digest),
-                    media_type: media_type_of(&answer),
+                    media_type: answer.media_type(),
                     length,
                     document: None,
                     relayed: Relayed::of(&answer.headers),
                 });
             }
-            let ask = self.manifest(Op::ManifestGet, Method::GET, repository, reference, MANIFESTS)?;
+            let ask = self.manifest(Op::ManifestGet, Method::GET, repository, reference, document::MANIFESTS)?;
             let document = self
                 .session()
-                .fetch_whole(&ask, |answer| document::manifest(answer, reference, self.documents()))
+                .fetch_whole(&ask, |answer| document::manifest(answer, reference, &self.0.documents))
                 .await?;
             let media_type = Some(document.media_type.clone());
             let (digest, length) = (document.digest, Some(document.content.len() as u64));
@@ -233,29 +171,29 @@ impl Upstream {
     }
 
     /// Fetches a manifest; without `accept` as whatever type it is stored.
-    pub(super) async fn get_manifest_here(
+    pub(super) async fn get_manifest(
         &self,
         repository: &Name,
         reference: &Reference,
         accept: &Accept,
     ) -> Result<FetchedManifest, UpstreamError> {
         let accepted = accept.to_line();
-        let accepted = if accepted.is_empty() { MANIFESTS } else { &accepted };
+        let accepted = if accepted.is_empty() { document::MANIFESTS } else { &accepted };
         let fetched = async {
             let ask = self.manifest(Op::ManifestGet, Method::GET, repository, reference, accepted)?;
-            self.session().fetch_whole(&ask, |answer| document::manifest(answer, reference, self.documents())).await
+            self.session().fetch_whole(&ask, |answer| document::manifest(answer, reference, &self.0.documents)).await
         };
         self.done(fetched.await, || format!("fetch manifest {reference} of {repository}"))
     }
 
     /// Asks whether a blob is there.
-    pub(super) async fn head_blob_here(&self, repository: &Name, digest: &Digest) -> Result<BlobHead, UpstreamError> {
+    pub(super) async fn head_blob(&self, repository: &Name, digest: &Digest) -> Result<BlobHead, UpstreamError> {
         let head = async {
             let ask = self.blob(Op::BlobHead, Method::HEAD, repository, digest)?;
             let (answer, told) = self.session().fetch_head(ask).await?;
             let length = match answer.status {
                 StatusCode::PARTIAL_CONTENT => part_of(&answer).and_then(|(_, length)| length),
-                _ => number(&answer, CONTENT_LENGTH),
+                _ => answer.length(),
             };
             // Whoever names the digest is a registry as well.
             let speaks = told.digest.map_or(told.is_speaker, |named| named == digest.to_string());
@@ -265,7 +203,7 @@ impl Upstream {
     }
 
     /// Fetches a blob, or the bytes from a first to a last one, inclusive and perhaps open.
-    pub(super) async fn get_blob_here(
+    pub(super) async fn get_blob(
         &self,
         repository: &Name,
         digest: &Digest,
@@ -280,7 +218,7 @@ impl Upstream {
             }
             let answer = self.session().fetch(&ask).await?;
             let (start, length) = extent(&answer, range.map(|(first, _)| first))?;
-            let page = document::doubtful_page(&answer, range.is_some(), !self.0.mirrors.is_empty())?;
+            let page = document::doubtful_page(&answer, range.is_some(), self.0.has_others)?;
             Ok(FetchedBlob {
                 relayed: Relayed::of(&answer.headers),
                 start,
@@ -294,12 +232,12 @@ impl Upstream {
     }
 
     /// Fetches one page of a list.
-    pub(super) async fn get_list_here(&self, request: list::ListRequest) -> Result<list::FetchedList, UpstreamError> {
+    pub(super) async fn get_list(&self, request: list::ListRequest) -> Result<list::FetchedList, UpstreamError> {
         let attempt = request.attempt();
         let referrers = request.referrers_of();
         let fetched = async {
             let ask = request.ask(|path| self.url(path))?;
-            self.session().fetch_whole(&ask, |answer| list::page(&ask, answer, self.documents())).await
+            self.session().fetch_whole(&ask, |answer| list::page(&ask, answer, &self.0.documents)).await
         };
         let fetched = match (fetched.await, referrers) {
             (Err(failure), Some((repository, digest))) => {
@@ -310,8 +248,25 @@ impl Upstream {
         self.done(fetched, || attempt)
     }
 
+    /// What a failure to list referrers means: that the registry has no such list where it refuses the question and speaks otherwise. A
+    /// refusal that is not in the protocol's words may be a portal's: then the manifest itself is asked for.
+    async fn without_referrers(&self, failure: Failure, repository: &Name, digest: &Digest) -> Failure {
+        let speaks = match list::lacks_referrers(&failure) {
+            list::Lacks::No => return failure,
+            list::Lacks::Said => true,
+            list::Lacks::Perhaps => {
+                let subject = Reference::Digest(*digest);
+                match self.manifest(Op::ManifestHead, Method::HEAD, repository, &subject, document::MANIFESTS) {
+                    Ok(ask) => self.session().speaks(&ask).await,
+                    Err(_) => false,
+                }
+            }
+        };
+        if speaks { list::no_referrers(&failure) } else { failure }
+    }
+
     /// Asks whether the registry answers at all, and takes the login if there is one.
-    pub async fn ping(&self) -> Result<(), UpstreamError> {
+    pub(super) async fn ping(&self) -> Result<(), UpstreamError> {
         let answered = async {
             if self.is_asked_as_callers() {
                 // Nobody asks: that it asks for a login says enough.
@@ -399,12 +354,6 @@ impl Upstream {
     }
 }
 
-impl std::fmt::Debug for Upstream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Upstream").field("name", &self.0.name).field("url", &self.0.url).finish_non_exhaustive()
-    }
-}
-
 fn origin_of(url: &Uri, name: &Registry) -> Result<Origin, SetupError> {
     Origin::of(url).ok_or_else(|| {
         // The user's part may hold a password; so may the query.
@@ -418,12 +367,12 @@ fn origin_of(url: &Uri, name: &Registry) -> Result<Origin, SetupError> {
 /// Where the body begins in the blob, and how long the whole blob is.
 fn extent(answer: &Answer, asked: Option<u64>) -> Result<(u64, Option<u64>), Failure> {
     if answer.status != StatusCode::PARTIAL_CONTENT {
-        return Ok((0, number(answer, CONTENT_LENGTH)));
+        return Ok((0, answer.length()));
     }
     match (asked, part_of(answer)) {
         (Some(asked), Some((start, length))) if asked == start => Ok((start, length)),
         // All of it under the wrong status, which clients take: the digest decides.
-        (None, None) if !answer.headers.contains_key(CONTENT_RANGE) => Ok((0, number(answer, CONTENT_LENGTH))),
+        (None, None) if !answer.headers.contains_key(CONTENT_RANGE) => Ok((0, answer.length())),
         (asked, _) => {
             let sent = answer.header(CONTENT_RANGE).unwrap_or("no Content-Range").to_owned();
             let asked = asked.map_or_else(|| "the whole blob".to_owned(), |first| format!("the bytes from {first}"));
@@ -437,28 +386,4 @@ fn part_of(answer: &Answer) -> Option<(u64, Option<u64>)> {
     let (range, length) = answer.header(CONTENT_RANGE)?.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, _) = range.split_once('-')?;
     Some((first.trim().parse().ok()?, length.trim().parse().ok()))
-}
-
-pub(super) fn digest_of(answer: &Answer) -> Option<Digest> {
-    answer.header("docker-content-digest")?.trim().parse().ok()
-}
-
-pub(super) fn media_type_of(answer: &Answer) -> Option<MediaType> {
-    answer.header(CONTENT_TYPE)?.parse().ok()
-}
-
-fn number(answer: &Answer, name: http::HeaderName) -> Option<u64> {
-    answer.header(name)?.trim().parse().ok()
-}
-
-pub(super) fn header(text: &str) -> Result<HeaderValue, Failure> {
-    HeaderValue::from_str(text).map_err(|_| {
-        let kind = ErrorKind::Rejected {
-            status: 400,
-            code: "UNSUPPORTED".to_owned(),
-            message: String::new(),
-            about: Vec::new(),
-        };
-        Failure::new(kind, "the request has a header that cannot be sent")
-    })
 }
