@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 /// Plans that are kept at once.
 const SESSIONS: usize = 4;
-/// A plan that nobody has asked for so long is forgotten.
+/// A plan that no command has read for so long is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 /// Bytes of a request, which names what the far side has: some 800,000 digests.
 const REQUEST: usize = 64 << 20;

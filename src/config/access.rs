@@ -127,7 +127,7 @@ fn beyond_this_machine(server: &ServerSettings) -> Vec<String> {
     server.listen.iter().filter(|listen| !listen.is_local()).map(Listen::shown).collect()
 }
 
-/// A listener on which nobody could get in, as far as networks alone let anybody in.
+/// Reports a listener that lets no caller in, where only networks decide.
 fn check_reach(reader: &mut Reader, server: &ServerSettings, open_to: &[IpNet]) {
     let beyond = beyond_this_machine(server);
     if open_to.is_empty() {
@@ -203,7 +203,7 @@ fn check_rule(reader: &mut Reader, path: &str, rule: &mut AccessRule, people: &P
     }
 }
 
-/// `None`: everybody who is let in.
+/// `None`: every caller who is let in.
 fn users_of(reader: &mut Reader, path: &str, words: &[String], people: &People<'_>) -> Option<Vec<String>> {
     if words.is_empty() {
         reader.error_at(path, "users", r#"the rule is for nobody: write users = ["*"]"#);

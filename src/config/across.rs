@@ -26,7 +26,7 @@ pub(super) fn check_across(reader: &mut Reader, settings: &Settings) {
     reader.warnings.extend(doubtful);
 }
 
-/// What larder itself reads as nobody is everybody's: there is nothing to ask about, and names that callers give would be believed.
+/// An upstream that larder reads anonymously shows the same to all callers: larder cannot ask it about a caller, and would believe any name.
 fn check_asking(reader: &mut Reader, settings: &Settings) {
     if !settings.access.ask_upstream {
         return check_callers(reader, settings);

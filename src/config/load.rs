@@ -203,7 +203,7 @@ fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, handed: &Handed, 
     settings
 }
 
-/// A store that another user can look into shows what not everybody may pull.
+/// A store that another user can read shows content that this user may not pull.
 #[cfg(unix)]
 fn open_to_others(store: &Path) -> Option<String> {
     use std::os::unix::fs::PermissionsExt as _;

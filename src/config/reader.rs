@@ -58,7 +58,7 @@ pub(super) struct Reader {
     pub(super) warnings: Vec<String>,
     pub(super) effective: Vec<Effective>,
     pub(super) places: Places,
-    /// Where tables and keys stand that somebody has written.
+    /// The places of tables and keys that are not defaults.
     origins: BTreeMap<String, Origin>,
 }
 
@@ -77,7 +77,7 @@ impl Reader {
         }
     }
 
-    /// Whether somebody has written the table or the key, which has been read.
+    /// Whether the table or the key, which has been read, is written somewhere.
     pub(super) fn was_written(&self, table: &str, key: &str) -> bool {
         self.origins.contains_key(&path_of(table, key))
     }
@@ -119,7 +119,7 @@ impl Reader {
     }
 }
 
-/// One table being read. Keys that nobody asked for are unknown: `finish` reports them.
+/// One table being read. `finish` reports the keys that were not read as unknown.
 pub(super) struct Section<'r> {
     pub(super) reader: &'r mut Reader,
     pub(super) path: String,

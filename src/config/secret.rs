@@ -76,7 +76,7 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<String>, SecretError> {
         ));
     }
     let file = std::fs::File::open(path).map_err(failed)?;
-    // The whole capacity at once: growing would leave copies behind that nobody wipes.
+    // The whole capacity at once: growing would leave copies in memory that are not wiped.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET + 1));
     file.take(MAX_SECRET as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > MAX_SECRET {

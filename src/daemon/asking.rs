@@ -67,7 +67,7 @@ impl Upstreams {
     }
 }
 
-/// The log has all of it; a caller that nobody knows hears what kind of trouble it is.
+/// The log has the whole error; an unknown caller learns only its kind.
 fn why(error: &UpstreamError) -> String {
     tracing::warn!(%error, "a caller's credential could not be checked");
     let word = match error.kind() {

@@ -1,4 +1,4 @@
-//! Puts every room together, once, in the order of a request's way; then waits for the signal to stop.
+//! Runs the daemon: assembles the rooms, serves, and stops at a signal.
 
 mod announce;
 mod asking;
@@ -61,7 +61,7 @@ async fn serve(settings: Settings, sockets: Sockets, log: Log) -> Result<(), Fai
     let _background = background(tls, &store);
 
     let (trigger, drain) = Drain::new();
-    // The admin listener goes on answering while the registry drains, so that what still runs can be seen.
+    // The admin listener still answers while the registry drains, so that an operator can see what still runs.
     let (admin_trigger, admin_drain) = Drain::new();
     let admin_task = tokio::spawn(admin_server.serve(admin.clone(), admin_drain));
     admin.set_ready(true);

@@ -62,7 +62,7 @@ pub struct FetchedBlob {
     pub body: UpstreamBody,
     /// Which of the upstream's addresses gives them, for [`super::Upstream::blame`]; 0 is its own.
     pub address: usize,
-    /// The failure that it is if the bytes are not the blob's: they are said to be a page for people, by nobody who speaks the protocol.
+    /// The failure to report if the bytes are not the blob's: the answer is labelled as a web page, and its sender has not shown to be a registry.
     pub page: Option<UpstreamError>,
     /// What caches on the way say of it.
     pub relayed: Relayed,

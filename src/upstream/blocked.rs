@@ -1,4 +1,4 @@
-//! Why requests are not sent at the moment, for whoever asks how an upstream does.
+//! Why larder does not send requests to an upstream at the moment: for status, readiness and metrics.
 
 use super::endpoint::Endpoint;
 use super::endpoints::Upstream;

@@ -15,7 +15,7 @@ pub enum Denied {
     Blob(Digest),
 }
 
-/// The address's last words on what it did not give; nothing else is remembered. The oldest go where there are too many.
+/// What the address last refused or did not have. The oldest entries go when there are too many.
 #[derive(Debug)]
 pub(super) struct OriginDenials(Cache<(Name, Denied), ()>);
 
@@ -49,7 +49,7 @@ impl OriginDenials {
         }
     }
 
-    /// Notes that the address does not give it any more.
+    /// Notes that the address no longer gives it.
     pub(super) fn add(&self, repository: &Name, what: Denied) {
         self.0.insert((repository.clone(), what), ());
     }

@@ -1,9 +1,9 @@
-//! What is read from an upstream, asked of its address first and of its mirrors, in their order, when that does not answer.
+//! An upstream and its endpoints: its own address and its mirrors. A read asks the own address first, then the mirrors in their order.
 //!
-//! The address is believed in everything it says. A mirror is believed in what it has: it may lag, so that its "not found" or its
-//! refusal only means that the next one is asked, and in the end the outage stands as if there were no mirror. A login that is
-//! refused is no reason to ask others. What the address has refused, or said to be gone, no mirror is asked for until the address has
-//! given it again. Who has given wrong bytes for a content is asked last for it, for a while.
+//! larder believes everything that the own address says. It believes a mirror only about what the mirror has: a mirror may lag, so after its
+//! "not found" or refusal larder asks the next one, and at the end reports the outage of the own address. A refused login is no
+//! reason to ask a mirror. No mirror is asked for what the own address refused or did not have, until the own address gives it again. An
+//! endpoint that gave wrong bytes for a digest is asked last for that digest, for a while.
 
 use super::answers::{BlobHead, FetchedBlob, FetchedManifest, ManifestHead};
 use super::blamed::Blamed;
@@ -81,7 +81,7 @@ impl Upstream {
         &self.0.documents
     }
 
-    /// Its own address, which everything is asked that is not read, and which is believed in everything.
+    /// Its own address: the only one that is written to.
     pub(super) fn own(&self) -> &Endpoint {
         &self.0.own
     }
@@ -155,8 +155,8 @@ impl Upstream {
         self.get_blob_from(0, repository, digest, range).await
     }
 
-    /// The same, of the address with the number `first` before the others ([`FetchedBlob::address`]): for who has had enough of those
-    /// before it, which have shown that the repository may be read.
+    /// As [`Self::get_blob`], but asks the address with the number `first` ([`FetchedBlob::address`]) before the others. The addresses before
+    /// it have shown that the repository may be read, and have failed.
     pub async fn get_blob_from(
         &self,
         first: usize,
@@ -175,7 +175,7 @@ impl Upstream {
         Ok(FetchedBlob { address, ..fetched })
     }
 
-    /// The bytes that an address gave are not the content's: it is asked last for it from now on.
+    /// Notes that an address gave wrong bytes: it is asked last for this digest for a while.
     pub fn blame(&self, digest: &Digest, address: usize) {
         if !self.mirrors().is_empty() {
             tracing::warn!(blob.digest = %digest, from = self.address(address), "wrong bytes: others are asked first for it now");
@@ -215,7 +215,7 @@ impl Upstream {
         self.first_of(&order, about, ask).await.map(|(_, answer)| answer)
     }
 
-    /// Asks the addresses in this order, of which 0 is its own and one of them; and which one has answered.
+    /// Asks the addresses in this order (0 is the own one) until one answers, and returns its number.
     async fn first_of<'a, T, F>(
         &'a self,
         order: &[usize],

@@ -89,7 +89,7 @@ impl UpstreamError {
         &self.0.failure.said
     }
 
-    /// Whether what was to be done may have been done all the same: it was sent, and no answer says that it was refused.
+    /// Whether the upstream may have done it: the request was sent, and no answer refuses it.
     #[must_use]
     pub fn may_have_happened(&self) -> bool {
         self.0.failure.withheld.is_none()

@@ -150,7 +150,7 @@ impl Upstream {
         if let Some((method, op, path, accept)) = probe(deed) {
             return self.ask_with(token, method, op, &path, accept).await.map(|verdict| (verdict, false));
         }
-        // Only where nobody comes in without one does letting it in prove that it is one.
+        // That the upstream lets the login in proves it only if it lets no request in without one.
         let guarded = self.own().session().is_guarded().await?;
         if !guarded || !self.own().session().has_exchange() {
             return Ok((Verdict::Denied, false));

@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Bytes of a name; a longer one names nobody.
+/// Bytes of a name; a longer one is no name.
 const LONGEST_NAME: usize = 255;
 
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 /// Upstreams that one request asks at once.
 const AT_ONCE: usize = 8;
-/// How long one upstream may keep the others' repositories waiting. Its list goes on being fetched, for the next request.
+/// How long one upstream may delay the others' repositories. larder continues to fetch its list, for the next request.
 const WAIT: Duration = Duration::from_secs(10);
 
 /// What one upstream brings to the list of all.

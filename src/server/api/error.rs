@@ -187,7 +187,7 @@ impl Problem {
         Self { said: error.said().to_vec(), ..self }
     }
 
-    /// Connection trouble is 502 or 504, never 404 (containerd goes on to its next host, oras and regctl try again) and never 401
+    /// Connection trouble is 502 or 504, never 404 (containerd tries its next host, oras and regctl try again) and never 401
     /// (which would send clients looking for a login that is larder's to have).
     fn of_upstream(error: &UpstreamError) -> Self {
         let as_is = |status, code| Self::new(status, code, error);

@@ -113,7 +113,7 @@ fn encode(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-/// A client goes on after a repository's name as it has seen it, or as upstream has it.
+/// A client continues after a repository's name, as it saw it or as upstream has it.
 fn unprefixed<'a>(last: &'a str, naming: &Naming) -> &'a str {
     let prefix = naming.component.as_deref().and_then(|component| last.strip_prefix(component)?.strip_prefix('/'));
     prefix.unwrap_or(last)

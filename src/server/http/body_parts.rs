@@ -9,13 +9,13 @@ use std::task::{Context, Poll};
 /// What [`FileBytes::read`] gives.
 pub type ReadFuture = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
 
-/// A file whose bytes below some point never change any more.
+/// A file whose bytes below some point never change.
 pub trait FileBytes: Send + Sync + 'static {
     /// The file itself, where it may be sent by the kernel.
     fn std_file(&self) -> Option<&std::fs::File>;
     /// Up to `len` bytes from `offset`, read where reading may block. No byte means that the file ends there.
     fn read(&self, offset: u64, len: usize) -> ReadFuture;
-    /// Its bytes were not there as announced: what is known of them is to be looked at again.
+    /// The file had fewer bytes than announced: the store must check it again.
     fn distrust(&self) {}
 }
 

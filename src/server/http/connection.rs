@@ -39,7 +39,7 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WITHIN: Duration = Duration::from_secs(20);
 /// hyper accepts no smaller bound on a head.
 const LEAST_HEADER_BYTES: usize = 8 << 10;
-/// A timer that is of no use now looks again after this.
+/// A timer without a deadline checks again after this time.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
 /// Answers requests.

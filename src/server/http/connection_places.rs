@@ -1,6 +1,6 @@
 //! Which connections may be open: a bound that client addresses share, and who gives way where it is reached.
 //!
-//! A connection beyond the bound, or beyond its client's share of it, is accepted all the same and waits: a client that comes behind it
+//! A connection beyond the bound, or beyond its client's share of it, is accepted and waits: a client that comes behind it
 //! would not be seen otherwise. For each that waits, one is closed that has no request.
 
 use super::connection_io::Stream;
@@ -140,9 +140,9 @@ impl Places {
         let mut idle: Vec<(Instant, Client, Id)> =
             idle.filter_map(|(id, open)| Some((open.watch.idle_since()?, open.client, *id))).collect();
         idle.sort_unstable_by_key(|(since, ..)| *since);
-        // What is open beyond the limit is there for those who have nothing: nobody else comes in before it has gone.
+        // The places beyond the limit are for addresses without a connection; no other connection comes in before they are free.
         let mut beyond = self.open.len().saturating_sub(closing).saturating_sub(self.limit);
-        // One that is closing is somebody's room already.
+        // The place of a closing connection is promised already.
         for waiting in self.waiting.iter().skip(closing).take(AT_A_TIME) {
             let client = waiting.accepted.client();
             let standing = self.shares.standing(client);

@@ -175,7 +175,7 @@ impl Watch {
         self.state().close_delimited
     }
 
-    /// Whether the client may still be sending what nobody reads: closing at once would take the answer away from it.
+    /// Whether the client may still be sending bytes that larder does not read: closing at once could destroy the answer on its way.
     pub(in crate::server) fn must_linger(&self) -> bool {
         let state = self.state();
         state.unread || state.head.is_some()

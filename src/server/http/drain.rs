@@ -1,6 +1,6 @@
 //! Ending in two stages: first no new connection and no new request, then, at a deadline, nothing at all.
 //!
-//! [`DrainTrigger`] is held by whoever decides that it ends, [`Drain`] by everything that must notice. The deadline is absolute: it
+//! The owner of the server holds the [`DrainTrigger`]; each connection holds a [`Drain`]. The deadline is absolute: it
 //! does not move when it is asked for again, except to come earlier. A trigger that is dropped before it was used ends everything
 //! at once, since nobody is left who could.
 

@@ -188,7 +188,7 @@ impl Drop for Bound {
     fn drop(&mut self) {
         if let (Listen::Unix(path), false) = (&*self.place, self.is_handed) {
             // Nobody else can have bound it while we listened; a file that is left over is removed at the next start.
-            // Its disk may be one that does not answer: that is to hold nobody up.
+            // Its disk may not answer: that must not delay other listeners.
             let (path, (done, wait)) = (path.clone(), std::sync::mpsc::channel());
             std::thread::spawn(move || {
                 let _ = std::fs::remove_file(path);

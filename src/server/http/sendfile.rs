@@ -1,6 +1,6 @@
 //! File bytes from the page cache to the socket without a copy, under an HTTP implementation that knows nothing of it.
 //!
-//! A body hands hyper slices of a read-only mapping that nobody reads. hyper queues them and offers them, by address, to
+//! A body hands hyper slices of a read-only mapping that no code reads. hyper queues them and offers them, by address, to
 //! the connection's vectored write; an address that lies in one of the connection's mappings becomes `sendfile(2)` at that offset,
 //! anything else an ordinary write. Should a path copy a slice after all, the bytes are right and only slower. A mapping outlives
 //! every slice of it (each slice holds it), and an address is only looked up while the connection's list holds the mapping too.
@@ -110,7 +110,7 @@ impl Live {
         Some(Bytes::from_owner(Mapped(mapping)))
     }
 
-    /// Forgets the mappings that no slice holds any more.
+    /// Forgets the mappings that no slice holds.
     pub(in crate::server) fn prune(&self) {
         self.mappings().retain(|mapping| Arc::strong_count(mapping) > 1);
     }

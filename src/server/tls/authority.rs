@@ -1,7 +1,7 @@
 //! A certificate authority for one larder: it can speak for the names that it was made for, and for no other.
 //!
 //! Whoever trusts it trusts it for those names alone (name constraints), so that its key is worth no more than they are. Without its
-//! key it goes on being trusted; only its certificates end after ninety days.
+//! key clients still trust it; only its certificates end after ninety days.
 
 use crate::config::{Certificate, ServerNames};
 use rcgen::{

@@ -1,4 +1,4 @@
-//! The credentials that callers show for themselves: a login of the upstream's session that is nobody's but theirs, forgotten with it.
+//! The credentials that callers show: each is a login of its own for the upstream's session, and is forgotten with it.
 
 use super::jwt;
 use super::login::{Credential, Grant, Login, Pending};

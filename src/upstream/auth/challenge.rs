@@ -98,7 +98,7 @@ impl<'a> Cursor<'a> {
         Some(after[..end].to_owned())
     }
 
-    /// Behind a scheme, one token68 may stand in place of parameters (`Negotiate YII=`): nobody here reads it.
+    /// Behind a scheme, one token68 may stand in place of parameters (`Negotiate YII=`). larder does not read it.
     fn skip_token68(&mut self) {
         let mut ahead = Cursor { text: self.text.trim_start() };
         let word = ahead.take(|c| c.is_ascii_alphanumeric() || "-._~+/".contains(c));

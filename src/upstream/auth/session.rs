@@ -117,7 +117,7 @@ impl Session {
         }
     }
 
-    /// Whether the upstream lets nobody in without a login, as it says now.
+    /// Whether the upstream demands a login now.
     pub(in crate::upstream) async fn is_guarded(&self) -> Result<bool, Failure> {
         let answer = self.client.send(Op::Ping, self.ping()?).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
@@ -216,7 +216,7 @@ impl Session {
         if let Some(bearer) = found.iter().find(|challenge| challenge.scheme == "bearer") {
             return self.respond_to_bearer(op, answer, bearer, scope, authorization).await;
         }
-        // An ACR has tokens whether it says so or not; whoever wants its password in its name stands in between.
+        // An ACR always has tokens: a Basic challenge in its name comes from an intermediary.
         let has_tokens =
             matches!(*self.scheme.lock(), Some(Scheme::Bearer(_))) || login::is_acr(&self.token_client.origin.host);
         let wants_password = found.iter().any(|challenge| challenge.scheme == "basic");

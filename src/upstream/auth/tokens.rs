@@ -222,7 +222,7 @@ impl Tokens {
     }
 }
 
-/// Drops dead tokens, and if that is not enough the one that nobody has used for longest.
+/// Drops expired tokens, and if that is not enough the least recently used one.
 fn make_room(entries: &mut HashMap<Key, Entry>, limit: usize, now: Instant) {
     if entries.len() < limit {
         return;

@@ -1,4 +1,4 @@
-//! Asks a question again that nobody has answered: on a new connection, at growing intervals, while the first one still waits.
+//! Asks a question again that has no answer yet: on a new connection, at growing intervals, while the first one still waits.
 //!
 //! A connection can die in silence: a firewall forgets it, a load balancer hands it to a process that hangs. Nothing tells the
 //! sender, and its time limit is long, because a registry may really be slow. So the first request is not given up. What is asked

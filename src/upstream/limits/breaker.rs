@@ -1,4 +1,4 @@
-//! One host's circuit breaker: once it is plain that nobody answers there, requests fail at once instead of each waiting for its
+//! One host's circuit breaker: once it is plain that the host does not answer, requests fail at once instead of each waiting for its
 //! own time limit.
 //!
 //! Three failures in a row to get any answer (refused, time-out, TLS) open it. From then on one request at a time is let through,
@@ -201,7 +201,7 @@ impl Drop for BreakerPermit<'_> {
     }
 }
 
-/// Whether nobody answered at all.
+/// Whether there was no answer at all.
 fn is_silence(kind: &ErrorKind) -> bool {
     matches!(kind, ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Tls)
 }

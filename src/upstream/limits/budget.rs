@@ -1,6 +1,6 @@
 //! How many requests of each limit category may be sent to one upstream.
 //!
-//! A registry counts requests per identity, and everybody behind larder is one identity. With the registry's service tier
+//! A registry counts requests per identity, and all clients behind larder are one identity. With the registry's service tier
 //! configured, larder keeps below what that tier allows: a bucket per category, filled continuously, that holds a minute's worth.
 //! Without, it learns from refusals: for ten minutes after a 429 the category goes at the pace that it had before, twice as fast
 //! with every minute that brings no other.
@@ -31,7 +31,7 @@ tokio::task_local! {
     static BACKGROUND: ();
 }
 
-/// Runs requests to an upstream that nobody waits for: they come after everybody else's where the registry's limits are near.
+/// Runs requests to an upstream that no client waits for. They are sent after all others when the registry's limits are near.
 pub async fn in_background<T>(work: impl Future<Output = T>) -> T {
     BACKGROUND.scope((), work).await
 }

@@ -47,13 +47,13 @@ impl Client {
 
 /// Whether anybody waits for what is being asked.
 pub trait Interest: Send + Sync {
-    /// Ends when nobody does.
+    /// Ends when the last waiter leaves.
     fn gone(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
-    /// Gives the work up, if still nobody does: nobody can join it from then on.
+    /// Gives the work up if there is still no waiter. No request can join it from then on.
     fn give_up(&self) -> bool;
 }
 
-/// Does `work` as long as somebody waits for it: where others wait for its place, it is given up.
+/// Does `work` while a request waits for it. Without a waiter, the work is given up if other work waits for its place.
 pub fn while_wanted<T>(interest: Arc<dyn Interest>, work: impl Future<Output = T>) -> impl Future<Output = T> {
     INTEREST.scope(interest, work)
 }
@@ -71,12 +71,12 @@ impl Interest for Everybody {
     }
 }
 
-/// Does `work` to its end, whoever of those that wait for it leaves.
+/// Does `work` to its end, even if all waiters leave.
 pub(in crate::upstream) fn for_everybody<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
     INTEREST.scope(Arc::new(Everybody) as Arc<dyn Interest>, work)
 }
 
-/// Ends when what the caller does has been given up, since nobody waits for it.
+/// Ends when the caller's work has been given up because no request waits for it.
 pub(in crate::upstream) async fn unwanted() {
     let Ok(interest) = INTEREST.try_with(Arc::clone) else { return std::future::pending().await };
     loop {

@@ -1,7 +1,7 @@
 //! What an upstream's 429 holds back: its whole limit category, for as long as the upstream asked.
 //!
 //! Registries count requests by category (ACR: reads, referrers, writes, deletes, tokens), and go on counting while they refuse.
-//! So nothing of a category is sent while it is held back; whoever would ask learns at once how many seconds are left. What may be
+//! So no request of a class is sent while the class is held back; a request fails at once with the seconds that are left. What may be
 //! sent goes at the pace of its budget (`budget.rs`).
 
 use super::budget::{Budget, Slot, is_background};

@@ -64,7 +64,7 @@ pub(in crate::upstream) async fn failure(op: Op, answer: Answer, identity: Optio
     }
     // Storage answers in words of its own; only who holds the content knows that a range lies outside it.
     let outside = status == StatusCode::RANGE_NOT_SATISFIABLE && matches!(op, Op::BlobGet | Op::BlobStorage);
-    // A limit of whatever stands before the registry is a limit all the same.
+    // A proxy before the registry may set the limit: it holds as well.
     let too_large = status == StatusCode::PAYLOAD_TOO_LARGE && op.connection_class() == ConnectionClass::Upload;
     if (page || !api && said.is_none()) && !outside && !too_large {
         return Failure::foreign(format!(

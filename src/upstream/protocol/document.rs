@@ -1,6 +1,6 @@
-//! Content as it comes, whatever it is labelled as: storage and registries give manifests and blobs types of no use.
+//! Reads content whatever its label: storage and registries send manifests and blobs with useless media types.
 //!
-//! A document is a manifest by its digest or by how it is built; a blob by its digest alone, which whoever keeps or sends it checks.
+//! A document is a manifest if its digest or its structure says so. A blob is known by its digest alone, which the cache checks.
 
 use super::answer::Answer;
 use super::classify;

@@ -218,7 +218,7 @@ impl Session {
             let spoken = answer.spoken;
             answer.body.drain().await;
             let mut outgoing = Outgoing { url, ..outgoing.clone() };
-            // A credential never leaves the origin that it is for, and is used by nobody who leads back to it.
+            // A credential never leaves the origin that it is for. A redirect back to that origin does not get it.
             at_home &= target == home;
             if let Some(authorization) = authorization.as_ref().filter(|_| at_home) {
                 authorization.sign(&mut outgoing);
@@ -288,7 +288,7 @@ fn as_content(op: Op, answer: Answer) -> Result<Answer, Failure> {
     Ok(answer)
 }
 
-/// A page for people by somebody who does not speak the protocol.
+/// A web page from a sender that does not speak the protocol.
 fn is_unspoken_page(answer: &Answer) -> bool {
     classify::is_page(&answer.headers) && !classify::is_speaker(&answer.headers)
 }

@@ -67,7 +67,7 @@ pub struct FetchedList {
     pub next: Option<String>,
     /// The same at this list's own path, where the registry names another one: some leave a part out, or write one of their inside.
     pub own_next: Option<String>,
-    /// Whether there is a next page of which nobody knows where it is.
+    /// Whether there is a next page whose address is unknown.
     pub lost: bool,
     /// Filters that the registry says it has applied.
     pub filters_applied: Option<String>,

@@ -2,7 +2,7 @@
 //! upstream that is a larder itself came from.
 //!
 //! Every request upstream carries this upstream's pseudonym, and those of the larders that have lately asked for it here: an
-//! answer may be for several of them, whoever's request began it. A pseudonym that comes back is a circle. It is made anew by each
+//! answer may be for several of them. A pseudonym that comes back is a circle. It is made anew by each
 //! process for each of its upstreams and says nothing about the machine. Registries ignore `Via`. Some servers send nothing
 //! compressed to those who send it, which is what larder wants.
 
@@ -91,7 +91,7 @@ fn is_pseudonym(name: &str) -> bool {
 pub struct Relayed {
     /// Their `Cache-Status`.
     pub status: Option<Arc<str>>,
-    /// That the answer is an old one, which nobody could confirm.
+    /// That the answer is an old one, which that larder could not confirm.
     pub stale: Option<Unconfirmed>,
 }
 

@@ -43,7 +43,7 @@ pub trait UploadSource: Send {
     /// The next bytes, never empty; `None` at the end.
     fn chunk(&mut self) -> impl Future<Output = Result<Option<Bytes>, Self::Error>> + Send;
 
-    /// Goes back to the first byte. `false`: that cannot be done any more.
+    /// Goes back to the first byte. `false`: the bytes are gone.
     fn rewind(&mut self) -> impl Future<Output = bool> + Send;
 }
 
@@ -96,7 +96,7 @@ pub struct UploadSession {
 /// What the upstream answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UploadAnswer {
-    /// The upload goes on there.
+    /// The upload continues there.
     Session(UploadSession),
     /// The blob is there, under this digest if that was said.
     Created(Option<Digest>),

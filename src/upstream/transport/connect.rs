@@ -180,7 +180,7 @@ impl Connector {
         Err(Failure::new(ErrorKind::Unreachable, reason))
     }
 
-    /// The addresses of a host that somebody else has named, each of them judged: these and no others are dialled.
+    /// The addresses of a host that an answer has named. Each is checked, and only these are dialled.
     async fn judged(&self, origin: &Origin, setting: &str) -> Result<Vec<SocketAddr>, Failure> {
         self.locate().await;
         let unreachable =
@@ -198,7 +198,7 @@ impl Connector {
         Ok(addresses)
     }
 
-    /// Finds out where the upstream itself is, if it has not been asked since larder began: an upload goes on after a restart.
+    /// Finds out where the upstream itself is, if it has not been asked since larder began: an upload may continue after a restart.
     async fn locate(&self) {
         if self.border.is_located() {
             return;

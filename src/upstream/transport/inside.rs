@@ -133,7 +133,7 @@ enum Seen {
     Inside(Kind),
 }
 
-/// The border that one address of an upstream leads nobody across.
+/// The border to private networks that answers of one endpoint cannot lead across.
 pub(in crate::upstream) struct Border {
     upstream: String,
     own: Origin,

@@ -12,7 +12,7 @@ pub(in crate::upstream) struct Origin {
 }
 
 impl Origin {
-    /// The origin of an absolute URL. `None` for other schemes, and for a URL that carries a user: nobody honest sends one.
+    /// The origin of an absolute URL. `None` for other schemes, and for a URL that carries a user: no honest server sends one.
     pub(in crate::upstream) fn of(url: &Uri) -> Option<Self> {
         let https = match url.scheme_str()? {
             "https" => true,

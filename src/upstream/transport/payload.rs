@@ -1,4 +1,4 @@
-//! The body of a request to an upstream: bytes in memory, or a stream that somebody feeds.
+//! The body of a request to an upstream: bytes in memory, or a stream.
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -31,7 +31,7 @@ pub(in crate::upstream) struct GivenUp;
 pub(in crate::upstream) struct Feed(mpsc::Sender<Part>);
 
 impl Feed {
-    /// Hands on a chunk; `false`: nobody wants it any more.
+    /// Hands on a chunk. `false`: the request has ended.
     pub(in crate::upstream) async fn chunk(&self, chunk: Bytes) -> bool {
         self.0.send(Part::Chunk(chunk)).await.is_ok()
     }

@@ -1,6 +1,6 @@
 //! Connections to the hosts of one upstream: kept, reused, bounded per host.
 //!
-//! Each host has a breaker: where nobody answers, requests soon fail without being tried.
+//! Each host has a breaker: if the host does not answer, requests soon fail without being tried.
 //!
 //! A connection carries one request at a time and goes back when its answer's body has been read to the end; one that is
 //! dropped earlier is closed. Per host at most `limit` are open, of which the bodies of blobs may take all but an eighth, so that
@@ -64,7 +64,7 @@ pub(in crate::upstream) struct Turn<'a> {
     pub(in crate::upstream) share: ConnectionClass,
     /// Whether it may still be sent after the wait for a connection.
     pub(in crate::upstream) admit: &'a (dyn Fn() -> Result<(), Failure> + Sync),
-    /// What to send once more while nobody answers, if that may be now; none: never, because it changes something.
+    /// The request to repeat while there is no answer, if it may be sent now. `None`: never, because the request changes something.
     pub(in crate::upstream) again: Option<&'a (dyn Fn() -> Option<Outgoing> + Sync)>,
 }
 
@@ -162,7 +162,7 @@ impl Pool {
         (turn.admit)()?;
         let permit = host.breaker.admit()?;
         let first = self.on_a_connection(&host, &permit, outgoing, (origin, scope));
-        // On the heap: every request of a client would be as large, also where it asks nobody.
+        // On the heap: else every request of a client would be as large, also one that needs no upstream.
         let asked = Box::pin(async {
             match turn.again {
                 Some(once_more) => tokio::select! {
@@ -328,7 +328,7 @@ impl Pool {
         let (sender, connection) = http1::handshake(io).await.map_err(|error| {
             Failure::new(ErrorKind::Unreachable, format!("the connection to {origin} broke at once: {error}"))
         })?;
-        // Failures reach the request that is under way; an idle connection has nobody to tell.
+        // Failures reach the request that is under way; on an idle connection there is none.
         let driver = tokio::spawn(async move { drop(connection.await) });
         Ok(Connection { sender, driver, route: opened.route, peer: opened.peer })
     }

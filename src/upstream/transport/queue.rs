@@ -1,6 +1,6 @@
 //! Who gets a connection to a host, and who waits for one.
 //!
-//! A request that nobody waits for any more gives way: it leaves the queue, and the connection that it has, where others want one.
+//! A request that no client waits for gives way: it leaves the queue, and the connection that it has, where others want one.
 
 use crate::upstream::limits::op::ConnectionClass;
 use crate::upstream::limits::shares::{Shares, unwanted};
@@ -27,7 +27,7 @@ pub(super) enum Refused {
     Full,
     /// As many wait as may, or as many of this client.
     Crowded,
-    /// Nobody waits for it any more.
+    /// No client waits for it.
     Unwanted,
 }
 
@@ -81,7 +81,7 @@ impl Queue {
         }
     }
 
-    /// Ends when others wait for a connection, and nobody for what the caller uses one for.
+    /// Ends when other requests wait for a connection and no client waits for the caller's.
     pub(super) async fn gives_way(&self) {
         let mut crowd = self.crowd.subscribe();
         loop {
@@ -143,7 +143,7 @@ mod tests {
         let held = queue.permits(ConnectionClass::Small, WAIT).await.unwrap();
         let abandoned = while_wanted(Arc::new(Nobody), queue.permits(ConnectionClass::Small, WAIT)).await;
         assert_eq!(abandoned.err(), Some(Refused::Unwanted));
-        // What has a connection keeps it until somebody wants one.
+        // A request keeps its connection until another one waits.
         let holder = while_wanted(Arc::new(Nobody), queue.gives_way());
         let mut holder = pin!(holder);
         assert!(timeout(Duration::from_secs(60), holder.as_mut()).await.is_err());

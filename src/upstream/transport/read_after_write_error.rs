@@ -1,7 +1,7 @@
 //! A connection that still listens when it can no longer write.
 //!
 //! A server that refuses a body answers and closes, while the body is on its way. The next write fails, and the answer lies
-//! unread: with whoever gives up at the failed write it is lost, and the client never hears "too large" or "not allowed".
+//! unread: a client that gives up at the failed write loses it, and the client never hears "too large" or "not allowed".
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;

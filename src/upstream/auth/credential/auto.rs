@@ -99,7 +99,7 @@ impl Auto {
         if self.state.lock().used_machine {
             return Some(machine.material().await);
         }
-        // One request has waited for it before; it goes on in the background.
+        // One request has waited for it before; the attempt continues in the background.
         if machine.is_pending() {
             return None;
         }
@@ -304,7 +304,7 @@ mod tests {
         let auto = auto_at("myacr.azurecr.io", &environment, Some((&chassis, &server.url())));
         assert_eq!(auto.material().await.unwrap().identity, "user ci");
         assert!(auto.passed_over().iter().any(|why| why.contains("metadata service has none")));
-        // The registry is no ACR: an identity of Azure would be shown to somebody else.
+        // The registry is no ACR: an identity of Azure would be shown to a third party.
         let auto = auto_at("registry.example.com", &environment, Some((&chassis, &server.url())));
         auto.material().await.unwrap();
         assert_eq!(server.asked().len(), 1);

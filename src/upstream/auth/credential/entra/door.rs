@@ -56,7 +56,7 @@ impl Door {
         let is_proxy = |name: &str| name.to_ascii_lowercase().ends_with("_proxy");
         let straight: Environment = environment.iter().filter(|(name, _)| !is_proxy(name)).collect();
         let pool = |environment: &Environment| {
-            // The operator has named the identity service, or it is the machine's own: nobody leads there.
+            // The operator has named the identity service, or it is the machine's own: no redirect leads there.
             let border = Border::new(name.as_str(), registry, &[], &[]);
             let connector = Connector::new(name.as_str(), ca_file, environment, resolver.clone(), border, CONNECT)?;
             Ok(Pool::new(connector, CONNECTIONS, ANSWER, ANSWER))

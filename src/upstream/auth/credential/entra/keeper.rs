@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 /// How long one try may take, with all the patience that a metadata service wants.
 const WHOLE: Duration = Duration::from_secs(75);
-/// How long a request waits for an identity that is not there yet; the try goes on.
+/// How long a request waits for an identity that is not there yet. The attempt continues after that.
 const WAIT: Duration = Duration::from_secs(30);
 /// A token that the registry refuses is asked for anew, but not more often than this.
 const AGAIN: Duration = Duration::from_secs(60);
