@@ -43,7 +43,6 @@ impl Basic {
         std::str::from_utf8(&self.pair[..self.colon]).unwrap_or_default()
     }
 
-    /// The password.
     pub(super) fn password(&self) -> &[u8] {
         &self.pair[self.colon + 1..]
     }

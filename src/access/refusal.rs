@@ -22,7 +22,6 @@ pub enum Refusal {
     Right {
         /// What was to be done.
         right: Right,
-        /// With what.
         repository: Repository,
     },
     /// Upstream does not let this caller do this.
@@ -30,7 +29,6 @@ pub enum Refusal {
         "{upstream} does not let this caller {deed}: its login lacks that right there, or there is no such repository"
     )]
     Upstream {
-        /// The upstream.
         upstream: String,
         /// What was to be done.
         deed: &'static str,
@@ -44,7 +42,6 @@ pub enum Refusal {
     /// Upstream cannot be asked about a caller that it has not been asked about lately.
     #[error("upstream cannot be asked whether this caller may do that: {why}; try again later")]
     Away {
-        /// Why.
         why: String,
     },
     /// The caller has to say who they are, or what they said is wrong.

@@ -37,7 +37,6 @@ pub struct Act<'a> {
     pub right: Right,
     /// The upstream.
     pub registry: &'a Registry,
-    /// The repository, if it is in one.
     pub repository: Option<&'a Repository>,
     /// What it is to upstream.
     pub deed: &'a Deed,

@@ -31,7 +31,6 @@ pub struct TokenAsked<'a> {
     pub address: Option<IpAddr>,
     /// The upstream under whose name it came.
     pub registry: &'a Registry,
-    /// The request.
     pub request: TokenRequest,
 }
 
@@ -41,7 +40,6 @@ pub struct Grant {
     pub status: u16,
     /// The body's type.
     pub content_type: Option<String>,
-    /// The body.
     pub body: Bytes,
 }
 

@@ -47,7 +47,6 @@ pub enum AssignedIdentity {
     /// The only one, or the system-assigned one.
     #[default]
     System,
-    /// By its client id.
     ClientId(String),
     /// By its object (principal) id.
     ObjectId(String),

@@ -19,7 +19,6 @@ use std::sync::Arc;
 pub struct Sources {
     /// `--config`
     pub file: Option<PathBuf>,
-    /// The environment.
     pub environment: Environment,
     /// The other flags.
     pub flags: Flags,

@@ -6,7 +6,6 @@ use http::Uri;
 /// Where Docker Hub's registry answers.
 const HUB: &str = "https://registry-1.docker.io";
 
-/// The name of an upstream.
 pub(super) fn parse_upstream_name(text: &str) -> Result<Registry, String> {
     let name = parse_host(text)?;
     if is_loopback(&name) || name.ends_with(".localhost") {

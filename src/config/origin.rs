@@ -11,9 +11,7 @@ pub enum Origin {
     Default,
     /// A place in the operator's file; lines and columns count from 1.
     File {
-        /// The file.
         file: Arc<Path>,
-        /// Its line.
         line: usize,
         /// The character within the line.
         column: usize,

@@ -51,9 +51,7 @@ pub enum Login {
     Anonymous,
     /// `--username` and `--password-file`
     Password {
-        /// The user's name.
         username: String,
-        /// The file with the password.
         password_file: String,
     },
     /// `--login managed-identity`

@@ -67,7 +67,6 @@ impl ServerNames {
         &self.dns
     }
 
-    /// The addresses.
     #[must_use]
     pub fn addresses(&self) -> &[IpAddr] {
         &self.addresses

@@ -175,7 +175,6 @@ pub(super) fn note(
     format.end(line);
 }
 
-/// The line of an event.
 pub(super) fn event(line: &mut Vec<u8>, format: Format, event: &Event<'_>) {
     let mut fields = Fields { format, message: String::new(), rest: Vec::new(), text: String::new() };
     event.record(&mut fields);

@@ -11,7 +11,6 @@ use bytes::Bytes;
 pub struct ManifestHead {
     /// Its digest, if the registry names one that can be verified.
     pub digest: Option<Digest>,
-    /// Its type.
     pub media_type: Option<MediaType>,
     /// Its size in bytes.
     pub length: Option<u64>,
@@ -24,7 +23,6 @@ pub struct ManifestHead {
 /// A manifest as it came, unverified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchedManifest {
-    /// Its bytes.
     pub content: Bytes,
     /// Its type, without parameters.
     pub media_type: MediaType,

@@ -11,7 +11,6 @@ pub enum Denied {
     Repository,
     /// A manifest or tag.
     Manifest(Reference),
-    /// A blob.
     Blob(Digest),
 }
 

@@ -50,7 +50,6 @@ pub enum ErrorKind {
     },
     /// Another answer 4xx from a speaker of the protocol.
     Rejected {
-        /// The status.
         status: u16,
         /// The protocol's error code.
         code: String,
@@ -132,7 +131,6 @@ pub(super) struct Failure {
     pub(super) reason: String,
     /// Set if nothing was sent: why not.
     pub(super) withheld: Option<Withheld>,
-    /// What the registry said.
     pub(super) said: Vec<RegistryError>,
 }
 

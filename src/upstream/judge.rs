@@ -134,7 +134,6 @@ impl Upstream {
         Ok((Verdict::Allowed, session.has_asked_for_login()))
     }
 
-    /// A failure that is a verdict.
     fn read(&self, failure: Failure) -> Result<(Verdict, bool), Failure> {
         match failure.kind {
             ErrorKind::CredentialRefused { .. } => Ok((Verdict::Wrong, true)),

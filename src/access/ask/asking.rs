@@ -19,7 +19,6 @@ pub(in crate::access) struct Asking {
     ttl: Duration,
 }
 
-/// What is decided.
 pub(in crate::access) type Decided = Outcome;
 
 impl Asking {

@@ -25,9 +25,7 @@ use zeroize::Zeroizing;
 pub enum Shown {
     /// A user and a password, or a token in its place.
     Password {
-        /// The user.
         user: String,
-        /// The password.
         password: Zeroizing<String>,
     },
     /// A token of the upstream's.
@@ -98,7 +96,6 @@ pub enum TokenSaid {
         content_type: Option<String>,
         /// The body, as it came.
         body: bytes::Bytes,
-        /// The token in it.
         token: Option<Given>,
     },
     /// Nobody answers, and why.

@@ -23,7 +23,6 @@ pub(in crate::server) struct Problem {
     pub(in crate::server) length: Option<u64>,
     /// How far an upload has come, where upstream said so.
     pub(in crate::server) range: Option<String>,
-    /// The methods that there are, for 405.
     pub(in crate::server) allow: &'static [Method],
     /// How to log in, for 401: `WWW-Authenticate`.
     pub(in crate::server) challenge: Option<String>,

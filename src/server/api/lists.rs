@@ -17,7 +17,6 @@ const BESIDE_A_NAME: usize = 64;
 /// Bytes of descriptors on a page, under the same limit.
 const DESCRIPTORS: usize = 2 << 20;
 
-/// One page.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::server) struct Page {
     pub(in crate::server) body: Vec<u8>,

@@ -28,7 +28,6 @@ impl<F: Fn(Request<Incoming>) -> Answer + Clone + Send + Sync + 'static> Handler
     }
 }
 
-/// A running server.
 pub(in crate::server) struct Running {
     pub(in crate::server) address: SocketAddr,
     pub(in crate::server) trigger: DrainTrigger,

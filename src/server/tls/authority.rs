@@ -71,7 +71,6 @@ impl Authority {
         &self.pem
     }
 
-    /// Its key in PEM.
     #[must_use]
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()

@@ -184,7 +184,6 @@ impl Callers {
         Self { hashing: hmac::Key::new(hmac::HMAC_SHA256, &key), kept: Cache::new(room) }
     }
 
-    /// The tokens of a caller.
     pub(in crate::upstream) fn tokens(&self, login: &CallerLogin) -> Arc<Tokens> {
         let key = login.key(&self.hashing);
         if let Some(tokens) = self.kept.get(&key) {

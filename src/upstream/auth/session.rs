@@ -101,7 +101,6 @@ impl Session {
         matches!(&*self.scheme.lock(), Some(Scheme::Basic))
     }
 
-    /// Whether the upstream has asked for a login.
     pub(in crate::upstream) fn has_asked_for_login(&self) -> bool {
         matches!(&*self.scheme.lock(), Some(Scheme::Bearer(_) | Scheme::Basic))
     }

@@ -51,7 +51,6 @@ pub(in crate::upstream) enum Slot {
     Refused(QuotaClass, Duration),
 }
 
-/// The budgets of one upstream.
 pub(in crate::upstream) struct Budget {
     tier: Tier,
     accounts: Mutex<HashMap<QuotaClass, Account>>,

@@ -24,23 +24,18 @@ const PAGE: &str = "n=1000";
 pub enum ListRequest {
     /// All repositories.
     Catalogue {
-        /// Which page.
         page: Page,
     },
     /// The tags of a repository.
     Tags {
-        /// The repository.
         repository: Name,
-        /// Which page.
         page: Page,
     },
     /// What is attached to a manifest.
     Referrers {
-        /// The repository.
         repository: Name,
         /// The manifest.
         digest: Digest,
-        /// Which page.
         page: Page,
     },
 }

@@ -60,9 +60,7 @@ pub enum AcrMethod {
 pub struct AcrAnswer {
     /// The status, a success.
     pub status: u16,
-    /// Its type.
     pub content_type: Option<String>,
-    /// Its bytes.
     pub content: Bytes,
     /// The raw query that gets the next page.
     pub next: Option<String>,
@@ -110,7 +108,6 @@ impl Upstream {
         self.own().done(deleted, || format!("delete manifest {reference} of {repository}"))
     }
 
-    /// Deletes a blob.
     pub async fn delete_blob(&self, repository: &Name, digest: &Digest) -> Result<(), UpstreamError> {
         let deleted = self.delete(Op::BlobDelete, repository, &format!("/v2/{repository}/blobs/{digest}")).await;
         self.own().done(deleted, || format!("delete blob {digest} of {repository}"))

@@ -87,7 +87,6 @@ impl Naming {
 pub struct Resolved {
     /// What is asked for.
     pub target: Target,
-    /// How.
     pub naming: Naming,
 }
 
@@ -109,7 +108,6 @@ pub enum RequestError {
     /// No upstream of that name.
     #[error("no upstream is named '{name}' here; configured: {known}")]
     UnknownUpstream {
-        /// The name.
         name: String,
         /// The names that there are.
         known: String,

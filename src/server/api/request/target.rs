@@ -104,7 +104,6 @@ impl Target {
         }
     }
 
-    /// The repository, if it is in one.
     #[must_use]
     pub fn repository(&self) -> Option<&Repository> {
         match self {
