@@ -41,9 +41,7 @@ pub enum Refusal {
     },
     /// Upstream cannot be asked about a caller that it has not been asked about lately.
     #[error("upstream cannot be asked whether this caller may do that: {why}; try again later")]
-    Away {
-        why: String,
-    },
+    Away { why: String },
     /// The caller has to say who they are, or what they said is wrong.
     #[error("{why}")]
     Login {

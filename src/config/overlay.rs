@@ -50,10 +50,7 @@ pub enum Login {
     /// `--login anonymous`
     Anonymous,
     /// `--username` and `--password-file`
-    Password {
-        username: String,
-        password_file: String,
-    },
+    Password { username: String, password_file: String },
     /// `--login managed-identity`
     ManagedIdentity,
     /// `--login workload-identity`

@@ -24,10 +24,7 @@ use zeroize::Zeroizing;
 /// A credential as a caller shows it. Nothing shows it, and it is wiped when dropped.
 pub enum Shown {
     /// A user and a password, or a token in its place.
-    Password {
-        user: String,
-        password: Zeroizing<String>,
-    },
+    Password { user: String, password: Zeroizing<String> },
     /// A token of the upstream's.
     Bearer(Zeroizing<String>),
 }

@@ -23,14 +23,9 @@ const PAGE: &str = "n=1000";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListRequest {
     /// All repositories.
-    Catalogue {
-        page: Page,
-    },
+    Catalogue { page: Page },
     /// The tags of a repository.
-    Tags {
-        repository: Name,
-        page: Page,
-    },
+    Tags { repository: Name, page: Page },
     /// What is attached to a manifest.
     Referrers {
         repository: Name,
