@@ -1,4 +1,4 @@
-use super::write::BodyLost;
+use super::upload_body::BodyLost;
 use crate::oci::{Code, Digest, Registry};
 use crate::store::StoreError;
 use crate::upstream::{NoRoom, UpstreamError};

@@ -27,6 +27,7 @@ mod provenance;
 mod single_flight;
 mod stale_on_error;
 mod tasks;
+mod upload_body;
 mod upstream_state;
 mod view;
 mod vouch;
@@ -41,8 +42,9 @@ pub use error::CacheError;
 pub use fill::{Follower, Step, Transfer};
 pub use offline_misses::OfflineMiss;
 pub use provenance::Provenance;
+pub use upload_body::{BodyLost, UploadBody};
 pub use upstream_state::Condition;
-pub use write::{ArrivingTag, BodyLost, Purge, Purged, Put, Removal, Taken, UploadBody, Uploaded};
+pub use write::{ArrivingTag, Purge, Purged, Put, Removal, Taken, Uploaded};
 
 use crate::config::{AccessRule, Limits, UpstreamSettings};
 use crate::oci::{Digest, MediaType, Reference, Registry, Repository};

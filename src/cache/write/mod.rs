@@ -19,7 +19,7 @@ pub use put::{Put, Taken};
 pub(super) use relist::Relist;
 pub use removal::Removal;
 pub(super) use removal::Removals;
+pub use upload::Uploaded;
 #[cfg(any(test, fuzzing))]
 pub use upload::fuzz;
-pub use upload::{BodyLost, UploadBody, Uploaded};
 pub(super) use upload::{Landing, Uploads};

@@ -6,7 +6,6 @@
 //! then, the copy becomes a blob here (`landing`), if it has that digest, and the repository has it.
 
 mod again;
-mod body;
 mod kept;
 mod landing;
 mod session_token;
@@ -14,7 +13,6 @@ mod tee;
 mod uploads;
 
 pub(in crate::cache) use again::push_again;
-pub use body::{BodyLost, UploadBody};
 pub(in crate::cache) use landing::{Landing, count_upload};
 pub use uploads::Uploaded;
 pub(in crate::cache) use uploads::Uploads;

@@ -2,9 +2,9 @@
 //!
 //! The copy never holds the push up for long and never fails it: a store that refuses, fails or lags is left out.
 
-use super::body::{BodyLost, UploadBody};
 use super::kept::Kept;
 use crate::cache::batch::next_batch;
+use crate::cache::upload_body::{BodyLost, UploadBody};
 use crate::store::BlobFile;
 use crate::upstream::UploadSource;
 use bytes::Bytes;

@@ -1,10 +1,10 @@
-use super::body::{BodyLost, UploadBody};
 use super::kept::{Copies, Kept};
 use super::landing::Landing;
 use super::session_token::{Session, SessionKey};
 use super::tee::Tee;
 use crate::cache::error::CacheError;
 use crate::cache::tasks::Tasks;
+use crate::cache::upload_body::{BodyLost, UploadBody};
 use crate::cache::upstream_state::UpstreamState;
 use crate::oci::Repository;
 use crate::store::Store;
