@@ -1,7 +1,7 @@
 //! What the commands ask the running daemon, through its Unix socket alone: who may open the socket may ask.
 
 use super::Admin;
-use crate::bundle::Inventory;
+use crate::bundle::{Inventory, audit};
 use crate::cache::{Condition, Purge, Purged};
 use crate::oci::{Reference, Registry, Repository, RepositoryPattern};
 use crate::server::{Body, Target};
@@ -29,6 +29,7 @@ impl Admin {
             (&Method::GET, "/v1/pins") => Ok(self.pins()),
             (&Method::POST, "/v1/pins/add") => self.pin(&argument(query, "reference"), true).await,
             (&Method::POST, "/v1/pins/remove") => self.pin(&argument(query, "reference"), false).await,
+            (&Method::GET, "/v1/verify/holdings") => return Some(self.holdings().await),
             (&Method::GET, "/v1/verify") => Ok(self.inspection()),
             (&Method::POST, "/v1/verify") => self.inspect(argument(query, "repair") == "true"),
             _ => return None,
@@ -140,6 +141,14 @@ impl Admin {
         let digests = self.store.digests().into_iter().collect();
         let inventory = Inventory { digests, tags: tags.collect(), missing: missing.collect() };
         Response::new(Body::full(inventory.to_text().into()))
+    }
+
+    /// What the store holds, for the report of `verify`.
+    async fn holdings(&self) -> Response<Body> {
+        match audit(&self.store).await {
+            Ok(text) => Response::new(Body::full(text.into())),
+            Err(error) => reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": error.to_string() })),
+        }
     }
 
     async fn purge(&self, reference: &str) -> Result<Value, (StatusCode, String)> {

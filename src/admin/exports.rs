@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -62,7 +63,8 @@ struct Session {
 }
 
 impl Admin {
-    /// `POST /v1/export`, `GET /v1/export/ID/VOLUME?from=OFFSET`, `POST /v1/export/ID/end`.
+    /// `POST /v1/export`, `GET /v1/export/ID/VOLUME?from=OFFSET`, `GET /v1/export/ID/VOLUME/opening`,
+    /// `GET /v1/export/ID/VOLUME/contents`, `POST /v1/export/ID/end`.
     pub(super) async fn export(&self, request: http::Request<Incoming>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let parts: Vec<&str> = path.trim_matches('/').split('/').skip(2).collect();
@@ -70,9 +72,14 @@ impl Admin {
         let answer = match (request.method(), parts.as_slice()) {
             (&Method::POST, []) => self.begin_export(request.into_body()).await,
             (&Method::POST, [id, "end"]) => Ok(self.end_export(id.parse().unwrap_or_default())),
-            (&Method::GET, [id, volume]) => {
+            (&Method::GET, [id, volume, rest @ ..]) => {
                 let (id, volume) = (id.parse().unwrap_or_default(), volume.parse().unwrap_or(usize::MAX));
-                match self.export_volume(id, volume, from) {
+                let body = match rest {
+                    ["opening"] => self.opening(id, volume),
+                    ["contents"] => self.contents(id, volume),
+                    _ => self.export_volume(id, volume, from),
+                };
+                match body {
                     Ok(body) => return Response::new(body),
                     Err(refused) => Err(refused),
                 }
@@ -89,7 +96,8 @@ impl Admin {
     async fn begin_export(&self, body: Incoming) -> Result<Value, Refused> {
         let body = Limited::new(body, REQUEST).collect().await.map_err(|error| wrong(&*error))?.to_bytes();
         let mut request: Request = serde_json::from_slice(&body).map_err(|error| wrong(&error))?;
-        for reference in &mut request.scope.references {
+        let Scope { references, wished, .. } = &mut request.scope;
+        for reference in references.iter_mut().chain(wished) {
             *reference = self.full_name(reference)?;
         }
         let far = request.far.iter().map(|digest| digest.parse()).collect::<Result<HashSet<Digest>, _>>();
@@ -106,13 +114,30 @@ impl Admin {
         Ok(Value::Object(answer))
     }
 
+    /// The archive's first bytes, by which a part of it is known.
+    fn opening(&self, id: u64, volume: usize) -> Result<Body, Refused> {
+        let session = self.exports.find(id)?;
+        let volume = session.volumes.get(volume).ok_or_else(|| no_volume(volume))?;
+        Ok(Body::full(volume.opening()))
+    }
+
+    /// The stored contents of an archive, a line each: name and length.
+    fn contents(&self, id: u64, volume: usize) -> Result<Body, Refused> {
+        let session = self.exports.find(id)?;
+        let volume = session.volumes.get(volume).ok_or_else(|| no_volume(volume))?;
+        let stored = volume.entries.iter().filter(|entry| matches!(entry.content, Content::Blob(..)));
+        let lines = stored.fold(String::new(), |mut lines, entry| {
+            let _ = writeln!(lines, "{} {}", entry.name, entry.size());
+            lines
+        });
+        Ok(Body::full(lines.into()))
+    }
+
     /// The archive's bytes from an offset.
     fn export_volume(&self, id: u64, volume: usize, from: u64) -> Result<Body, Refused> {
-        let session = self.exports.get(id).ok_or_else(|| {
-            (StatusCode::NOT_FOUND, "this export is not known any more: begin it anew, and it continues".to_owned())
-        })?;
+        let session = self.exports.find(id)?;
         let length = session.volumes.get(volume).map(Volume::length);
-        let length = length.ok_or_else(|| (StatusCode::NOT_FOUND, format!("there is no volume {volume}")))?;
+        let length = length.ok_or_else(|| no_volume(volume))?;
         let left = length.checked_sub(from).ok_or_else(|| wrong(&"the offset is behind the end"))?;
         Ok(Body::chain(
             left,
@@ -151,6 +176,12 @@ impl Exports {
         Ok(id)
     }
 
+    fn find(&self, id: u64) -> Result<Arc<Session>, Refused> {
+        self.get(id).ok_or_else(|| {
+            (StatusCode::NOT_FOUND, "this export is not known any more: begin it anew, and it continues".to_owned())
+        })
+    }
+
     fn get(&self, id: u64) -> Option<Arc<Session>> {
         let mut state = self.0.lock();
         let (session, used) = state.sessions.get_mut(&id)?;
@@ -171,10 +202,14 @@ fn describe(plan: &Plan, volumes: &[Volume], index: &[u8]) -> Value {
     value["repositories"] = repositories.collect();
     value["volumes"] = volumes.iter().map(|volume| Value::from(volume.length())).collect();
     value["index_sha256"] = Digest::of(crate::oci::Algorithm::Sha256, index).hex().into();
-    value["index"] = String::from_utf8_lossy(index).into_owned().into();
+    value["unmet"] = plan.unmet.iter().map(String::as_str).collect();
     value["absent"] = absent.into();
     value["absent_count"] = plan.absent().len().into();
     value
+}
+
+fn no_volume(number: usize) -> Refused {
+    (StatusCode::NOT_FOUND, format!("there is no volume {number}"))
 }
 
 fn wrong(error: &dyn std::fmt::Display) -> Refused {

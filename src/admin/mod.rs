@@ -19,7 +19,11 @@ use tokio::time::Instant;
 mod control;
 mod exports;
 mod imports;
+mod linking;
 mod process;
+mod schedule;
+mod slices;
+mod turn;
 mod warms;
 
 /// The handler of the admin listener; a cheap clone.
@@ -34,7 +38,8 @@ pub struct Admin {
     started: Instant,
     ready: Arc<AtomicBool>,
     exports: exports::Exports,
-    /// Held while names are linked: one import at a time.
+    turn: turn::Turn,
+    /// Held while what imports wait for is changed.
     importing: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -55,6 +60,7 @@ impl Admin {
             started: Instant::now(),
             ready: Arc::default(),
             exports: exports::Exports::default(),
+            turn: turn::Turn::default(),
             importing: Arc::default(),
         }
     }

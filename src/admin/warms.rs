@@ -52,6 +52,7 @@ async fn run(admin: Admin, repository: Repository, reference: Reference, extent:
     let warming = bundle::warm(&admin.cache, &admin.store, &repository, &reference, &extent, &sender);
     let last = tokio::select! {
         result = warming => match result {
+            Ok(warmed) if warmed.unkept > 0 => json!({ "event": "failed", "error": unkept(warmed.unkept) }),
             Ok(warmed) => json!({ "event": "done", "bytes": warmed.bytes, "missing_bytes": warmed.missing }),
             Err(error) => json!({ "event": "failed", "error": error.to_string() }),
         },
@@ -61,6 +62,13 @@ async fn run(admin: Admin, repository: Repository, reference: Reference, extent:
     drop(sender);
     let _ = telling.await;
     let _ = lines.send(last).await;
+}
+
+/// What is said where there was no room.
+pub(super) fn unkept(blobs: u64) -> String {
+    format!(
+        "{blobs} of its blobs came and could not be kept: the store has no room for them, or its disk fails; `larder status` says which"
+    )
 }
 
 struct Lines(mpsc::Receiver<Value>);

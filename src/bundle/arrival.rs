@@ -2,7 +2,7 @@
 //! left out.
 
 use super::scope::Platforms;
-use crate::oci::{Digest, MAX_DEPTH, Manifest, MediaType};
+use crate::oci::{Descriptor, Digest, MAX_DEPTH, Manifest, MediaType};
 use crate::store::{Store, StoreError};
 use std::collections::{BTreeSet, HashSet};
 
@@ -13,6 +13,8 @@ pub struct Declared {
     pub platforms: Platforms,
     /// Contents that the exporting side did not have either.
     pub absent: HashSet<Digest>,
+    /// Indexes may lack platforms without a word: other tools write only what they have.
+    pub sparse: bool,
 }
 
 /// The manifests of one name, children first, or what is missing of it.
@@ -53,13 +55,19 @@ impl Closure {
                         closure.missing.insert(blob.digest);
                     }
                 }
-                for child in manifest.manifests.iter().filter(|child| seen.insert(child.digest)) {
+                // One platform at least: an index of which nothing is here is of no use.
+                let is_here = |child: &&Descriptor| store.length(&child.digest).is_some();
+                let sparse = declared.sparse && manifest.manifests.iter().any(|child| is_here(&child));
+                let children = manifest.manifests.iter().filter(|child| !sparse || is_here(child));
+                for child in children.filter(|child| seen.insert(child.digest)) {
                     let wanted = wanted && declared.platforms.want(child.platform.as_deref());
                     below.push((child.digest, child.media_type.clone(), wanted));
                 }
             }
             level = below;
         }
+        // What is nested deeper than anything is followed cannot be completed.
+        closure.missing.extend(level.into_iter().filter(|(.., wanted)| *wanted).map(|(digest, ..)| digest));
         closure.manifests.reverse();
         Ok(closure)
     }

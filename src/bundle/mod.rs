@@ -8,6 +8,7 @@
 //! past the store's read check, and nothing here writes to the operator's files: the command does.
 
 mod arrival;
+mod audit;
 mod index;
 mod inventory;
 pub mod lists;
@@ -18,9 +19,11 @@ mod volumes;
 mod warm;
 
 pub use arrival::{Closure, Declared};
+pub use audit::audit;
+pub use index::{FORMAT, IMAGE_NAME, Index, Named, Notes, REF_NAME, REPOSITORY, VolumeNotes};
 pub use inventory::{Have, InvalidInventory, Inventory};
 pub use plan::{Item, Plan, PlanError, Sizes};
 pub use scope::{Platforms, Scope};
 pub use tar::{Content, Entry};
 pub use volumes::{TooSmall, Volume, volumes};
-pub use warm::{Extent, Progress, Warmed, warm};
+pub use warm::{Extent, Planned, Progress, Warmed, tags_of, warm};

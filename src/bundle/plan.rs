@@ -82,18 +82,22 @@ pub struct Plan {
     /// Contents of wanted platforms that are not stored here.
     pub(super) absent: BTreeSet<Digest>,
     pub(super) scope: Scope,
+    /// What was wished for and is not stored.
+    pub unmet: Vec<String>,
     /// Sizes of each repository, by name.
     pub repositories: BTreeMap<String, Sizes>,
-    seen: HashSet<Digest>,
+    pub(super) seen: HashSet<Digest>,
     /// Keeps all of it from being evicted as long as the plan lives.
-    hold: Option<Hold>,
+    pub(super) hold: Option<Hold>,
 }
 
 impl Plan {
     /// Plans an export of `scope`; what `far` has is left out, manifests excepted.
     pub async fn make(store: &Store, scope: Scope, far: &HashSet<Digest>) -> Result<Self, PlanError> {
         let mut plan = Self { scope, ..Self::default() };
-        let wanted = plan.wanted(store).await?;
+        let mut unmet = Vec::new();
+        let wanted = plan.wanted(store, &mut unmet).await?;
+        plan.unmet = unmet;
         if wanted.is_empty() {
             return Err(PlanError::Empty);
         }
@@ -122,7 +126,11 @@ impl Plan {
     }
 
     /// What is wanted by name, per repository: tags, and manifests without one.
-    async fn wanted(&self, store: &Store) -> Result<BTreeMap<Repository, Vec<(Option<Tag>, Digest)>>, PlanError> {
+    async fn wanted(
+        &self,
+        store: &Store,
+        unmet: &mut Vec<String>,
+    ) -> Result<BTreeMap<Repository, Vec<(Option<Tag>, Digest)>>, PlanError> {
         let mut wanted: BTreeMap<Repository, Vec<(Option<Tag>, Digest)>> = BTreeMap::new();
         if self.scope.all || self.scope.used_within_s.is_some() {
             let since =
@@ -141,6 +149,15 @@ impl Plan {
                 return Err(PlanError::Absent(text.clone()));
             }
             wanted.entry(repository).or_default().extend(roots);
+        }
+        for text in &self.scope.wished {
+            let reference = Wanted::parse(text).ok_or_else(|| PlanError::Reference(text.clone()))?;
+            let (repository, roots) = named(store, reference).await?;
+            if roots.is_empty() {
+                unmet.push(text.clone());
+            } else {
+                wanted.entry(repository).or_default().extend(roots);
+            }
         }
         for roots in wanted.values_mut() {
             roots.sort_by(|a, b| (&a.0, a.1.to_string()).cmp(&(&b.0, b.1.to_string())));
@@ -163,9 +180,26 @@ async fn named(store: &Store, wanted: Wanted) -> Result<(Repository, Vec<(Option
         }
         Wanted::Manifest(repository, digest) => {
             let is_here = store.manifest_type(&repository, &digest).await?.is_some();
-            (repository, is_here.then_some((None, digest)).into_iter().collect())
+            // A blob goes along with what refers to it: no layout names a blob alone.
+            let roots = if is_here { vec![digest] } else { referring(store, &repository, digest).await? };
+            (repository, roots.into_iter().map(|digest| (None, digest)).collect())
         }
     })
+}
+
+/// The repository's manifests that have the blob, which is stored.
+async fn referring(store: &Store, repository: &Repository, digest: Digest) -> Result<Vec<Digest>, StoreError> {
+    if store.length(&digest).is_none() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for manifest in store.links(repository).await?.manifests {
+        let content = store.peek_small(&manifest).await?.and_then(|content| Manifest::parse(&content));
+        if content.is_some_and(|content| content.blobs.iter().any(|blob| blob.digest == digest)) {
+            found.push(manifest);
+        }
+    }
+    Ok(found)
 }
 
 /// The way through the manifests of one repository.

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Scope {
     /// `<upstream>/<repository>`, with `:tag` or `@digest` behind it or with all tags.
     pub references: Vec<String>,
+    /// The same, if it is stored: what is not is said.
+    pub wished: Vec<String>,
     /// Tags that were used within so many seconds.
     pub used_within_s: Option<u64>,
     /// All tags.

@@ -86,7 +86,27 @@ impl Cache {
         &self.0.documents
     }
 
-    /// What was asked of sealed upstreams since the start and is not stored, most wanted first.
+    /// Reads what earlier processes were asked for in vain; before the first request.
+    pub async fn recall_missing(&self, store: &Store) {
+        self.0.misses.recall(store).await;
+    }
+
+    /// Writes down what was asked for in vain, if that has changed.
+    pub async fn keep_missing(&self, store: &Store) {
+        self.0.misses.keep(store).await;
+    }
+
+    /// Writes it down again and again.
+    pub async fn follow_missing(self, store: Store) {
+        self.0.misses.follow(&store).await;
+    }
+
+    /// Forgets of what was asked for in vain what has come.
+    pub fn forget_missing(&self, repository: &Repository, has_come: impl Fn(&Reference) -> bool) {
+        self.0.misses.forget(repository, has_come);
+    }
+
+    /// What was asked of sealed upstreams and is not stored, most wanted first.
     #[must_use]
     pub fn missing(&self) -> Vec<OfflineMiss> {
         self.0.misses.list()

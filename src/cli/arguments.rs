@@ -144,7 +144,7 @@ impl Settings {
 }
 
 /// Which larder, or which store: what the other commands need to know.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(super) struct Place {
     /// Read this file [default: $LARDER_CONFIG, /etc/larder/larder.toml, the user's configuration folder]
     #[arg(long, value_name = "FILE")]

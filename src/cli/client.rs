@@ -39,6 +39,11 @@ impl Trouble {
         Self { code: 2, text }
     }
 
+    /// The same, with what it is about before it.
+    pub(super) fn about(self, what: &str) -> Self {
+        Self { text: format!("{what}: {}", self.text), ..self }
+    }
+
     /// Says it.
     pub(super) fn tell(&self) -> ExitCode {
         // Without stderr there is nobody to tell; the exit code remains.
@@ -99,6 +104,17 @@ impl Daemon {
         }
     }
 
+    /// Sends a request whose answer does not end: its first line. The daemon is told of the end by the connection's.
+    pub(super) fn hold(&self, path: &str) -> Result<(Value, Held), Trouble> {
+        match self.runtime.block_on(hold(&self.socket, path)) {
+            Ok((200, value, held)) => Ok((value, held)),
+            Ok((_, value, _)) => {
+                Err(Trouble::new(1, value["error"].as_str().unwrap_or("the daemon did not understand")))
+            }
+            Err(error) => Err(Trouble::new(3, absent(&self.socket, &error))),
+        }
+    }
+
     fn send(&self, method: &Method, path: &str, body: Bytes) -> Result<Value, Trouble> {
         let call = call(&self.socket, method.clone(), path.to_owned(), body);
         let call = async { tokio::time::timeout(PATIENCE, call).await };
@@ -113,6 +129,16 @@ impl Daemon {
         }
     }
 }
+
+/// An answer that has not ended, and its connection.
+#[cfg(unix)]
+pub(super) struct Held(
+    #[expect(dead_code, reason = "it is held")]
+    (hyper::client::conn::http1::SendRequest<Full<Bytes>>, hyper::body::Incoming),
+);
+
+#[cfg(not(unix))]
+pub(super) struct Held;
 
 /// What a terminal may show: names, sentences and errors in it may be a registry's.
 fn readable(value: Value) -> Value {
@@ -180,6 +206,25 @@ async fn call(socket: &Path, method: Method, path: String, body: Bytes) -> Resul
         answer = answer => answer,
         Err(error) = connection => Err(error.to_string()),
     }
+}
+
+#[cfg(unix)]
+async fn hold(socket: &Path, path: &str) -> Result<(u16, Value, Held), String> {
+    let stream = tokio::net::UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
+    let text = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
+    tokio::spawn(connection);
+    let request = Request::post(path).header("host", "larder").body(Full::default());
+    let response = sender.send_request(request.map_err(|error| error.to_string())?).await.map_err(text)?;
+    let (status, mut body) = (response.status().as_u16(), response.into_body());
+    let first = body.frame().await.ok_or("the daemon says nothing")?.map_err(text)?;
+    let value = serde_json::from_slice(&first.into_data().unwrap_or_default()).unwrap_or_default();
+    Ok((status, value, Held((sender, body))))
+}
+
+#[cfg(not(unix))]
+async fn hold(_: &Path, _: &str) -> Result<(u16, Value, Held), String> {
+    Err("this platform has no Unix sockets".to_owned())
 }
 
 #[cfg(unix)]
@@ -263,10 +308,12 @@ async fn call(_: &Path, _: Method, _: String, _: Bytes) -> Result<(u16, Value), 
     Err("this platform has no Unix sockets".to_owned())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
+    #[cfg(unix)]
     use super::*;
 
+    #[cfg(unix)]
     #[test]
     fn a_daemon_that_does_not_answer_is_waited_for_for_two_minutes() {
         let folder = tempfile::tempdir().unwrap();

@@ -67,7 +67,7 @@ fn show_missing(missing: &Value) -> String {
         let _ = writeln!(text, "{times:>8}  {last:>8}  {}", entry["reference"].as_str().unwrap_or("?"));
     }
     if text.is_empty() {
-        return "nothing was asked for in vain of a sealed upstream since the start\n".to_owned();
+        return "nothing was asked for in vain of a sealed upstream\n".to_owned();
     }
     format!("{:>8}  {:>8}  REFERENCE\n{text}", "TIMES", "LAST")
 }

@@ -12,6 +12,7 @@ mod docker;
 mod generate;
 mod list;
 mod pin;
+mod progress;
 mod purge;
 mod serve;
 mod status;

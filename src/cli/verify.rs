@@ -3,16 +3,21 @@
 
 use super::arguments::Place;
 use super::client::{Daemon, Trouble};
+use super::progress::Progress;
+use crate::bundle::audit;
 use crate::config::{Sources, load_store};
 use crate::oci::Digest;
-use crate::store::{RealDisk, Verdict, Verifier};
+use crate::store::{RealDisk, Store, Verdict, Verifier};
+use crate::telemetry::Metrics;
 use bytesize::ByteSize;
 use http::Method;
 use serde_json::{Value, json};
-use std::io::{IsTerminal as _, Write as _};
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// Some blob is not what its name says.
 const DAMAGED: u8 = 1;
@@ -35,6 +40,9 @@ pub(super) struct Arguments {
     /// Set damaged blobs aside, so that the next pull fetches them again
     #[arg(long)]
     repair: bool,
+    /// Write a report that can be kept: every tag and every blob with digest and size, and when they were checked
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -70,6 +78,7 @@ pub(super) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
         Ok(settings) => settings.path,
         Err(errors) => return refuse(MISCONFIGURED, &format!("the configuration is wrong\n{errors}")),
     };
+    let began = SystemTime::now();
     let found = match by_daemon(&sources, arguments.repair) {
         Some(found) => found,
         None => Verifier::open(&path, RealDisk::new(&path))
@@ -80,6 +89,11 @@ pub(super) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
         Ok(findings) => findings,
         Err(error) => return refuse(FAILED, &error),
     };
+    if let Some(file) = &arguments.report
+        && let Err(error) = report(file, &path, &findings, began, &sources)
+    {
+        return refuse(FAILED, &error);
+    }
     let text = if arguments.json { as_json(&path, &findings) } else { as_text(&path, &findings, arguments.repair) };
     if std::io::stdout().write_all(text.as_bytes()).is_err() {
         return ExitCode::from(FAILED);
@@ -91,6 +105,45 @@ fn refuse(code: u8, text: &str) -> ExitCode {
     // Without stderr there is nobody to tell; the exit code remains.
     let _ = writeln!(std::io::stderr(), "larder: {}", crate::telemetry::plain_lines(text));
     ExitCode::from(code)
+}
+
+/// What an auditor keeps: what was checked when, what was found, and all that is stored.
+fn report(file: &Path, store: &Path, findings: &Findings, began: SystemTime, sources: &Sources) -> Result<(), String> {
+    let time = humantime::format_rfc3339_seconds;
+    let (began, ended) = (time(began), time(SystemTime::now()));
+    let (blobs, bytes, damaged) = (findings.blobs, findings.bytes, findings.count());
+    let mut text = format!(
+        "larder-verification 1\nlarder {}\nstore {}\nbegan {began}\nended {ended}\nchecked {blobs} blobs {bytes} bytes\ndamaged {damaged} blobs\n",
+        env!("CARGO_PKG_VERSION"),
+        store.display()
+    );
+    for Damage { digest, problem, .. } in &findings.damaged {
+        let _ = writeln!(text, "damage {digest} {problem}");
+    }
+    text.push_str(&holdings(sources)?);
+    let partial = file.with_extension("partial");
+    let written = std::fs::write(&partial, text).and_then(|()| std::fs::rename(&partial, file));
+    written.map_err(|error| format!("cannot write '{}': {error}", file.display()))
+}
+
+/// Tags and blobs with their sizes, from the daemon or, without one, from the store itself.
+fn holdings(sources: &Sources) -> Result<String, String> {
+    let mut listed = Vec::new();
+    let asked = Daemon::of(sources).and_then(|daemon| daemon.download("/v1/verify/holdings", &mut listed));
+    match asked {
+        Ok(()) => return Ok(String::from_utf8_lossy(&listed).into_owned()),
+        Err(Trouble { code: NO_DAEMON, .. }) => {}
+        Err(trouble) => return Err(trouble.text),
+    }
+    let settings = load_store(sources).map_err(|errors| errors.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(async {
+        let disk = Arc::new(RealDisk::new(&settings.path));
+        let store = Store::open(&settings, disk, Arc::new(Metrics::new())).await.map_err(|error| error.to_string())?;
+        let text = audit(&store).await.map_err(|error| error.to_string());
+        store.close().await;
+        text
+    })
 }
 
 fn verify(verifier: &Verifier, repair: bool) -> Result<Findings, crate::store::StoreError> {
@@ -123,26 +176,18 @@ fn by_daemon(sources: &Sources, repair: bool) -> Option<Result<Findings, String>
     if !begun {
         return Some(Err("another verify goes on; try again when it is done".to_owned()));
     }
+    let progress = Progress::of(0);
     loop {
         std::thread::sleep(LOOK);
         let state = match daemon.call(&Method::GET, "/v1/verify") {
             Ok(state) => state,
             Err(trouble) => return Some(Err(format!("the daemon has gone meanwhile: {}", trouble.text))),
         };
-        tell_progress(&state);
+        let bytes = |key: &str| state[key].as_u64().unwrap_or_default();
+        progress.set(bytes("bytes"), bytes("of_bytes"));
         if state["done"] == true {
             return Some(Ok(findings_of(&state)));
         }
-    }
-}
-
-/// On a terminal, how far it has come, on one line.
-fn tell_progress(state: &Value) {
-    let mut stderr = std::io::stderr();
-    if stderr.is_terminal() {
-        let size = |key: &str| ByteSize(state[key].as_u64().unwrap_or_default());
-        let end = if state["done"] == true { "\n" } else { "" };
-        let _ = write!(stderr, "\r{} of {} hashed  {end}", size("bytes"), size("of_bytes"));
     }
 }
 

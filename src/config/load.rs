@@ -11,6 +11,7 @@ use super::server::{StoreSettings, read_admin, read_network, read_server, read_s
 use super::settings::Settings;
 use super::tree::{Table, parse_file};
 use super::upstreams::read_upstreams;
+use super::warming::check_warm;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -196,7 +197,9 @@ fn read_tree(reader: &mut Reader, root: Table, whole: &Origin, handed: &Handed, 
     let network = read_network(&mut top);
     let access = read_access(&mut top, &server);
     let upstreams = read_upstreams(&mut top, needs_upstream.then_some(whole));
-    let settings = Settings { server, admin, store, access, network, upstreams };
+    let warm = top.tables("warm");
+    check_warm(top.reader, &warm);
+    let settings = Settings { server, admin, store, access, network, upstreams, warm };
     check_across(top.reader, &settings);
     top.finish();
     settings

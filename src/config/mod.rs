@@ -33,6 +33,7 @@ mod tree;
 mod upstreams;
 mod users;
 mod values;
+mod warming;
 
 pub use access::{AccessRule, AccessSettings};
 pub use certificate::{Certificate, ClientName};
@@ -59,3 +60,4 @@ pub use tls::{TlsFiles, TlsIdentity, TlsProblem, TlsSettings};
 pub use upstreams::UpstreamSettings;
 pub use users::{Users, UsersError, check_user_name, read_line, read_users, read_users_text};
 pub use values::parse_authority;
+pub use warming::WarmSettings;

@@ -6,6 +6,7 @@ use super::freshness::{FreshnessRule, FreshnessSettings};
 use super::server::{AdminSettings, Limits, NetworkSettings, ServerSettings, StoreSettings};
 use super::tls::TlsTable;
 use super::upstreams::UpstreamSettings;
+use super::warming::WarmSettings;
 
 /// Everything that can be set, validated: what the rooms are built from.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Settings {
     pub network: NetworkSettings,
     /// The upstreams, at least one; one of them may be the default.
     pub upstreams: Vec<UpstreamSettings>,
+    /// What is fetched ahead, again and again.
+    pub warm: Vec<WarmSettings>,
 }
 
 impl Settings {
@@ -32,7 +35,7 @@ impl Settings {
         tables.extend([StoreSettings::doc(), AccessSettings::doc(), AccessRule::doc(), NetworkSettings::doc()]);
         tables.push(UpstreamSettings::doc());
         tables.extend(credential::docs());
-        tables.extend([FreshnessSettings::doc(), FreshnessRule::doc()]);
+        tables.extend([FreshnessSettings::doc(), FreshnessRule::doc(), WarmSettings::doc()]);
         tables
     }
 }

@@ -55,10 +55,16 @@ async fn serve(settings: Settings, sockets: Sockets, log: Log) -> Result<(), Fai
     let metrics = Arc::new(Metrics::new());
     note_process(&metrics);
     let disk = Arc::new(RealDisk::new(&settings.store.path));
-    let rooms = Rooms::assemble(&settings, &Environment::of_process(), sockets, disk, &metrics, log).await?;
-    let Rooms { server, registry, admin_server, admin, tls, store, upstreams, .. } = rooms;
+    let environment = Environment::of_process();
+    let rooms = Rooms::assemble(&settings, &environment, sockets, disk, &metrics, log).await?;
+    let Rooms { server, registry, admin_server, admin, tls, store, cache, upstreams } = rooms;
     let _logins = announce::start(&settings, &server.addresses(), &admin_server.addresses(), &store, &upstreams);
     let _background = background(tls, &store);
+    let mut keeping = JoinSet::new();
+    keeping.spawn(cache.clone().follow_missing(store.clone()));
+    for warm in settings.warm {
+        keeping.spawn(admin.clone().keep_warm(warm, environment.clone()));
+    }
 
     let (trigger, drain) = Drain::new();
     // The admin listener still answers while the registry drains, so that an operator can see what still runs.
@@ -67,9 +73,14 @@ async fn serve(settings: Settings, sockets: Sockets, log: Log) -> Result<(), Fai
     admin.set_ready(true);
     notify(&[sd_notify::NotifyState::Ready]);
     tokio::join!(server.serve(registry, drain), stop(signals, &trigger, settings.server.drain, &admin));
+    keeping.shutdown().await;
     admin_trigger.cut();
     let _ = admin_task.await;
-    if tokio::time::timeout(CLOSE, store.close()).await.is_err() {
+    let closing = async {
+        cache.keep_missing(&store).await;
+        store.close().await;
+    };
+    if tokio::time::timeout(CLOSE, closing).await.is_err() {
         tracing::warn!(
             "the store took too long to write its last use of blobs; the next start reads it from the files"
         );

@@ -59,6 +59,7 @@ impl Rooms {
         let rules = settings.access.restrictions();
         let cache = Cache::new(store.clone(), upstreams.clone(), &rules, limits, Arc::clone(metrics));
         store.set_away_registries(cache.away_registries());
+        cache.recall_missing(&store).await;
         let registry = RegistryService::new(routes.clone(), access.clone(), cache.clone(), Arc::clone(metrics), log);
         let admin = Admin::new(Arc::clone(metrics), store.clone(), cache.clone(), routes, access).with_tls(tls.clone());
         Ok(Self { server, registry, admin_server, admin, tls, store, cache, upstreams })

@@ -53,6 +53,7 @@ impl Setup {
             },
             network: NetworkSettings::default(),
             upstreams: vec![upstream(UPSTREAM, ALIAS, url, true)],
+            warm: Vec::new(),
         };
         Self { settings, environment: Environment::default(), folder }
     }

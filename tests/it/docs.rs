@@ -32,7 +32,7 @@ fn all_keys() -> BTreeSet<(String, String)> {
 }
 
 /// The tables of which there may be several.
-const ARRAYS: [&str; 3] = ["access.rules", "upstream", "upstream.freshness.rules"];
+const ARRAYS: [&str; 4] = ["access.rules", "upstream", "upstream.freshness.rules", "warm"];
 
 /// The table of all settings, as `docs/configuration.md` holds it.
 fn settings_table() -> String {

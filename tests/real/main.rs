@@ -23,6 +23,7 @@ mod guide;
 mod https;
 mod images;
 mod journey;
+mod kit;
 mod larder;
 mod matrix;
 #[allow(dead_code, reason = "it shares its world with another test")]

@@ -191,6 +191,11 @@ impl Server {
         }
     }
 
+    /// The folder with its log and, of a registry, its content.
+    pub(crate) fn home(&self) -> &Path {
+        self.log.parent().unwrap()
+    }
+
     pub(crate) fn stop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -3,13 +3,19 @@
 //!
 //! A form is tried only if something in the text says that it is this one; what is left is a plain list, a reference a line.
 
+mod chart;
 mod dockerfile;
+mod file;
 mod looks;
 mod plain;
 mod yaml;
 
-use std::collections::BTreeSet;
+pub use file::{read_file, read_stream};
 
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a list of references, one a line, is taken for.
+pub const PLAIN: &str = "plain list";
 /// The longest list that is read.
 pub const LONGEST: usize = 64 << 20;
 /// References of one list.
@@ -65,7 +71,7 @@ pub fn read(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Reading {
         return dockerfile::read(text);
     }
     if looks::has_bicep(text) {
-        return plain::bicep(text);
+        return plain::bicep(text, &BTreeMap::new());
     }
     yaml::read(text, variable).unwrap_or_else(|| plain::read(text))
 }

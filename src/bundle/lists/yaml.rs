@@ -83,6 +83,7 @@ fn kind(document: &Value) -> Option<&'static str> {
         (version, _) if version.starts_with("mirror.openshift.io/") => "imageset configuration",
         (_, "ZarfPackageConfig") => "Zarf package",
         ("v1" | "v2", "") if has("name") && has("version") => "Helm chart",
+        ("", "") if has("dependencies") && has("digest") => "Helm chart",
         (version, kind) if !version.is_empty() && !kind.is_empty() => "Kubernetes manifests",
         _ if has("services") => "Compose file",
         _ if has("features") || has("customizations") || has("image") => "devcontainer.json",
@@ -110,6 +111,9 @@ fn walk(value: &Value, names: &[&str], variable: Variable<'_>, reading: &mut Rea
                 let key = key.as_str().unwrap_or_default();
                 match below {
                     Value::String(text) if names.contains(&key) => reading.take(&expand(text, variable)),
+                    Value::String(text) if key == "dockerfile" => {
+                        reading.left.insert(format!("{text}: a Dockerfile; give it to larder warm, too"));
+                    }
                     Value::String(text) => note(text, reading),
                     Value::Mapping(image) if key == "image" => {
                         // A volume of an image, and the habit of charts' values.
@@ -262,7 +266,7 @@ pub(super) fn expand(text: &str, variable: Variable<'_>) -> String {
 }
 
 /// JSON with `//` and `/* */` comments and commas before a closing bracket, without them.
-fn without_comments(text: &str) -> String {
+pub(super) fn without_comments(text: &str) -> String {
     let (mut out, mut chars, mut in_string) = (String::with_capacity(text.len()), text.chars().peekable(), false);
     while let Some(c) = chars.next() {
         match c {

@@ -3,22 +3,40 @@
 
 use crate::cli::client::Trouble;
 use std::collections::HashSet;
-use std::io::Read;
+use std::io::{Read, Seek};
 
 /// Files of an archive that are read at most.
 const MOST_FILES: usize = 2_000_000;
 /// The longest name, and the longest header beside the fixed ones.
 const LONGEST_HEADER: u64 = 64 << 10;
 
+/// What is said of an archive that may be `docker save`'s.
+pub(super) const OLD_DOCKER: &str = "; for an archive of `docker save` before version 25 or of `podman save --format docker-archive`: \
+                                     skopeo copy docker-archive:FILE oci:DIR";
+
 /// Shows every file of a tar to `take`, with its checked name and its length. What `take` leaves unread is skipped.
 pub(super) fn each(
     stream: impl Read,
+    take: impl FnMut(&str, u64, &mut dyn Read) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
+    walk(tar::Archive::new(stream).entries().map_err(broken)?, take)
+}
+
+/// The same for a file, in which what is not read costs nothing.
+pub(super) fn each_of_file(
+    file: impl Read + Seek,
+    take: impl FnMut(&str, u64, &mut dyn Read) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
+    walk(tar::Archive::new(file).entries_with_seek().map_err(broken)?, take)
+}
+
+fn walk<R: Read>(
+    entries: tar::Entries<'_, R>,
     mut take: impl FnMut(&str, u64, &mut dyn Read) -> Result<(), Trouble>,
 ) -> Result<(), Trouble> {
-    let mut archive = tar::Archive::new(stream);
     let mut names = HashSet::new();
     let mut said = Said::default();
-    for entry in archive.entries().map_err(broken)?.raw(true) {
+    for entry in entries.raw(true) {
         let mut entry = entry.map_err(broken)?;
         let kind = entry.header().entry_type();
         if kind.is_pax_local_extensions() || kind.is_gnu_longname() || kind.is_pax_global_extensions() {
@@ -45,7 +63,8 @@ pub(super) fn each(
             continue;
         }
         if !(kind.is_file() || kind.is_contiguous()) {
-            return Err(refused(&format!("'{path}' is neither a file nor a folder (a link or a device)")));
+            let old = if path.ends_with("/layer.tar") { OLD_DOCKER } else { "" };
+            return Err(refused(&format!("'{path}' is neither a file nor a folder (a link or a device){old}")));
         }
         let name = checked(&path)?;
         if !names.insert(name.clone()) {

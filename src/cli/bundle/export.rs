@@ -1,10 +1,11 @@
 //! `larder export`: an OCI image layout of what is stored, as a folder, a tar, or several tars of at most a given size.
 
 use super::output::{self, Output};
-use crate::bundle::Inventory;
+use super::warm::{Extent, Fetching};
+use crate::bundle::{Inventory, lists};
 use crate::cli::arguments::Place;
 use crate::cli::client::{Daemon, Trouble};
-use crate::config::Sources;
+use crate::config::{Sources, load_store};
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -16,7 +17,7 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[command(group = clap::ArgGroup::new("scope").required(true).multiple(true))]
-pub(in crate::cli) struct Arguments {
+pub(crate) struct Arguments {
     /// repository, repository:tag or repository@digest, with or without its upstream before it
     #[arg(value_name = "REF", group = "scope")]
     references: Vec<String>,
@@ -26,12 +27,15 @@ pub(in crate::cli) struct Arguments {
     /// Everything that is stored by tag
     #[arg(long, group = "scope")]
     all: bool,
-    /// The references of a list, one a line
+    /// What a list names: references, one a line, or any file that `warm` reads
     #[arg(long, value_name = "FILE", group = "scope")]
     list: Vec<PathBuf>,
     /// What the far side was asked for in vain: its inventory
     #[arg(long, value_name = "FILE", group = "scope")]
     missing: Option<PathBuf>,
+    /// With --missing: only what is stored here already, nothing is fetched
+    #[arg(long, requires = "missing")]
+    offline: bool,
     /// One repository, whose tags are written without its name, as `oras restore` wants them
     #[arg(long, value_name = "REPOSITORY", group = "scope")]
     repository: Option<String>,
@@ -60,21 +64,24 @@ pub(in crate::cli) struct Arguments {
     place: Place,
 }
 
-pub(in crate::cli) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
+pub(crate) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
     match export(arguments, sources) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(trouble) => trouble.tell(),
     }
 }
 
-fn export(arguments: Arguments, sources: Sources) -> Result<(), Trouble> {
+fn export(mut arguments: Arguments, sources: Sources) -> Result<ExitCode, Trouble> {
     let output = arguments.output.as_deref().map(|path| Output::of(path, arguments.split.is_some())).transpose()?;
-    let request = request(&arguments)?;
-    let daemon = Daemon::of(&arguments.place.into_sources(sources))?;
+    let sources = std::mem::take(&mut arguments.place).into_sources(sources);
+    let daemon = Daemon::of(&sources)?;
+    let store = load_store(&sources).ok().map(|store| store.path);
+    let wishes = wishes(&arguments, &daemon)?;
+    let request = request(&arguments, &wishes)?;
     let plan = daemon.post("/v1/export", request.to_string().into())?;
     let id = plan["id"].as_u64().unwrap_or_default();
     let done = match &output {
-        Some(output) if !arguments.dry_run => output::write(&daemon, id, &plan, output),
+        Some(output) if !arguments.dry_run => output::write(&daemon, store.as_deref(), id, &plan, output),
         _ => Ok(()),
     };
     // The daemon forgets the plan by itself, only later.
@@ -90,18 +97,43 @@ fn export(arguments: Arguments, sources: Sources) -> Result<(), Trouble> {
     } else {
         std::io::stderr().write_all(report.as_bytes())
     };
-    written.map_err(|error| Trouble::failed(format!("cannot print: {error}")))
+    written.map_err(|error| Trouble::failed(format!("cannot print: {error}")))?;
+    let unmet: Vec<&str> = plan["unmet"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    for reference in &unmet {
+        let _ = writeln!(std::io::stderr(), "not in it: {reference} is not stored here");
+    }
+    Ok(if unmet.is_empty() || arguments.offline { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn request(arguments: &Arguments) -> Result<Value, Trouble> {
+/// What the far side was asked for in vain. Unless it is to be done without, what is not here is fetched first, by normal fills.
+fn wishes(arguments: &Arguments, daemon: &Daemon) -> Result<Vec<String>, Trouble> {
+    let Some(path) = &arguments.missing else { return Ok(Vec::new()) };
+    let wishes: Vec<String> = inventory(path)?.missing.into_keys().collect();
+    if !arguments.offline {
+        let (platforms, referrers) = (arguments.platform.clone(), !arguments.no_referrers);
+        let extent = Extent { platforms, referrers, dry_run: arguments.dry_run };
+        let mut fetching = Fetching::new(daemon, &extent, false);
+        for reference in &wishes {
+            if let Err(error) = fetching.one(reference)? {
+                let _ = writeln!(std::io::stderr(), "{reference} could not be fetched: {error}");
+            }
+        }
+    }
+    Ok(wishes)
+}
+
+fn request(arguments: &Arguments, wishes: &[String]) -> Result<Value, Trouble> {
     let mut references = arguments.references.clone();
     references.extend(arguments.repository.clone());
-    for list in &arguments.list {
-        references.extend(lines_of(&read(list)?));
-    }
-    if let Some(path) = &arguments.missing {
-        let inventory = inventory(path)?;
-        references.extend(inventory.missing.into_keys());
+    let mut optional = wishes.to_vec();
+    for file in &arguments.list {
+        let reading = lists::read_file(file, &|_| None).map_err(super::io("read", file))?;
+        if reading.kind == lists::PLAIN {
+            // As they stand there: a repository without a tag is all of it.
+            references.extend(lines_of(&read(file)?));
+        } else {
+            optional.extend(reading.references);
+        }
     }
     let far = match &arguments.have {
         Some(path) => inventory(path)?.digests.iter().map(ToString::to_string).collect(),
@@ -110,6 +142,7 @@ fn request(arguments: &Arguments) -> Result<Value, Trouble> {
     Ok(json!({
         "scope": {
             "references": references,
+            "wished": optional,
             "used_within_s": arguments.used_within.map(|within| within.as_secs()),
             "all": arguments.all,
             "platforms": arguments.platform,
@@ -145,6 +178,7 @@ fn as_json(plan: &Value, free: Option<u64>) -> Value {
         "free_bytes": free,
         "repositories": plan["repositories"],
         "index_sha256": plan["index_sha256"],
+        "unmet": plan["unmet"],
         "absent": plan["absent"],
         "absent_count": plan["absent_count"],
     })

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct Arguments {
+pub(crate) struct Arguments {
     /// The file to write [default: standard output]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -17,7 +17,7 @@ pub(in crate::cli) struct Arguments {
     place: Place,
 }
 
-pub(in crate::cli) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
+pub(crate) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
     let Arguments { output, place } = arguments;
     let written = Daemon::of(&place.into_sources(sources)).and_then(|daemon| write(&daemon, output));
     match written {

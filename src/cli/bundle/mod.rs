@@ -4,10 +4,13 @@
 mod archive;
 mod distribution;
 pub(super) mod export;
+mod folder;
 pub(super) mod import;
 pub(super) mod inventory;
 mod names;
 mod output;
+mod report;
+mod sizes;
 mod skopeo;
 mod source;
 pub(super) mod warm;

@@ -1,35 +1,9 @@
 //! What a bundle's entries are called here: names of several tools, with the first that is a whole reference taken.
 
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use crate::bundle::{IMAGE_NAME, Named, REF_NAME, REPOSITORY};
 
 /// Annotations with a name, the most telling first.
-const NAMES: [&str; 4] = [
-    "hauler.dev/original-ref",
-    "io.containerd.image.name",
-    "org.opencontainers.image.ref.name",
-    "org.opencontainers.image.base.name",
-];
-/// larder's own: what is attached and has no tag belongs to this repository.
-const REPOSITORY: &str = "dev.larder.repository";
-
-/// `index.json`, whoever wrote it.
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct Index {
-    #[serde(default)]
-    pub(super) manifests: Vec<Descriptor>,
-}
-
-/// An entry of it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
-    #[serde(default)]
-    pub(super) media_type: Option<String>,
-    pub(super) digest: String,
-    #[serde(default)]
-    pub(super) annotations: Option<BTreeMap<String, String>>,
-}
+const NAMES: [&str; 4] = ["hauler.dev/original-ref", IMAGE_NAME, REF_NAME, "org.opencontainers.image.base.name"];
 
 /// A repository, and the tag or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,22 +12,20 @@ pub(super) struct Name {
     pub(super) tag: Option<String>,
 }
 
-impl Descriptor {
-    /// What it is called here; `None` if nothing says so and `place` does not either.
-    pub(super) fn name(&self, place: Option<&str>) -> Option<Name> {
-        let annotation = |key: &str| self.annotations.as_ref()?.get(key).map(String::as_str);
-        if let Some(repository) = annotation(REPOSITORY) {
-            return Some(Name { repository: moved(repository, place), tag: None });
-        }
-        let texts: Vec<&str> = NAMES.iter().filter_map(|key| annotation(key)).collect();
-        if let Some(name) = texts.iter().find_map(|text| whole(text)) {
-            return Some(Name { repository: moved(&name.repository, place), tag: name.tag });
-        }
-        // A bare tag, or nothing at all: only with a repository to put it into.
-        let place = place.filter(|place| place.contains('/'))?;
-        let tag = texts.first().filter(|text| is_tag(text)).map(|text| (*text).to_owned());
-        Some(Name { repository: place.to_owned(), tag })
+/// What an entry is called here; `None` if nothing says so and `place` does not either.
+pub(super) fn name(entry: &Named, place: Option<&str>) -> Option<Name> {
+    let annotation = |key: &str| entry.annotations.as_ref()?.get(key).map(String::as_str);
+    if let Some(repository) = annotation(REPOSITORY) {
+        return Some(Name { repository: moved(repository, place), tag: None });
     }
+    let texts: Vec<&str> = NAMES.iter().filter_map(|key| annotation(key)).collect();
+    if let Some(name) = texts.iter().find_map(|text| whole(text)) {
+        return Some(Name { repository: moved(&name.repository, place), tag: name.tag });
+    }
+    // A bare tag, or nothing at all: only with a repository to put it into.
+    let place = place.filter(|place| place.contains('/'))?;
+    let tag = texts.first().filter(|text| is_tag(text)).map(|text| (*text).to_owned());
+    Some(Name { repository: place.to_owned(), tag })
 }
 
 /// Reads `host/repository[:tag][@digest]`; `None` without a host.
@@ -97,9 +69,12 @@ fn is_tag(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn entry(annotations: &[(&str, &str)]) -> Descriptor {
-        let annotations = annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        Descriptor { media_type: None, digest: String::new(), annotations: Some(annotations.collect()) }
+    /// What an entry with these annotations is called.
+    fn called(annotations: &[(&str, &str)], place: Option<&str>) -> Option<Name> {
+        let annotations: serde_json::Map<_, _> =
+            annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+        let entry = serde_json::from_value(serde_json::json!({ "digest": "", "annotations": annotations }));
+        super::name(&entry.unwrap(), place)
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "as what it is compared with")]
@@ -109,28 +84,23 @@ mod tests {
 
     #[test]
     fn the_most_telling_name_counts() {
-        let hauler = entry(&[
-            ("org.opencontainers.image.ref.name", "library/nginx:1"),
-            ("io.containerd.image.name", "index.docker.io/library/nginx:1"),
-        ]);
-        assert_eq!(hauler.name(None), name("docker.io/library/nginx", Some("1")));
-        let hauler =
-            entry(&[("hauler.dev/original-ref", "docker.io/nginx:2"), ("io.containerd.image.name", "r.io/x:1")]);
-        assert_eq!(hauler.name(None), name("docker.io/library/nginx", Some("2")));
-        let full = entry(&[("org.opencontainers.image.ref.name", "r.io:5000/a/b:v1")]);
-        assert_eq!(full.name(None), name("r.io:5000/a/b", Some("v1")));
-        assert_eq!(full.name(Some("far.io")), name("far.io/a/b", Some("v1")));
-        assert_eq!(full.name(Some("far.io/c")), name("far.io/c", Some("v1")));
+        let hauler = [(REF_NAME, "library/nginx:1"), (IMAGE_NAME, "index.docker.io/library/nginx:1")];
+        assert_eq!(called(&hauler, None), name("docker.io/library/nginx", Some("1")));
+        let hauler = [("hauler.dev/original-ref", "docker.io/nginx:2"), (IMAGE_NAME, "r.io/x:1")];
+        assert_eq!(called(&hauler, None), name("docker.io/library/nginx", Some("2")));
+        let full = [(REF_NAME, "r.io:5000/a/b:v1")];
+        assert_eq!(called(&full, None), name("r.io:5000/a/b", Some("v1")));
+        assert_eq!(called(&full, Some("far.io")), name("far.io/a/b", Some("v1")));
+        assert_eq!(called(&full, Some("far.io/c")), name("far.io/c", Some("v1")));
     }
 
     #[test]
     fn a_bare_tag_needs_a_repository() {
-        let bare = entry(&[("org.opencontainers.image.ref.name", "v1")]);
-        assert_eq!(bare.name(None), None);
-        assert_eq!(bare.name(Some("far.io")), None);
-        assert_eq!(bare.name(Some("far.io/a")), name("far.io/a", Some("v1")));
-        assert_eq!(entry(&[]).name(Some("far.io/a")), name("far.io/a", None));
-        let attached = entry(&[(REPOSITORY, "r.io/a")]);
-        assert_eq!(attached.name(None), name("r.io/a", None));
+        let bare = [(REF_NAME, "v1")];
+        assert_eq!(called(&bare, None), None);
+        assert_eq!(called(&bare, Some("far.io")), None);
+        assert_eq!(called(&bare, Some("far.io/a")), name("far.io/a", Some("v1")));
+        assert_eq!(called(&[], Some("far.io/a")), name("far.io/a", None));
+        assert_eq!(called(&[(REPOSITORY, "r.io/a")], None), name("r.io/a", None));
     }
 }

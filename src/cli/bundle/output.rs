@@ -1,18 +1,17 @@
-//! Where an export goes. Whatever is interrupted is continued by the same command: an archive has a `.partial` file whose index
-//! must be that of the plan, a folder has the files that are whole.
+//! Where an export goes. Whatever is interrupted is continued by the same command: an archive has a `.partial` file whose beginning
+//! must be that of the plan's archive, a folder has the files that are whole.
 
-use super::io;
+use super::{folder, io};
 use crate::cli::client::{Daemon, Trouble};
+use crate::cli::progress::Progress;
 use crate::store::{Disk as _, RealDisk};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek as _, SeekFrom, Write};
+use std::io::{Read as _, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
-/// Where `index.json` begins in every first volume: behind the headers of `oci-layout` and of itself.
-const INDEX_AT: u64 = 3 * 512;
 /// The last bytes of a partial archive that are compared before it is continued.
 const OVERLAP: u64 = 1 << 20;
 
@@ -54,59 +53,113 @@ impl Output {
 }
 
 /// Writes every volume of the plan.
-pub(super) fn write(daemon: &Daemon, id: u64, plan: &Value, output: &Output) -> Result<(), Trouble> {
+pub(super) fn write(
+    daemon: &Daemon,
+    store: Option<&Path>,
+    id: u64,
+    plan: &Value,
+    output: &Output,
+) -> Result<(), Trouble> {
     let lengths: Vec<u64> = plan["volumes"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
-    let index = plan["index"].as_str().unwrap_or_default().as_bytes();
+    let progress = Progress::of(lengths.iter().sum());
+    let export = Export { daemon, store, id, progress };
     match output {
-        Output::Stdout => daemon.download(&format!("/v1/export/{id}/0?from=0"), &mut std::io::stdout().lock()),
-        Output::Folder(folder) => unpack(daemon, id, folder),
-        Output::File(path) => {
-            archive(daemon, &format!("/v1/export/{id}/0"), path, lengths.first().copied(), Some(index)).map(drop)
+        Output::Stdout => {
+            let mut writer = export.progress.writing(std::io::stdout().lock());
+            daemon.download(&format!("/v1/export/{id}/0?from=0"), &mut writer)
         }
-        Output::Volumes(path) => {
-            let mut sums = String::new();
-            for (number, length) in lengths.iter().enumerate() {
-                let volume = path.with_extension(format!("{:03}.tar", number + 1));
-                let index = (number == 0).then_some(index);
-                let hash = archive(daemon, &format!("/v1/export/{id}/{number}"), &volume, Some(*length), index)?;
-                let name = volume.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let _ = writeln!(sums, "{hash}  {name}");
-            }
-            let place = path.with_file_name("SHA256SUMS");
-            replace(&place, sums.as_bytes())
-        }
+        Output::Folder(folder) => folder::unpack(&export, folder),
+        Output::File(path) => export.archive(0, path, lengths.first().copied().unwrap_or_default()).map(drop),
+        Output::Volumes(path) => export.volumes(path, &lengths),
     }
 }
 
-/// Writes one archive, or what is missing of it; its SHA-256.
-fn archive(
-    daemon: &Daemon,
-    from: &str,
-    path: &Path,
-    length: Option<u64>,
-    index: Option<&[u8]>,
-) -> Result<String, Trouble> {
-    let partial = path.with_extension("tar.partial");
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&partial);
-    let file =
-        file.as_mut().map_err(|error| Trouble::failed(format!("cannot write '{}': {error}", partial.display())))?;
-    let has = file.metadata().map_err(io("read", &partial))?.len();
-    let is_ours = index.is_none_or(|index| begins_with(file, index)) && length.is_some_and(|length| has <= length);
-    let has = if is_ours { has.saturating_sub(OVERLAP) } else { 0 };
-    file.set_len(has).and_then(|()| file.rewind()).map_err(io("write", &partial))?;
-    let mut hasher = Sha256::new();
-    hash_from(file, &mut hasher).map_err(io("read", &partial))?;
-    let mut writer = Hashing { file, hasher };
-    daemon.download(&format!("{from}?from={has}"), &mut writer)?;
-    let hash = hex(&writer.hasher.finalize());
-    file.sync_all().map_err(io("sync", &partial))?;
-    fs::rename(&partial, path).map_err(io("rename to its place", path))?;
-    Ok(hash)
+/// An export that the daemon has planned.
+pub(super) struct Export<'a> {
+    pub(super) daemon: &'a Daemon,
+    /// The store's folder, as this machine's configuration has it.
+    pub(super) store: Option<&'a Path>,
+    pub(super) id: u64,
+    pub(super) progress: Progress,
 }
 
-fn begins_with(file: &mut File, index: &[u8]) -> bool {
-    let mut bytes = vec![0; index.len()];
-    file.seek(SeekFrom::Start(INDEX_AT)).and_then(|_| file.read_exact(&mut bytes)).is_ok() && bytes == index
+impl Export<'_> {
+    /// Writes all volumes and their hashes. Those that an interrupted export has written whole are kept.
+    fn volumes(&self, path: &Path, lengths: &[u64]) -> Result<(), Trouble> {
+        let (sums, partial) = (path.with_file_name("SHA256SUMS"), path.with_file_name("SHA256SUMS.partial"));
+        let done = fs::read_to_string(&partial).unwrap_or_default();
+        let mut lines = String::new();
+        for (number, length) in lengths.iter().enumerate() {
+            let volume = volume_of(path, number + 1);
+            let name = volume.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let known = done.lines().find_map(|line| line.strip_suffix(&name)?.strip_suffix("  "));
+            let hash = match known {
+                Some(hash) if self.is_written(number, &volume, *length, hash)? => {
+                    self.progress.add(*length);
+                    hash.to_owned()
+                }
+                _ => self.archive(number, &volume, *length)?,
+            };
+            let _ = writeln!(lines, "{hash}  {name}");
+            replace(&partial, lines.as_bytes())?;
+        }
+        // Volumes of an earlier, longer export would be taken for this one's.
+        let earlier = fs::read_to_string(&sums).unwrap_or_default();
+        for stale in (lengths.len() + 1..).map(|number| volume_of(path, number)) {
+            let name = stale.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !earlier.lines().any(|line| line.ends_with(&format!("  {name}"))) {
+                break;
+            }
+            let _ = fs::remove_file(&stale);
+        }
+        fs::rename(&partial, &sums).map_err(io("rename to its place", &sums))
+    }
+
+    /// Whether a volume is there already: of this export, and as it was written.
+    fn is_written(&self, number: usize, path: &Path, length: u64, hash: &str) -> Result<bool, Trouble> {
+        let Ok(mut file) = File::open(path) else { return Ok(false) };
+        if file.metadata().is_ok_and(|metadata| metadata.len() != length) || !self.is_ours(number, &mut file)? {
+            return Ok(false);
+        }
+        let mut hasher = Sha256::new();
+        let read = file.rewind().and_then(|()| hash_from(&mut file, &mut hasher));
+        Ok(read.is_ok() && hex(&hasher.finalize()) == hash)
+    }
+
+    /// Whether a file begins as this archive does: nothing else tells one export from another.
+    fn is_ours(&self, number: usize, file: &mut File) -> Result<bool, Trouble> {
+        let mut opening = Vec::new();
+        self.daemon.download(&format!("/v1/export/{}/{number}/opening", self.id), &mut opening)?;
+        let mut bytes = vec![0; opening.len()];
+        Ok(file.rewind().and_then(|()| file.read_exact(&mut bytes)).is_ok() && bytes == opening)
+    }
+
+    /// Writes one archive, or what is missing of it; its SHA-256.
+    fn archive(&self, number: usize, path: &Path, length: u64) -> Result<String, Trouble> {
+        let partial = path.with_extension("tar.partial");
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&partial);
+        let file =
+            file.as_mut().map_err(|error| Trouble::failed(format!("cannot write '{}': {error}", partial.display())))?;
+        let has = file.metadata().map_err(io("read", &partial))?.len();
+        let is_ours = has > 0 && has <= length && self.is_ours(number, file)?;
+        let has = if is_ours { has.saturating_sub(OVERLAP) } else { 0 };
+        file.set_len(has).and_then(|()| file.rewind()).map_err(io("write", &partial))?;
+        let mut hasher = Sha256::new();
+        hash_from(file, &mut hasher).map_err(io("read", &partial))?;
+        self.progress.add(has);
+        let mut writer = Hashing { file, hasher };
+        let from = format!("/v1/export/{}/{number}?from={has}", self.id);
+        self.daemon.download(&from, &mut self.progress.writing(&mut writer))?;
+        let hash = hex(&writer.hasher.finalize());
+        file.sync_all().map_err(io("sync", &partial))?;
+        fs::rename(&partial, path).map_err(io("rename to its place", path))?;
+        Ok(hash)
+    }
+}
+
+/// `NAME.001.tar`
+fn volume_of(path: &Path, number: usize) -> PathBuf {
+    path.with_extension(format!("{number:03}.tar"))
 }
 
 fn hash_from(file: &mut File, hasher: &mut Sha256) -> std::io::Result<()> {
@@ -136,88 +189,10 @@ impl Write for Hashing<'_> {
     }
 }
 
-/// Writes a folder: the archive is taken apart as it comes. A blob that is there at its length is not written again: it was
-/// renamed to its place when it was whole.
-fn unpack(daemon: &Daemon, id: u64, folder: &Path) -> Result<(), Trouble> {
-    fs::create_dir_all(folder).map_err(io("make", folder))?;
-    let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<u8>>(4);
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(move || take_apart(Receiving { receiver, current: Vec::new(), at: 0 }, folder));
-        let sent = daemon.download(&format!("/v1/export/{id}/0?from=0"), &mut Sending(sender));
-        let written = writer.join().unwrap_or_else(|_| Err(Trouble::failed("the writing thread failed".to_owned())));
-        written.and(sent)
-    })
-}
-
-fn take_apart(stream: impl Read, folder: &Path) -> Result<(), Trouble> {
-    let mut archive = tar::Archive::new(stream);
-    let torn = |error| Trouble::failed(format!("the daemon's archive cannot be read: {error}"));
-    let mut last = None;
-    for entry in archive.entries().map_err(torn)? {
-        let mut entry = entry.map_err(torn)?;
-        let name = entry.path().map_err(torn)?.into_owned();
-        let path = folder.join(&name);
-        // The index names what must be there: it comes last.
-        if name == Path::new("index.json") {
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).map_err(torn)?;
-            last = Some((path, bytes));
-            continue;
-        }
-        let is_blob = name.starts_with("blobs");
-        if is_blob && fs::metadata(&path).is_ok_and(|there| there.len() == entry.size()) {
-            continue;
-        }
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(io("make", parent))?;
-        }
-        let partial = path.with_extension("partial");
-        let mut file = File::create(&partial).map_err(io("write", &partial))?;
-        std::io::copy(&mut entry, &mut file).map_err(io("write", &partial))?;
-        fs::rename(&partial, &path).map_err(io("rename to its place", &path))?;
-    }
-    match last {
-        Some((path, bytes)) => replace(&path, &bytes),
-        None => Err(Trouble::failed("the daemon's archive has no index".to_owned())),
-    }
-}
-
-fn replace(path: &Path, content: &[u8]) -> Result<(), Trouble> {
+pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), Trouble> {
     let partial = path.with_extension("partial");
     fs::write(&partial, content).map_err(io("write", &partial))?;
     fs::rename(&partial, path).map_err(io("rename to its place", path))
-}
-
-struct Sending(std::sync::mpsc::SyncSender<Vec<u8>>);
-
-impl Write for Sending {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.send(bytes.to_vec()).map_err(|_| std::io::Error::other("the folder could not be written"))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-struct Receiving {
-    receiver: std::sync::mpsc::Receiver<Vec<u8>>,
-    current: Vec<u8>,
-    at: usize,
-}
-
-impl Read for Receiving {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if self.at == self.current.len() {
-            let Ok(next) = self.receiver.recv() else { return Ok(0) };
-            (self.current, self.at) = (next, 0);
-        }
-        let read = buffer.len().min(self.current.len() - self.at);
-        buffer[..read].copy_from_slice(&self.current[self.at..self.at + read]);
-        self.at += read;
-        Ok(read)
-    }
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

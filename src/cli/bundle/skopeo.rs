@@ -2,7 +2,7 @@
 //! and a file per content, named by its hexadecimal digest.
 
 use super::io;
-use super::names::whole;
+use super::names::{Name, whole};
 use super::source::{Found, Named, Piece, Take, take_file};
 use crate::cli::client::Trouble;
 use crate::oci::{Algorithm, Digest};
@@ -34,20 +34,21 @@ pub(super) fn read(root: &Path, take: &mut Take<'_>, found: &mut Found) -> Resul
                 take_file(&path, &digest, take)?;
             }
         }
-        // Without --scoped the host is not in the path: `?` leaves its place open for --as.
         let relative = image.strip_prefix(root).unwrap_or(&image).to_string_lossy().replace('\\', "/");
-        let name = whole(&relative).or_else(|| whole(&format!("?.unknown/{relative}")));
-        match name {
-            Some(mut name) => {
-                if let Some(rest) = name.repository.strip_prefix("?.unknown/") {
-                    name.repository = format!("?/{rest}");
-                }
-                found.named.push(Named::new(name, digest));
-            }
-            None => found.ignored += 1,
-        }
+        found.named.push(Named::new(named(&relative), digest));
     }
     Ok(())
+}
+
+/// The name that a path says. Without --scoped the host is not in it, and one image alone has no name: `?` leaves the place open
+/// for --as.
+fn named(path: &str) -> Name {
+    let open = || whole(&format!("?.unknown/{path}"));
+    let mut name = whole(path).or_else(open).unwrap_or_else(|| Name { repository: "?".to_owned(), tag: None });
+    if let Some(rest) = name.repository.strip_prefix("?.unknown/") {
+        name.repository = format!("?/{rest}");
+    }
+    name
 }
 
 fn images(root: &Path) -> Result<Vec<PathBuf>, Trouble> {

@@ -3,9 +3,10 @@
 use super::archive::{self, refused};
 use super::names::Name;
 use super::{distribution, io, skopeo};
+use crate::bundle::VolumeNotes;
 use crate::cli::client::Trouble;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// The longest `index.json` that is read.
@@ -19,12 +20,20 @@ pub(super) type Take<'a> = dyn FnMut(Piece<'_>, u64, &mut dyn Read) -> Result<()
 pub(super) struct Piece<'a> {
     pub(super) digest: &'a str,
     /// Set where it is a slice of a content that is longer than a volume.
-    pub(super) offset: Option<u64>,
+    pub(super) slice: Option<Slice>,
+}
+
+/// A part of a content.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slice {
+    pub(super) offset: u64,
+    /// The whole content's length.
+    pub(super) total: u64,
 }
 
 impl<'a> Piece<'a> {
     pub(super) fn whole(digest: &'a str) -> Self {
-        Self { digest, offset: None }
+        Self { digest, slice: None }
     }
 }
 
@@ -49,8 +58,8 @@ pub(super) struct Found {
     pub(super) named: Vec<Named>,
     /// Files that mean nothing here.
     pub(super) ignored: u64,
-    /// Whether it is one of several.
-    pub(super) is_volume: bool,
+    /// Which volume it is, of several.
+    pub(super) volume: Option<VolumeNotes>,
 }
 
 /// What the operator named.
@@ -96,25 +105,58 @@ impl Source {
         )))
     }
 
+    /// What is imported one after another: each volume by itself.
+    pub(super) fn parts(self) -> Vec<Self> {
+        match self {
+            Self::Volumes(paths) => paths.into_iter().map(Self::Tar).collect(),
+            other => vec![other],
+        }
+    }
+
+    /// How a person calls it.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Stdin => "standard input".to_owned(),
+            Self::Tar(path) | Self::Layout(path) | Self::Distribution(path) | Self::Skopeo(path) => {
+                path.display().to_string()
+            }
+            Self::Volumes(paths) => format!("{} volumes", paths.len()),
+        }
+    }
+
     /// Shows every content to `take`; what names them is the result.
     pub(super) fn read(&self, take: &mut Take<'_>) -> Result<Found, Trouble> {
         let mut found = Found::default();
         match self {
-            Self::Stdin => tar(std::io::stdin().lock(), take, &mut found)?,
+            Self::Stdin => tar(|each| archive::each(std::io::stdin().lock(), each), take, &mut found)?,
             Self::Tar(path) => {
-                tar(File::open(path).map_err(io("read", path))?, take, &mut found)?;
-                found.is_volume = is_numbered(path);
+                let file = File::open(path).map_err(io("read", path))?;
+                tar(|each| archive::each(BufReader::with_capacity(1 << 20, file), each), take, &mut found)?;
             }
-            Self::Volumes(paths) => {
-                for path in paths {
-                    tar(File::open(path).map_err(io("read", path))?, take, &mut found)?;
-                }
-            }
+            Self::Volumes(_) => {}
             Self::Layout(folder) => layout(folder, take, &mut found)?,
             Self::Distribution(folder) => distribution::read(folder, take, &mut found)?,
             Self::Skopeo(folder) => skopeo::read(folder, take, &mut found)?,
         }
         Ok(found)
+    }
+
+    /// The same without what it takes to read what `take` leaves unread; `None` if there is no way but to read: a pipe.
+    pub(super) fn survey(&self, take: &mut Take<'_>) -> Result<Option<Found>, Trouble> {
+        let mut found = Found::default();
+        match self {
+            Self::Stdin => return Ok(None),
+            Self::Tar(path) => {
+                let file = File::open(path).map_err(io("read", path))?;
+                // A named pipe is a file, too.
+                if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+                    return Ok(None);
+                }
+                tar(|each| archive::each_of_file(file, each), take, &mut found)?;
+            }
+            _ => found = self.read(take)?,
+        }
+        Ok(Some(found))
     }
 }
 
@@ -126,20 +168,24 @@ fn volumes(folder: &Path) -> Result<Vec<PathBuf>, Trouble> {
     Ok(tars)
 }
 
-/// `NAME.001.tar`
-fn is_numbered(path: &Path) -> bool {
-    let stem = path.file_stem().map(Path::new).and_then(Path::extension).and_then(|number| number.to_str());
-    stem.is_some_and(|number| number.len() >= 3 && number.bytes().all(|byte| byte.is_ascii_digit()))
-}
+/// What is done with each file of an archive.
+type Each<'a> = &'a mut dyn FnMut(&str, u64, &mut dyn Read) -> Result<(), Trouble>;
 
-fn tar(stream: impl Read, take: &mut Take<'_>, found: &mut Found) -> Result<(), Trouble> {
+fn tar(
+    walk: impl FnOnce(Each<'_>) -> Result<(), Trouble>,
+    take: &mut Take<'_>,
+    found: &mut Found,
+) -> Result<(), Trouble> {
     let mut registry = distribution::InTar::default();
-    archive::each(stream, |name, length, reader| {
+    walk(&mut |name, length, reader| {
         if let Some(digest) = blob(name) {
             return take(Piece::whole(&digest), length, reader);
         }
         if let Some((digest, offset)) = slice(name) {
-            return take(Piece { digest: &digest, offset: Some(offset) }, length, reader);
+            let total = found.volume.as_ref().and_then(|volume| volume.slices.get(&digest));
+            let total =
+                *total.ok_or_else(|| refused("a slice of a blob comes before the file that says what it is"))?;
+            return take(Piece { digest: &digest, slice: Some(Slice { offset, total }) }, length, reader);
         }
         if registry.takes(name) {
             return registry.take(name, length, reader, take);
@@ -147,6 +193,11 @@ fn tar(stream: impl Read, take: &mut Take<'_>, found: &mut Found) -> Result<(), 
         match name {
             "index.json" => found.index = Some(small(name, length, reader)?),
             "larder.json" => found.notes = Some(small(name, length, reader)?),
+            "larder-volume.json" => {
+                let notes = serde_json::from_slice(&small(name, length, reader)?);
+                let wrong = |error| refused(&format!("its larder-volume.json is not understood: {error}"));
+                found.volume = Some(notes.map_err(wrong)?);
+            }
             "oci-layout" | "manifest.json" | "repositories" => {}
             _ => found.ignored += 1,
         }
@@ -183,9 +234,13 @@ fn layout(folder: &Path, take: &mut Take<'_>, found: &mut Found) -> Result<(), T
 }
 
 pub(super) fn take_file(path: &Path, digest: &str, take: &mut Take<'_>) -> Result<(), Trouble> {
+    // Looked at before it is opened: to open a pipe or a device is to wait for it.
+    let metadata = fs::symlink_metadata(path).map_err(io("read", path))?;
+    if !metadata.is_file() {
+        return Err(refused(&format!("'{}' is no file (a link or a device)", path.display())));
+    }
     let mut file = File::open(path).map_err(io("read", path))?;
-    let metadata = file.metadata().map_err(io("read", path))?;
-    if metadata.is_file() { take(Piece::whole(digest), metadata.len(), &mut file) } else { Ok(()) }
+    take(Piece::whole(digest), metadata.len(), &mut file)
 }
 
 pub(super) fn small(name: &str, length: u64, reader: &mut dyn Read) -> Result<Vec<u8>, Trouble> {

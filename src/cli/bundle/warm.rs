@@ -1,22 +1,22 @@
 //! `larder warm`: fetches ahead what lists and references name, through the running daemon.
 
 use super::io;
+use super::sizes::{Roots, Sizes};
 use crate::bundle::lists::{self, Reading};
 use crate::cli::arguments::Place;
 use crate::cli::client::{Daemon, Trouble, encode};
+use crate::cli::progress::Progress;
 use crate::config::Sources;
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{IsTerminal as _, Read as _, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use tokio::time::Instant;
 
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
-pub(in crate::cli) struct Arguments {
+pub(crate) struct Arguments {
     /// Lists (any file that names images), references, or - for a list on standard input
     #[arg(value_name = "LIST|REF|-", required = true)]
     what: Vec<String>,
@@ -39,18 +39,15 @@ pub(in crate::cli) struct Arguments {
     place: Place,
 }
 
-/// What is to be warmed, and how far that is.
-struct Job<'a> {
-    daemon: &'a Daemon,
-    query: String,
-    pin: bool,
-    json: bool,
-    began: Instant,
-    bytes: u64,
-    expected: u64,
+/// What is to be fetched with each reference.
+#[derive(Clone, Debug)]
+pub(super) struct Extent {
+    pub(super) platforms: Vec<String>,
+    pub(super) referrers: bool,
+    pub(super) dry_run: bool,
 }
 
-pub(in crate::cli) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
+pub(crate) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
     match warm(arguments, sources) {
         Ok(code) => code,
         Err(trouble) => trouble.tell(),
@@ -59,31 +56,50 @@ pub(in crate::cli) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
 
 fn warm(arguments: Arguments, sources: Sources) -> Result<ExitCode, Trouble> {
     let references = references(&arguments, &sources)?;
-    let Arguments { platform, referrers, pin, dry_run, json, place, .. } = arguments;
-    let query = format!("platforms={}&referrers={referrers}&dry_run={dry_run}", encode(&platform.join(",")));
+    let Arguments { platform: platforms, referrers, pin, dry_run, json, place, .. } = arguments;
     let daemon = Daemon::of(&place.into_sources(sources))?;
-    let mut job =
-        Job { daemon: &daemon, query, pin: pin && !dry_run, json, began: Instant::now(), bytes: 0, expected: 0 };
+    let mut fetching = Fetching::new(&daemon, &Extent { platforms, referrers, dry_run }, json);
     let mut failed = Vec::new();
     for (number, reference) in references.iter().enumerate() {
-        job.say(&format!("{} of {}: {reference}", number + 1, references.len()));
-        if let Err(error) = job.one(reference)? {
-            job.say(&format!("  failed: {error}"));
-            failed.push((reference, error));
+        fetching.say(&format!("{} of {}: {reference}", number + 1, references.len()));
+        let fetched = match fetching.one(reference)? {
+            Ok(()) if pin && !dry_run => pinned(&daemon, reference),
+            other => other,
+        };
+        if let Err(error) = fetched {
+            fetching.say(&format!("  failed: {error}"));
+            failed.push((reference.as_str(), error));
         }
     }
-    let verb = if dry_run { "would be fetched" } else { "fetched" };
-    let (count, bytes) = (references.len(), if dry_run { job.expected } else { job.bytes });
-    if json {
-        let failed: Vec<Value> = failed.iter().map(|(it, error)| json!({ "reference": it, "error": error })).collect();
-        print(&json!({ "event": "summary", "references": count, "bytes": bytes, "failed": failed }).to_string())?;
-    } else {
-        print(&format!("{count} references, {} {verb}, {} failed", ByteSize(bytes), failed.len()))?;
-        for (reference, error) in &failed {
-            print(&format!("  {reference}: {error}"))?;
-        }
+    let mut summary = json!({ "event": "summary", "references": references.len(), "bytes": fetching.bytes });
+    if dry_run {
+        fetching.planned(&mut summary)?;
     }
+    drop(fetching);
+    tell_summary(summary, &failed, dry_run, json)?;
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn pinned(daemon: &Daemon, reference: &str) -> Result<(), String> {
+    let pinned = daemon.post(&format!("/v1/pins/add?reference={}", encode(reference)), bytes::Bytes::new());
+    pinned.map(drop).map_err(|trouble| trouble.text)
+}
+
+fn tell_summary(mut summary: Value, failed: &[(&str, String)], dry_run: bool, json: bool) -> Result<(), Trouble> {
+    if json {
+        summary["failed"] = failed.iter().map(|(it, error)| json!({ "reference": it, "error": error })).collect();
+        return print(&summary.to_string());
+    }
+    let bytes = |key: &str| summary[key].as_u64().unwrap_or_default();
+    let (count, failures) = (&summary["references"], failed.len());
+    if dry_run {
+        let size = ByteSize(bytes("unique_bytes") - bytes("far_bytes"));
+        let free = ByteSize(bytes("free_bytes"));
+        print(&format!("{count} references, {size} would be fetched, {failures} failed; {free} free here"))?;
+    } else {
+        print(&format!("{count} references, {} fetched, {failures} failed", ByteSize(bytes("bytes"))))?;
+    }
+    failed.iter().try_for_each(|(reference, error)| print(&format!("  {reference}: {error}")))
 }
 
 fn print(line: &str) -> Result<(), Trouble> {
@@ -94,29 +110,21 @@ fn print(line: &str) -> Result<(), Trouble> {
 fn references(arguments: &Arguments, sources: &Sources) -> Result<BTreeSet<String>, Trouble> {
     let mut references = BTreeSet::new();
     for what in &arguments.what {
-        let text = if what == "-" {
-            read(std::io::stdin().lock(), Path::new("standard input"))?
-        } else if Path::new(what).is_file() {
-            read(File::open(what).map_err(io("read", Path::new(what)))?, Path::new(what))?
-        } else {
+        let variable = |name: &str| sources.environment.get(name).map(str::to_owned);
+        let (path, is_stdin) = (Path::new(what), what == "-");
+        if !is_stdin && !path.is_file() {
             references.insert(what.clone());
             continue;
+        }
+        let reading = if is_stdin {
+            lists::read_stream(std::io::stdin().lock(), &variable).map_err(io("read", Path::new("standard input")))?
+        } else {
+            lists::read_file(path, &variable).map_err(io("read", path))?
         };
-        let variable = |name: &str| sources.environment.get(name).map(str::to_owned);
-        let reading = lists::read(&text, &variable);
         tell(what, &reading);
         references.extend(reading.references);
     }
     Ok(references)
-}
-
-fn read(reader: impl std::io::Read, path: &Path) -> Result<String, Trouble> {
-    let mut bytes = Vec::new();
-    reader.take(lists::LONGEST as u64 + 1).read_to_end(&mut bytes).map_err(io("read", path))?;
-    if bytes.len() > lists::LONGEST {
-        return Err(Trouble::usage(format!("'{}' is longer than 64 MiB: that is no list", path.display())));
-    }
-    String::from_utf8(bytes).map_err(|_| Trouble::usage(format!("'{}' is no text in UTF-8", path.display())))
 }
 
 /// What was understood, and what looked like an image and was not taken.
@@ -128,58 +136,89 @@ fn tell(what: &str, reading: &Reading) {
     }
 }
 
-impl Job<'_> {
-    /// Fetches one reference; the inner error is what kept it from coming.
-    fn one(&mut self, reference: &str) -> Result<Result<(), String>, Trouble> {
-        let path = format!("/v1/warm?reference={}&{}", encode(reference), self.query);
-        let daemon = self.daemon;
-        let mut lines = Lines { job: self, buffer: Vec::new(), ended: None };
-        let sent = daemon.download(&path, &mut lines);
-        let ended = lines.ended.take();
-        if let Err(trouble) = sent {
-            // No daemon is no matter of this reference.
-            return if trouble.code == 3 { Err(trouble) } else { Ok(Err(trouble.text)) };
-        }
-        if let Some(Err(error)) = ended {
-            return Ok(Err(error));
-        }
-        if ended.is_none() {
-            return Ok(Err("the daemon ended before it was done".to_owned()));
-        }
-        if self.pin {
-            let pinned = daemon.post(&format!("/v1/pins/add?reference={}", encode(reference)), bytes::Bytes::new());
-            return Ok(pinned.map(drop).map_err(|trouble| trouble.text));
-        }
-        Ok(Ok(()))
+/// References that are being fetched, one after another, and how far that is.
+pub(super) struct Fetching<'a> {
+    daemon: &'a Daemon,
+    query: String,
+    json: bool,
+    progress: Progress,
+    /// Bytes that have come.
+    bytes: u64,
+    /// Bytes that are known to be needed, those that have come included.
+    expected: u64,
+    sizes: Sizes,
+    roots: Roots,
+}
+
+impl<'a> Fetching<'a> {
+    pub(super) fn new(daemon: &'a Daemon, extent: &Extent, json: bool) -> Self {
+        let Extent { platforms, referrers, dry_run } = extent;
+        let query = format!("platforms={}&referrers={referrers}&dry_run={dry_run}", encode(&platforms.join(",")));
+        let (sizes, roots, progress) = (Sizes::default(), Roots::default(), Progress::of(0));
+        Self { daemon, query, json, progress, bytes: 0, expected: 0, sizes, roots }
     }
 
-    fn step(&mut self, line: &str, step: &Value) {
+    /// Fetches one reference; the inner error is what kept it from coming.
+    pub(super) fn one(&mut self, reference: &str) -> Result<Result<(), String>, Trouble> {
+        let path = format!("/v1/warm?reference={}&{}", encode(reference), self.query);
+        let daemon = self.daemon;
+        let mut lines = Lines { fetching: self, reference, buffer: Vec::new(), ended: None };
+        let sent = daemon.download(&path, &mut lines);
+        let ended = lines.ended.take();
+        match (sent, ended) {
+            // No daemon is no matter of this reference.
+            (Err(trouble), _) if trouble.code == 3 => Err(trouble),
+            (Err(trouble), _) => Ok(Err(trouble.text)),
+            (Ok(()), Some(ended)) => Ok(ended),
+            (Ok(()), None) => Ok(Err("the daemon ended before it was done".to_owned())),
+        }
+    }
+
+    /// Adds to a summary what all of it would be.
+    fn planned(&self, summary: &mut Value) -> Result<(), Trouble> {
+        if let Value::Object(sizes) = self.sizes.report(&self.roots) {
+            sizes.into_iter().for_each(|(key, value)| summary[key] = value);
+        }
+        let store = &self.daemon.call(&http::Method::GET, "/v1/status")?["store"];
+        let number = |key: &str| store[key].as_u64().unwrap_or_default();
+        summary["free_bytes"] = number("limit_bytes").saturating_sub(number("bytes")).into();
+        summary["volumes"] = 0.into();
+        Ok(())
+    }
+
+    fn step(&mut self, reference: &str, line: &str, step: &Value) {
         let number = |key: &str| step[key].as_u64().unwrap_or_default();
         match step["event"].as_str() {
-            Some("manifest") => self.expected += number("missing_bytes"),
+            Some("manifest") => {
+                self.expected += number("missing_bytes");
+                let repository = step["repository"].as_str().unwrap_or_default().to_owned();
+                self.roots.entry(repository).or_default().insert(reference.to_owned());
+                for blob in step["blobs"].as_array().into_iter().flatten() {
+                    let digest = blob["digest"].as_str().unwrap_or_default();
+                    let bytes = blob["bytes"].as_u64().unwrap_or_default();
+                    self.sizes.plan(reference, digest, bytes, blob["present"] == true);
+                }
+            }
             Some("blob") if step["present"] == false => self.bytes += number("bytes"),
             _ => {}
         }
         if self.json {
             let _ = writeln!(std::io::stdout(), "{line}");
-        } else if std::io::stderr().is_terminal() {
-            let rate = u128::from(self.bytes) * 1000 / self.began.elapsed().as_millis().max(1);
-            let left = u128::from(self.expected.saturating_sub(self.bytes)) / rate.max(1);
-            let (bytes, expected) = (ByteSize(self.bytes), ByteSize(self.expected));
-            let _ = write!(std::io::stderr(), "\r{bytes} of {expected}, {left} s left   ");
         }
+        self.progress.set(self.bytes, self.expected);
     }
 
     fn say(&self, text: &str) {
         if !self.json {
-            let _ = writeln!(std::io::stderr(), "{text}");
+            self.progress.say(text);
         }
     }
 }
 
 /// The daemon's lines, as they come.
 struct Lines<'a, 'b> {
-    job: &'a mut Job<'b>,
+    fetching: &'a mut Fetching<'b>,
+    reference: &'a str,
     buffer: Vec<u8>,
     ended: Option<Result<(), String>>,
 }
@@ -195,7 +234,7 @@ impl Write for Lines<'_, '_> {
                 Some("failed") => self.ended = Some(Err(step["error"].as_str().unwrap_or("it failed").to_owned())),
                 _ => {}
             }
-            self.job.step(String::from_utf8_lossy(&line).trim_end(), &step);
+            self.fetching.step(self.reference, String::from_utf8_lossy(&line).trim_end(), &step);
         }
         Ok(bytes.len())
     }

@@ -109,6 +109,11 @@ impl Store {
         self.0.origins.set_away_registries(registries);
     }
 
+    /// Whether room could be made for so many bytes; nothing is removed for the question.
+    pub async fn could_hold(&self, bytes: u64) -> Result<(), StoreError> {
+        self.read(move |parts| parts.evictor.reserve_announced(bytes).map(drop)).await
+    }
+
     /// Whether there is room for `bytes` more, without anything being evicted.
     pub async fn fits(&self, bytes: u64) -> bool {
         self.read(move |parts| Ok(parts.evictor.fits(bytes))).await.unwrap_or(true)

@@ -155,4 +155,14 @@ impl Store {
     pub async fn set_pending_imports(&self, content: Bytes) -> Result<(), StoreError> {
         self.write(move |parts| parts.lists.set_imports(&content)).await
     }
+
+    /// What was asked for in vain, as it was kept.
+    pub async fn missing(&self) -> Result<Option<Bytes>, StoreError> {
+        self.read(|parts| parts.lists.missing()).await
+    }
+
+    /// Keeps what was asked for in vain, over restarts too.
+    pub async fn set_missing(&self, content: Bytes) -> Result<(), StoreError> {
+        self.write(move |parts| parts.lists.set_missing(&content)).await
+    }
 }

@@ -13,6 +13,7 @@ pub(crate) const DEFAULT_SIZE: &str = "default-size";
 pub(crate) const SCRUB: &str = "scrub";
 pub(crate) const PINS: &str = "pins";
 pub(crate) const IMPORTS: &str = "imports";
+pub(crate) const MISSING: &str = "missing";
 pub(crate) const UPLOAD_KEY: &str = "upload-key";
 pub(crate) const BLOBS: &str = "blobs";
 pub(crate) const PIECES: &str = "pieces";

@@ -1,5 +1,5 @@
-//! Lists (tags, catalogue, referrers) as they were fetched, one file each, and what imports wait for. What these files hold means
-//! nothing to the store.
+//! Lists (tags, catalogue, referrers) as they were fetched, one file each, what imports wait for, and what was asked for in vain.
+//! What these files hold means nothing to the store.
 
 use crate::oci::{Digest, Registry, Repository};
 use crate::store::error::StoreError;
@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 const LIST: &str = "list";
-const IMPORTS: &str = "imports";
 
 /// What a list is of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -95,12 +94,30 @@ impl Lists {
 
     /// What imports wait for.
     pub(crate) fn imports(&self) -> Result<Option<Bytes>, StoreError> {
-        let record = self.files.read(Path::new(layout::IMPORTS))?.and_then(|bytes| Record::parse(IMPORTS, &bytes));
-        Ok(record.map(|record| record.into_body().into()))
+        self.note(layout::IMPORTS)
     }
 
     pub(crate) fn set_imports(&self, content: &[u8]) -> Result<(), StoreError> {
+        self.set_note(layout::IMPORTS, content)
+    }
+
+    /// What was asked for in vain.
+    pub(crate) fn missing(&self) -> Result<Option<Bytes>, StoreError> {
+        self.note(layout::MISSING)
+    }
+
+    pub(crate) fn set_missing(&self, content: &[u8]) -> Result<(), StoreError> {
+        self.set_note(layout::MISSING, content)
+    }
+
+    /// A note's kind is its file's name.
+    fn note(&self, kind: &str) -> Result<Option<Bytes>, StoreError> {
+        let record = self.files.read(Path::new(kind))?.and_then(|bytes| Record::parse(kind, &bytes));
+        Ok(record.map(|record| record.into_body().into()))
+    }
+
+    fn set_note(&self, kind: &str, content: &[u8]) -> Result<(), StoreError> {
         let record = Record::new().with_body(content);
-        self.evictor.replace(Path::new(layout::IMPORTS), &record.to_bytes(IMPORTS)).map(drop)
+        self.evictor.replace(Path::new(kind), &record.to_bytes(kind)).map(drop)
     }
 }

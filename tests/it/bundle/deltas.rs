@@ -75,3 +75,43 @@ async fn an_older_disk_does_not_put_a_tag_back() {
     moved(&folder, &["--force"]);
     assert_ne!(there.get("/v2/app/manifests/v2").await.body, newest);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_for_in_vain_is_known_after_a_crash_and_comes_with_the_next_disk() {
+    let (acr, here) = near().await;
+    image(&acr, "new/one", Some("v1"), "amd64", &[samples::incompressible(40, 30_000)]);
+    let mut there = Site::far().await;
+    for _ in 0..3 {
+        assert_ne!(there.get("/v2/new/one/manifests/v1").await.status, 200);
+    }
+    assert_ne!(there.get("/v2/new/none/manifests/v9").await.status, 200);
+    let missing = |there: &Site| {
+        let list = there.json(&["list", "--missing", "--json"]);
+        let entries = list.as_array().unwrap().iter();
+        entries
+            .map(|it| (it["reference"].as_str().unwrap().to_owned(), it["times"].as_u64().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let name = |rest: &str| format!("{}/{rest}", crate::harness::UPSTREAM);
+    let expected = [(name("new/one:v1"), 3), (name("new/none:v9"), 1)];
+    assert_eq!(missing(&there), expected);
+    crate::harness::until("it is written down", || there.setup.store().join("missing").exists()).await;
+    there.restart().await;
+    assert_eq!(missing(&there), expected, "after kill -9");
+    let inventory = there.path("inventory");
+    there.run(&["inventory", "--output", inventory.to_str().unwrap()]);
+    // Nothing of it is here yet: it is fetched first. What nobody has is said, and the rest goes along.
+    let (delta, offline) = (here.path("delta.tar"), here.path("offline.tar"));
+    let wish = inventory.to_str().unwrap();
+    let output = here.larder(&["export", "--missing", wish, "--offline", "--output", offline.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let output = here.larder(&["export", "--missing", wish, "--have", wish, "--output", delta.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(said.contains("new/none:v9"), "{said}");
+    there.run(&["import", delta.to_str().unwrap()]);
+    assert_eq!(there.pull("new/one", "v1").await, here.pull("new/one", "v1").await);
+    assert_eq!(missing(&there), [(name("new/none:v9"), 1)], "what has come is not missing any more");
+    // With --offline, what is here goes along.
+    here.run(&["export", "--missing", wish, "--offline", "--output", offline.to_str().unwrap()]);
+}

@@ -50,3 +50,48 @@ async fn a_registrys_own_folder_comes_in() {
     there.run(&["import", archive.to_str().unwrap(), "--as", crate::harness::UPSTREAM]);
     assert_eq!(there.pull("team/app", "v1").await, here.pull("app", "v1").await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_another_tool_that_has_one_platform_of_two_is_served_for_that_one() {
+    let (_acr, here) = near().await;
+    let folder = here.path("sparse");
+    here.run(&["export", "base/os:v1", "--output", folder.to_str().unwrap()]);
+    fs::remove_file(folder.join("larder.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("index.json")).unwrap()).unwrap();
+    let path =
+        |digest: &serde_json::Value| folder.join("blobs/sha256").join(&digest.as_str().unwrap()["sha256:".len()..]);
+    let read = |digest: &serde_json::Value| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(path(digest)).unwrap()).unwrap()
+    };
+    let platforms = read(&index["manifests"][0]["digest"])["manifests"].clone();
+    fs::remove_file(path(&platforms[1]["digest"])).unwrap();
+    let there = Site::far().await;
+    let report = there.json(&["import", folder.to_str().unwrap(), "--json"]);
+    assert_eq!((&report["linked"], &report["incomplete"]), (&1.into(), &serde_json::json!([])), "{report}");
+    let target = |platform: usize| format!("/v2/base/os/manifests/{}", platforms[platform]["digest"].as_str().unwrap());
+    assert_eq!(there.get(&target(0)).await.status, 200);
+    assert_ne!(there.get(&target(1)).await.status, 200);
+    // A platform whose manifest came is to be whole.
+    let layer = read(&platforms[0]["digest"])["layers"][1]["digest"].clone();
+    fs::remove_file(path(&layer)).unwrap();
+    let output = Site::far().await.larder(&["import", folder.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    // Of larder's own bundles nothing may be missing without a word.
+    let own = here.path("own");
+    here.run(&["export", "base/os:v1", "--output", own.to_str().unwrap()]);
+    fs::remove_file(own.join("blobs/sha256").join(path(&platforms[1]["digest"]).file_name().unwrap())).unwrap();
+    let output = Site::far().await.larder(&["import", own.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_names_nothing_is_refused_with_what_helps() {
+    let there = Site::far().await;
+    let (folder, archive) = (there.path("docker"), there.path("docker.tar"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("manifest.json"), "[]").unwrap();
+    assert!(Command::new("tar").arg("-C").arg(&folder).arg("-cf").arg(&archive).arg(".").status().unwrap().success());
+    let output = there.larder(&["import", archive.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("skopeo copy docker-archive:"), "{output:?}");
+}

@@ -1,7 +1,6 @@
 use super::{Site, names_in, near};
 use crate::harness::UPSTREAM;
 use std::fs;
-use std::process::Command;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_used_here_is_served_there_with_the_link_down() {
@@ -69,23 +68,6 @@ async fn a_dry_run_says_the_sizes_and_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn volumes_come_in_any_order() {
-    let (_acr, here) = near().await;
-    let kit = here.path("kit.tar");
-    here.run(&["export", "--all", "--split", "1200KB", "--output", kit.to_str().unwrap()]);
-    here.run(&["export", "--all", "--split", "1200KB", "--output", kit.to_str().unwrap()]);
-    let sums = fs::read_to_string(here.path("SHA256SUMS")).unwrap();
-    let volumes: Vec<_> = sums.lines().map(|line| here.path(line.split_once("  ").unwrap().1)).collect();
-    let checked = Command::new("sha256sum").args(["-c", "SHA256SUMS"]).current_dir(here.setup.folder.path()).output();
-    assert!(checked.unwrap().status.success());
-    let there = Site::far().await;
-    for volume in volumes.iter().rev() {
-        assert!(there.larder(&["import", volume.to_str().unwrap()]).status.success());
-    }
-    assert_eq!(there.pull("base/os", "v1").await, here.pull("base/os", "v1").await);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn of_several_platforms_one_is_enough() {
     let (_acr, here) = near().await;
     let kit = here.path("kit.tar");
@@ -110,4 +92,58 @@ async fn a_sealed_larder_lists_what_it_has() {
     assert!(referrers.text().contains(r#""manifests":[]"#), "{}", referrers.text());
     let catalogue = there.get("/v2/_catalog").await;
     assert!(catalogue.text().contains(r#"["app","base/os"]"#), "{}", catalogue.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_writes_a_report_with_every_tag_and_every_blob() {
+    let (_acr, mut here) = near().await;
+    let (with, without) = (here.path("with.txt"), here.path("without.txt"));
+    here.run(&["verify", "--report", with.to_str().unwrap()]);
+    let inventory = here.run(&["inventory"]);
+    let config = here.path("larder.toml");
+    here.process.signal(rustix::process::Signal::TERM);
+    here.process.ended(crate::harness::PATIENCE).await.unwrap();
+    here.run(&["verify", "--report", without.to_str().unwrap()]);
+    assert!(config.exists());
+    for path in [&with, &without] {
+        let report = fs::read_to_string(path).unwrap();
+        assert!(report.starts_with("larder-verification 1\n") && report.contains("\ndamaged 0 blobs\n"), "{report}");
+        for line in ["began 2", "ended 2", "checked 10 blobs ", "store /"] {
+            assert!(report.lines().any(|it| it.starts_with(line)), "{line}: {report}");
+        }
+        for line in inventory.lines().skip(1) {
+            let words: Vec<&str> = line.split(' ').collect();
+            let has = report.lines().any(|it| it.starts_with(&format!("{} ", words.join(" "))));
+            assert!(has, "{line}: {report}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_beside_the_store_is_copied_there_and_damage_never_leaves() {
+    let (_acr, here) = near().await;
+    let (folder, archive) = (here.path("folder"), here.path("kit.tar"));
+    here.run(&["export", "--all", "--output", folder.to_str().unwrap()]);
+    here.run(&["export", "--all", "--output", archive.to_str().unwrap()]);
+    let unpacked = here.path("unpacked");
+    fs::create_dir(&unpacked).unwrap();
+    let tar =
+        |arguments: &[&str]| assert!(std::process::Command::new("tar").args(arguments).status().unwrap().success());
+    tar(&["-xf", archive.to_str().unwrap(), "-C", unpacked.to_str().unwrap()]);
+    let compared = std::process::Command::new("diff").arg("-r").args([&folder, &unpacked]).output().unwrap();
+    assert!(compared.status.success(), "{compared:?}");
+    // A blob of the store is damaged behind the daemon's back.
+    let content = here.get("/v2/app/manifests/v1").await.body;
+    let manifest: serde_json::Value = serde_json::from_slice(&content).unwrap();
+    let hex = manifest["layers"][0]["digest"].as_str().unwrap()["sha256:".len()..].to_owned();
+    let blob = here.setup.store().join("blobs/sha256").join(&hex);
+    let mut bytes = fs::read(&blob).unwrap();
+    bytes[20_000] ^= 1;
+    let writable = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(&blob, writable).unwrap();
+    fs::write(&blob, &bytes).unwrap();
+    let again = here.path("again");
+    let output = here.larder(&["export", "app:v1", "--output", again.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(!again.join("blobs/sha256").join(&hex).exists() && !again.join("index.json").exists(), "{output:?}");
 }

@@ -6,6 +6,8 @@ mod deltas;
 mod foreign;
 mod kit;
 mod refused;
+mod sealed;
+mod volumes;
 mod warm;
 
 use crate::harness::simulator::{OCI_INDEX, OCI_MANIFEST, Options, samples};
@@ -31,7 +33,13 @@ impl Site {
         Self::start(Setup::at("http://127.0.0.1:9"), "sealed = true\n").await
     }
 
-    async fn start(setup: Setup, more: &str) -> Self {
+    /// One that never dials out, with more in its file.
+    pub(crate) async fn far_with(more: &str) -> Self {
+        Self::start(Setup::at("http://127.0.0.1:9"), &format!("sealed = true\n{more}")).await
+    }
+
+    /// `more` follows what the file says of the upstream.
+    pub(crate) async fn start(setup: Setup, more: &str) -> Self {
         let url = setup.settings.upstreams[0].url.clone();
         let upstream = format!("[[upstream]]\nname = \"{UPSTREAM}\"\ndefault = true\nurl = \"{url}\"\n{more}");
         let config = setup.file("larder.toml", &upstream);
@@ -39,13 +47,24 @@ impl Site {
         Self { setup, process }
     }
 
+    /// `kill -9`, and begun again.
+    pub(crate) async fn restart(&mut self) {
+        self.process.kill();
+        let config = self.path("larder.toml");
+        self.process = Process::start(&self.setup, &["--config", config.to_str().unwrap()]).await;
+    }
+
+    /// A command of larder, to be run beside the daemon.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+        command.env_clear().env("HOME", self.setup.folder.path()).args(arguments);
+        command.arg("--config").arg(self.path("larder.toml")).arg("--store").arg(self.setup.store());
+        command
+    }
+
     /// Runs a command of larder beside the daemon.
     pub(crate) fn larder(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
-        let config = self.setup.folder.path().join("larder.toml");
-        command.env_clear().env("HOME", self.setup.folder.path()).args(arguments);
-        command.arg("--config").arg(config).arg("--store").arg(self.setup.store());
-        command.output().unwrap()
+        self.command(arguments).output().unwrap()
     }
 
     /// The same, which must succeed; what it printed.

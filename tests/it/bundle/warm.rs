@@ -44,7 +44,8 @@ async fn a_dry_run_says_the_bytes_and_fetches_no_blob() {
     let site = Site::near(&acr).await;
     let text = site.run(&["warm", "app:v1", "--dry-run", "--json"]);
     let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-    assert!(last["bytes"].as_u64().unwrap() > 50_000, "{text}");
+    assert!(last["unique_bytes"].as_u64().unwrap() > 50_000 && last["far_bytes"] == 0, "{text}");
+    assert!(last["free_bytes"].as_u64().is_some() && last["repositories"][0]["bytes"] == last["bytes"], "{text}");
     assert_eq!(acr.downloads(), 0);
 }
 
@@ -60,4 +61,55 @@ async fn one_platform_is_fetched_and_pinned() {
         (&serde_json::json!(["linux/amd64"]), &true.into()),
         "{reference}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_file_names_is_kept_warm_and_pinned_without_anybody_asking() {
+    let acr = Acr::start(Options::public()).await;
+    image(&acr, "base/os", Some("v1"), "amd64", &[samples::incompressible(3, 50_000)]);
+    image(&acr, "app", Some("v1"), "amd64", &[samples::incompressible(7, 50_000)]);
+    image(&acr, "lib", Some("v1"), "amd64", &[samples::incompressible(5, 50_000)]);
+    let setup = crate::harness::Setup::of(&acr);
+    let list = setup.file("base.txt", &format!("{UPSTREAM}/app:v1\n"));
+    let more = "tag_ttl = \"100ms\"\n[[warm]]\nlist = \"base.txt\"\nevery = \"500ms\"\n\
+                [[warm]]\nrepositories = [\"myacr.azurecr.io/base/os\"]\nreferences = [\"lib:v1\"]\nevery = \"500ms\"\npin = false\n";
+    let site = Site::start(setup, &format!("[upstream.freshness]\n{more}")).await;
+    let stored = |name: &str, site: &Site| {
+        let list = site.json(&["list", "--json"]);
+        let found = list.as_array().unwrap().iter().find(|it| it["reference"] == format!("{UPSTREAM}/{name}"));
+        found.cloned().filter(|it| it["missing"] == 0)
+    };
+    crate::harness::until("all is here", || {
+        ["app:v1", "base/os:v1", "lib:v1"].iter().all(|it| stored(it, &site).is_some())
+    })
+    .await;
+    assert_eq!(stored("app:v1", &site).unwrap()["pinned"], true);
+    assert_eq!(stored("base/os:v1", &site).unwrap()["pinned"], false);
+    // A tag that is new there, a line that is new in the list, another line that is gone.
+    image(&acr, "base/os", Some("v2"), "amd64", &[samples::incompressible(9, 50_000)]);
+    std::fs::write(&list, format!("{UPSTREAM}/lib:v1\n")).unwrap();
+    crate::harness::until("the new ones are here", || {
+        stored("base/os:v2", &site).is_some()
+            && stored("lib:v1", &site).is_some_and(|it| it["pinned"] == true)
+            && stored("app:v1", &site).is_some_and(|it| it["pinned"] == false)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_that_was_killed_with_its_daemon_fetches_only_the_rest() {
+    let acr = Acr::start(Options::public()).await;
+    let layers: Vec<_> = (0..8).map(|seed| samples::incompressible(101 + 2 * seed, 400_000)).collect();
+    image(&acr, "big", Some("v1"), "amd64", &layers);
+    let blobs = |site: &Site| site.run(&["inventory"]).lines().filter(|line| line.starts_with("blob ")).count();
+    let mut site = Site::start(crate::harness::Setup::of(&acr), "max_rate = \"1MB\"\n").await;
+    let mut first = site.command(&["warm", "big:v1"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    crate::harness::until("some of it is here", || blobs(&site) > 3).await;
+    site.process.kill();
+    assert_ne!(first.wait().unwrap().code(), Some(0));
+    site.restart().await;
+    let text = site.run(&["warm", "big:v1", "--json"]);
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert!(last["bytes"].as_u64().unwrap() < 3_200_000, "{last}");
+    assert_eq!(blobs(&site), 10, "{text}");
 }

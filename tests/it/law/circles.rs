@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const LARGEST: usize = 2;
 
 /// Rooms that still have larger circles, and how many files each of these has. A line may get shorter or go; none may come.
-const NOT_YET_CLEAN: &[(&str, &[usize])] = &[("access", &[6]), ("admin", &[3]), ("bundle", &[4]), ("cli", &[17])];
+const NOT_YET_CLEAN: &[(&str, &[usize])] = &[("access", &[6]), ("admin", &[3]), ("bundle", &[4]), ("cli", &[3])];
 
 /// The modules of all rooms: path of the module → its file and what its code says, unit tests left out.
 struct Modules<'a>(BTreeMap<Vec<&'a str>, Module<'a>>);
