@@ -74,7 +74,8 @@ async fn circle(addresses: &[SocketAddr]) -> Vec<Larder> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_circle_is_said_to_be_one_at_once() {
-    for count in [1, 2, 3] {
+    // One that leads to itself does not even start.
+    for count in [2, 3] {
         let addresses: Vec<_> = (0..count).map(|_| free_address()).collect();
         let larders = circle(&addresses).await;
         let blob = format!("/v2/app/blobs/sha256:{}", "a".repeat(64));
@@ -91,9 +92,7 @@ async fn a_circle_is_said_to_be_one_at_once() {
             let answer = call.await.unwrap();
             let (status, _, message) = answer.error();
             assert!((400..600).contains(&status), "{target}: {status}");
-            // One that leads to itself need not even be asked.
-            let says_so = message.contains("in a circle") || count == 1 && message.contains("is larder itself");
-            assert!(says_so, "{target}: {message}");
+            assert!(message.contains("in a circle"), "{target}: {message}");
         }
         assert!(begun.elapsed() < Duration::from_secs(2), "{count} larders took {:?}", begun.elapsed());
     }
