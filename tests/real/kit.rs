@@ -328,14 +328,10 @@ fn kit_is_read_by_every_tool_that_reads_layouts() {
         let line = listed.lines().find(|line| line.starts_with(&format!("{} ", name(reference))));
         assert!(line.is_some_and(|line| line.contains(digest.as_str())), "ctr import: {reference}: {listed}");
     }
-    if let Some(umoci) =
-        std::env::split_paths(&std::env::var_os("PATH").unwrap()).find(|path| path.join("umoci").is_file())
-    {
-        let mut command = command(&umoci.join("umoci"), &near.folder.sub("umoci"));
-        command.args(["ls", "--layout", &kit]);
-        let listed = String::from_utf8(run(command, &near.folder.sub("work")).ok()).unwrap();
-        assert!(listed.lines().any(|line| line == name("base/os:v1")), "{listed}");
-    }
+    let mut umoci = command(&program("umoci"), &near.folder.sub("umoci"));
+    umoci.args(["ls", "--layout", &kit]);
+    let listed = String::from_utf8(run(umoci, &near.folder.sub("work")).ok()).unwrap();
+    assert!(listed.lines().any(|line| line == name("base/os:v1")), "{listed}");
 }
 
 #[test]
