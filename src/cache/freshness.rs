@@ -97,6 +97,11 @@ impl Age {
         self.checked.is_none_or(|checked| checked.elapsed() > limit)
     }
 
+    /// Whether upstream said so after it said that.
+    pub(super) fn is_newer_than(&self, other: &Self) -> bool {
+        self.checked > other.checked
+    }
+
     /// When upstream last said so, in words.
     pub(super) fn words(&self) -> String {
         self.checked.map_or_else(

@@ -28,9 +28,13 @@ impl OfflineMiss {
     /// `upstream/repository:tag` or `upstream/repository@digest`.
     #[must_use]
     pub fn full_name(&self) -> String {
-        let mark = if matches!(self.reference, Reference::Digest(_)) { '@' } else { ':' };
-        format!("{}{mark}{}", self.repository, self.reference)
+        full_name(&self.repository, &self.reference)
     }
+}
+
+fn full_name(repository: &Repository, reference: &Reference) -> String {
+    let mark = if matches!(reference, Reference::Digest(_)) { '@' } else { ':' };
+    format!("{repository}{mark}{reference}")
 }
 
 /// How often what has changed is written down.
@@ -49,10 +53,7 @@ impl OfflineMisses {
     /// The answer to a request for what a sealed upstream would have to be asked for. The request is noted.
     pub(super) fn refuse(&self, repository: &Repository, reference: &Reference, code: Code) -> CacheError {
         self.note(repository, reference);
-        let what = match reference {
-            Reference::Tag(tag) => format!("{repository}:{tag}"),
-            Reference::Digest(digest) => format!("{repository}@{digest}"),
-        };
+        let what = full_name(repository, reference);
         CacheError::Sealed { what, registry: repository.registry.clone(), code }
     }
 
@@ -130,6 +131,8 @@ impl OfflineMisses {
             let _ = writeln!(text, "{} {last} {}", missing.times, missing.full_name());
         }
         if let Err(error) = store.set_missing(text.into()).await {
+            // The next time tries again.
+            self.0.lock().has_changed = true;
             tracing::error!(%error, "cannot write down what was asked for in vain");
         }
     }

@@ -44,6 +44,11 @@ impl Trouble {
         Self { text: format!("{what}: {}", self.text), ..self }
     }
 
+    /// The exit code of a command that ended so; a trouble is said.
+    pub(super) fn exit_code(ended: Result<ExitCode, Self>) -> ExitCode {
+        ended.unwrap_or_else(|trouble| trouble.tell())
+    }
+
     /// Says it.
     pub(super) fn tell(&self) -> ExitCode {
         // Without stderr there is nobody to tell; the exit code remains.

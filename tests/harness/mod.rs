@@ -35,6 +35,8 @@ mod dice;
 mod footprint;
 mod larder;
 mod logs;
+#[cfg(target_os = "linux")]
+pub mod namespace;
 mod process;
 pub mod raw;
 pub mod scripted;

@@ -77,6 +77,9 @@ impl ManifestFetcher {
         state: TagState,
         current: Arc<StoredManifest>,
     ) -> Result<Fetched, CacheError> {
+        if let Some(manifest) = self.confirmed_since(view, tag, &state).await? {
+            return Ok(Fetched { manifest, sent: false, kept: true, relayed: Relayed::default() });
+        }
         let reference = Reference::Tag(tag.clone());
         match view.upstream.head_manifest(view.repository(), &reference).await {
             Ok(head) if head.digest == Some(state.digest) => {
@@ -92,6 +95,19 @@ impl ManifestFetcher {
                 self.note_failure(view, tag, state, &error).await;
                 Err(error.into())
             }
+        }
+    }
+
+    /// What the tag names if another flight has ended since the request looked at `state`: upstream is not asked twice.
+    async fn confirmed_since(
+        &self,
+        view: &RepositoryView,
+        tag: &Tag,
+        state: &TagState,
+    ) -> Result<Option<Arc<StoredManifest>>, CacheError> {
+        match self.table.tag(view.repository(), tag).await {
+            Some(now) if now.age.is_newer_than(&state.age) => self.table.manifest(view.repository(), &now.digest).await,
+            _ => Ok(None),
         }
     }
 

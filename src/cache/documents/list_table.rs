@@ -60,8 +60,7 @@ impl ListTable {
         drop(reading);
         let (age, relayed) = (Age::since(stored.fetched), Relayed::default());
         let state = ListState { entries: Some(Arc::new(entries)), age, relayed, room };
-        self.memory.insert(key.clone(), state.clone());
-        Some(state)
+        Some(self.memory.get_or_insert(key, state))
     }
 
     /// Keeps a list in memory and, if it is `lasting`, on disk, with the time at which it was `seen`.

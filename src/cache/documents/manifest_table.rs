@@ -9,6 +9,7 @@ use crate::oci::{Digest, MAX_MANIFEST, MediaType, Repository, Tag};
 use crate::store::{Store, StoreError, TagLink};
 use crate::upstream::{Documents, Room, parse};
 use quick_cache::sync;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -72,8 +73,8 @@ impl ManifestTable {
         }
         let _permit = self.epochs.read_permit(repository).await;
         let link = log_and_ignore("read the tag", tag, self.store.tag(repository, tag).await)??;
-        let state = TagState::from(link);
-        self.tags.insert(key, state);
+        // Upstream may have said more while the disk was read: what is in memory is never older than the link.
+        let Ok(state) = self.tags.get_or_insert_with(&key, || Ok::<_, Infallible>(TagState::from(link)));
         Some(state)
     }
 

@@ -8,6 +8,7 @@ use crate::upstream::SHORT;
 use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 /// Manifests lately used, ready to be sent: a hit costs no file access.
@@ -66,7 +67,7 @@ pub(super) struct ListMemory(Cache<ListKey, ListState, ByEntries>);
 #[derive(Clone, Debug)]
 struct ByEntries;
 
-/// MultiRange of the memory, each with a lock and a share of the bytes of its own: few, so that a long list fits into one.
+/// Parts of the memory, each with a lock and a share of the bytes of its own: few, so that a long list fits into one.
 const SHARDS: usize = 4;
 
 impl Weighter<ListKey, ListState> for ByEntries {
@@ -101,6 +102,17 @@ impl ListMemory {
         self.0.insert(key, ListState { room: None, ..state });
     }
 
+    /// What is there under this key, or else `state`, which is there then: a list that was read from its file is older than any other.
+    pub(super) fn get_or_insert(&self, key: &ListKey, state: ListState) -> ListState {
+        let mut kept = None;
+        let Ok(there) = self.0.get_or_insert_with(key, || {
+            let for_memory = ListState { room: None, ..state.clone() };
+            kept = Some(state);
+            Ok::<_, Infallible>(for_memory)
+        });
+        kept.unwrap_or(there)
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = ListKey> {
         self.0.iter().map(|(key, _)| key)
     }
@@ -115,6 +127,17 @@ mod tests {
 
     fn key(number: usize) -> ListKey {
         ListKey::Tags(Repository { registry: Registry::new("r"), name: format!("a/{number}").parse().unwrap() })
+    }
+
+    #[test]
+    fn a_list_from_its_file_does_not_replace_one_that_upstream_has_just_given() {
+        let memory = ListMemory::new(1 << 20);
+        let old = ListState { age: Age::unknown(), ..list(1) };
+        assert_eq!(memory.get_or_insert(&key(0), old.clone()).age, old.age, "there is none yet");
+        memory.insert(key(0), list(2));
+        let there = memory.get_or_insert(&key(0), old.clone());
+        assert!(there.age.is_newer_than(&old.age));
+        assert!(memory.get(&key(0)).unwrap().age.is_newer_than(&old.age));
     }
 
     fn list(names: usize) -> ListState {

@@ -65,10 +65,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
-    match export(arguments, sources) {
-        Ok(code) => code,
-        Err(trouble) => trouble.tell(),
-    }
+    Trouble::exit_code(export(arguments, sources))
 }
 
 fn export(mut arguments: Arguments, sources: Sources) -> Result<ExitCode, Trouble> {

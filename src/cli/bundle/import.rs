@@ -48,10 +48,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
-    match import(arguments, sources) {
-        Ok(code) => code,
-        Err(trouble) => trouble.tell(),
-    }
+    Trouble::exit_code(import(arguments, sources))
 }
 
 fn import(mut arguments: Arguments, sources: Sources) -> Result<ExitCode, Trouble> {

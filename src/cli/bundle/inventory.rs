@@ -20,10 +20,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
     let Arguments { output, place } = arguments;
     let written = Daemon::of(&place.into_sources(sources)).and_then(|daemon| write(&daemon, output));
-    match written {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(trouble) => trouble.tell(),
-    }
+    Trouble::exit_code(written.map(|()| ExitCode::SUCCESS))
 }
 
 fn write(daemon: &Daemon, output: Option<PathBuf>) -> Result<(), Trouble> {

@@ -48,10 +48,7 @@ pub(super) struct Extent {
 }
 
 pub(crate) fn run(arguments: Arguments, sources: Sources) -> ExitCode {
-    match warm(arguments, sources) {
-        Ok(code) => code,
-        Err(trouble) => trouble.tell(),
-    }
+    Trouble::exit_code(warm(arguments, sources))
 }
 
 fn warm(arguments: Arguments, sources: Sources) -> Result<ExitCode, Trouble> {

@@ -111,27 +111,38 @@ impl Evictor {
         self.files.space.reserve(bytes, self.files.disk.free().unwrap_or(u64::MAX))
     }
 
-    /// Evicts until the account has room for `bytes`, in jobs that are each short: the disk does not hang because much has to go.
-    pub(crate) async fn evict_until(self: &Arc<Self>, jobs: &Jobs, bytes: u64) -> Result<(), StoreError> {
+    /// Reserves `bytes`, evicting in jobs that are each short: the disk does not hang because much has to go. `None`: there is nothing
+    /// more to evict, and [`Self::reserve`] says why that is not enough.
+    pub(crate) async fn reserve_in_jobs(
+        self: &Arc<Self>,
+        jobs: &Jobs,
+        bytes: u64,
+    ) -> Result<Option<Reservation>, StoreError> {
         let mut queue = None;
-        while !self.files.space.has_room(bytes) {
+        loop {
             let evictor = Arc::clone(self);
-            let batch = jobs.writers.run(move || {
-                let unfinished = evictor.evict_batch(bytes, &mut queue);
-                Ok(unfinished.then_some(queue))
-            });
+            let batch = jobs.writers.run(move || Ok(evictor.evict_batch(bytes, queue)));
             match jobs.health.heed(batch.await)? {
-                Some(rest) => queue = rest,
-                None => break,
+                Batch::Enough(reservation) => return Ok(Some(reservation)),
+                Batch::More(rest) => queue = rest,
+                Batch::Exhausted => return Ok(None),
             }
         }
-        Ok(())
     }
 
-    /// Evicts for `bytes` for a short while. `true`: it takes longer, call again.
-    fn evict_batch(&self, bytes: u64, queue: &mut Option<Queue>) -> bool {
+    /// Evicts for `bytes` for a short while. The room is reserved at once: what else is written meanwhile does not take it.
+    fn evict_batch(&self, bytes: u64, mut queue: Option<Queue>) -> Batch {
         let turn = self.turn();
-        self.try_reserve(bytes).is_err_and(|shortage| self.evict(&turn, &shortage, queue).unfinished)
+        let shortage = match self.try_reserve(bytes) {
+            Ok(reservation) => return Batch::Enough(reservation),
+            Err(shortage) => shortage,
+        };
+        let evicted = self.evict(&turn, &shortage, &mut queue);
+        match self.try_reserve(bytes) {
+            Ok(reservation) => Batch::Enough(reservation),
+            Err(_) if evicted.unfinished => Batch::More(queue),
+            Err(_) => Batch::Exhausted,
+        }
     }
 
     /// Replaces a small file, for which room is made.
@@ -255,6 +266,14 @@ impl Evictor {
         self.metrics.store_evicted_bytes.with_label_values(&[] as &[&str]).inc_by(bytes);
         Some(bytes)
     }
+}
+
+/// How a job of an eviction ended.
+enum Batch {
+    Enough(Reservation),
+    /// What the next job goes on with.
+    More(Option<Queue>),
+    Exhausted,
 }
 
 fn refused(shortage: Shortage, needed: u64, held: u64) -> StoreError {

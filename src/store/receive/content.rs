@@ -162,14 +162,20 @@ impl Content {
         Ok(())
     }
 
-    pub(super) fn write(&mut self, batch: &[u8]) -> Result<(), StoreError> {
+    /// Writes a batch, for which `room` may be reserved already.
+    pub(super) fn write(&mut self, batch: &[u8], room: Option<Reservation>) -> Result<(), StoreError> {
         let bytes = batch.len() as u64;
         if let Some(length) = self.length.filter(|length| self.name().is_some() && self.received + bytes > *length) {
             self.too_long = true;
             return Err(self.too_long(length));
         }
-        if let Some(step) = self.step(bytes) {
-            self.reservation.merge(self.intake.evictor.reserve(step)?);
+        let room = match (room, self.step(bytes)) {
+            (Some(room), _) => Some(room),
+            (None, Some(step)) => Some(self.intake.evictor.reserve(step)?),
+            (None, None) => None,
+        };
+        if let Some(room) = room {
+            self.reservation.merge(room);
             self.allocate()?;
         }
         self.intake.evictor.evict_on_enospc(self.reservation.bytes(), || {

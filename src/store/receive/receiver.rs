@@ -48,10 +48,11 @@ impl Receiver {
 
     pub(super) async fn write(&mut self, batch: Bytes) -> Result<u64, StoreError> {
         let step = self.idle().and_then(|content| content.step(batch.len() as u64));
-        if let Some(step) = step.filter(|step| !self.intake.blobs.files.space.has_room(*step)) {
-            self.intake.evictor.evict_until(&self.intake.jobs, step).await?;
-        }
-        self.run(move |content| content.write(&batch)).await?;
+        let room = match step.filter(|step| !self.intake.blobs.files.space.has_room(*step)) {
+            Some(step) => self.intake.evictor.reserve_in_jobs(&self.intake.jobs, step).await?,
+            None => None,
+        };
+        self.run(move |content| content.write(&batch, room)).await?;
         Ok(self.received)
     }
 

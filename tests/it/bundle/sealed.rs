@@ -2,30 +2,13 @@
 
 use super::{Site, near};
 use crate::harness::Setup;
-use std::process::Command;
-
-/// Set within the namespace.
-const INSIDE: &str = "LARDER_TEST_NAMESPACE";
+use crate::harness::namespace::is_inside;
 
 /// A way out whose other end takes everything: names and addresses lead there, and nothing comes back. IPv6 would send by itself.
-const SETUP: &str = "set -e; echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6; echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; \
+const SETUP: &str = "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6; echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; \
                      ip link set lo up; ip link add out type veth peer name nowhere; ip link set nowhere up; ip link set out up; \
                      ip addr add 203.0.113.9/24 dev out; ip route add default via 203.0.113.1; \
-                     ip neigh add 203.0.113.1 lladdr 02:00:00:00:00:01 dev out; exec \"$0\" \"$@\"";
-
-fn inside(test: &str) {
-    let own = std::env::current_exe().unwrap();
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--net", "sh", "-c", SETUP]).arg(own);
-    command.args([&*format!("bundle::sealed::{test}"), "--exact", "--nocapture", "--test-threads", "1"]);
-    let output = command.env(INSIDE, "1").output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if !output.status.success() && said.contains("unshare failed") {
-        eprintln!("left out: this user may make no namespaces");
-        return;
-    }
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
-}
+                     ip neigh add 203.0.113.1 lladdr 02:00:00:00:00:01 dev out";
 
 /// Packets that have left by the way out.
 fn packets() -> u64 {
@@ -36,8 +19,8 @@ fn packets() -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_site_sends_no_packet_whatever_it_is_asked() {
-    if std::env::var_os(INSIDE).is_none() {
-        return inside("a_sealed_site_sends_no_packet_whatever_it_is_asked");
+    if !is_inside(&["--net"], SETUP, "bundle::sealed::a_sealed_site_sends_no_packet_whatever_it_is_asked") {
+        return;
     }
     let (_acr, here) = near().await;
     let kit = here.path("kit.tar");

@@ -2,33 +2,21 @@
 //! network can be reached there.
 
 use super::*;
+use crate::harness::namespace;
 use crate::harness::simulator::entra::ArcServer;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 
-/// Set within the namespaces.
-const INSIDE: &str = "LARDER_TEST_NAMESPACE";
 const TOKENS: &str = "/var/opt/azcmagent/tokens";
 const CHASSIS: &str = "/sys/class/dmi/id/chassis_asset_tag";
 
-/// Gives the namespace its metadata address and folders of its own, then runs the test that is named.
-const SETUP: &str = "set -e; ip link set lo up; ip addr add 169.254.169.254/32 dev lo; mount -t tmpfs none /sys/class; \
+/// Gives the namespace its metadata address and folders of its own.
+const SETUP: &str = "ip link set lo up; ip addr add 169.254.169.254/32 dev lo; mount -t tmpfs none /sys/class; \
                      mkdir -p /sys/class/dmi/id; mount -t tmpfs none /var/opt; mkdir -p /var/opt/azcmagent/tokens; mount -t tmpfs none /mnt; \
-                     echo 127.0.0.1 localhost myacr.azurecr.io > /mnt/hosts; mount --bind /mnt/hosts /etc/hosts; exec \"$0\" \"$@\"";
+                     echo 127.0.0.1 localhost myacr.azurecr.io > /mnt/hosts; mount --bind /mnt/hosts /etc/hosts";
 
-fn inside(test: &str) {
-    let own = std::env::current_exe().unwrap();
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", SETUP]).arg(own);
-    command.args([&*format!("identity::namespace::{test}"), "--exact", "--nocapture", "--test-threads", "1"]);
-    let output = command.env(INSIDE, "1").output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if !output.status.success() && said.contains("unshare failed") {
-        eprintln!("left out: this user may make no namespaces");
-        return;
-    }
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+fn is_inside(test: &str) -> bool {
+    namespace::is_inside(&["--net", "--mount"], SETUP, &format!("identity::namespace::{test}"))
 }
 
 async fn world() -> World {
@@ -44,8 +32,8 @@ fn as_acr(world: &World, credential: CredentialSettings) -> Setup {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_metadata_address_is_asked_and_never_through_a_proxy() {
-    if std::env::var_os(INSIDE).is_none() {
-        return inside("the_metadata_address_is_asked_and_never_through_a_proxy");
+    if !is_inside("the_metadata_address_is_asked_and_never_through_a_proxy") {
+        return;
     }
     let world = world().await;
     let credential = managed(AssignedIdentity::System, None);
@@ -57,8 +45,8 @@ async fn the_metadata_address_is_asked_and_never_through_a_proxy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn auto_asks_the_metadata_service_of_azures_machines_and_of_no_others() {
-    if std::env::var_os(INSIDE).is_none() {
-        return inside("auto_asks_the_metadata_service_of_azures_machines_and_of_no_others");
+    if !is_inside("auto_asks_the_metadata_service_of_azures_machines_and_of_no_others") {
+        return;
     }
     let world = world().await;
     let setup = as_acr(&world, CredentialSettings::Auto);
@@ -73,8 +61,8 @@ async fn auto_asks_the_metadata_service_of_azures_machines_and_of_no_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_of_arcs_pulls_by_the_challenges_of_its_agent() {
-    if std::env::var_os(INSIDE).is_none() {
-        return inside("a_server_of_arcs_pulls_by_the_challenges_of_its_agent");
+    if !is_inside("a_server_of_arcs_pulls_by_the_challenges_of_its_agent") {
+        return;
     }
     let world = world().await;
     world.entra.turn(|k| k.arc = Some(ArcServer { folder: TOKENS.into(), lies: None }));

@@ -13,10 +13,10 @@ use tokio::time::Instant;
 
 const SMALL: usize = 1024;
 
-/// The longest that 9 of 10 took.
-fn p90(mut times: Vec<Duration>) -> Duration {
+/// The longest that 99 of 100 took.
+fn p99(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
-    times[(times.len() * 90).div_ceil(100) - 1]
+    times[(times.len() * 99).div_ceil(100) - 1]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -24,7 +24,7 @@ async fn no_hit_waits_for_an_eviction() {
     let count: usize = std::env::var("LARDER_TEST_EVICT").map_or(3000, |count| count.parse().unwrap());
     let digests: Vec<Digest> = (0..count).map(|seed| sha256(&content(seed as u64, SMALL))).collect();
     let mut bench = Bench::new().await;
-    let limit = (count * SMALL + 2_000_000) as u64;
+    let limit = (count * SMALL + 3_200_000) as u64;
     bench.set(|settings| settings.max_size = Some(limit));
     bench
         .reopen(|folder| {
@@ -49,33 +49,27 @@ async fn no_hit_waits_for_an_eviction() {
         alone.push(hit(number).await);
     }
 
-    let (store, large) = (bench.store.clone(), content(0, usize::try_from(limit).unwrap() / 10 * 8));
+    // The index takes half a megabyte as soon as it is written, and is counted twice: what is left beside the large one has room for it.
+    let (store, large) = (bench.store.clone(), content(0, usize::try_from(limit).unwrap() / 100 * 78));
     let begun = Instant::now();
     // What is announced removes nothing: the first bytes do.
     let eviction = tokio::spawn(async move {
-        // A busy disk may need longer than one go.
-        for _ in 0..20 {
-            let mut ingest = store.ingest(&sha256(b"large"), Some(large.len() as u64)).await.unwrap();
-            if ingest.write(large.clone()).await.is_ok() {
-                return;
-            }
-        }
-        panic!("no room was made");
+        let mut ingest = store.ingest(&sha256(b"large"), Some(large.len() as u64)).await.unwrap();
+        ingest.write(large).await.map(drop)
     });
     let mut beside = Vec::new();
     while !eviction.is_finished() {
         beside.push(hit(beside.len()).await);
     }
-    eviction.await.unwrap();
+    eviction.await.unwrap().unwrap();
     let took = begun.elapsed();
     let evicted = bench.metrics.store_evictions.with_label_values(&["space"]).get();
     println!("{evicted} evictions in {took:?}; {} hits beside", beside.len());
     assert!(evicted >= (count as u64) * 7 / 10, "{evicted} of {count}");
     assert!(beside.len() > 20, "{} hits in {took:?}", beside.len());
-    let (alone, beside) = (p90(alone), p90(beside));
-    println!("p90 of a hit: {alone:?} alone, {beside:?} beside");
-    // Below some milliseconds, and in the slowest few, the machine's scheduler is measured. Hits that wait for an eviction do so at each of
-    // its steps.
+    let (alone, beside) = (p99(alone), p99(beside));
+    println!("p99 of a hit: {alone:?} alone, {beside:?} beside");
+    // Below some milliseconds the machine's scheduler is measured.
     assert!(beside <= (alone * 2).max(Duration::from_millis(5)), "{beside:?}, alone {alone:?}");
     for digest in hot {
         assert!(bench.store.blob(digest).await.unwrap().is_some(), "what was just used stays");
