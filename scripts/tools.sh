@@ -5,7 +5,8 @@
 
 TOOLS=${LARDER_TOOLS:-$PWD/target/tools/bin}
 export LARDER_TOOLS=$TOOLS
-export PATH=$TOOLS:$PATH
+# cargo-deny is built there, whatever folder has the others.
+export PATH=$TOOLS:$PWD/target/tools/bin:$PATH
 
 CARGO_DENY=0.20.2
 # program, its package for `go install`, its version; the tests name the same versions

@@ -136,6 +136,9 @@ impl Places {
             return;
         }
         let closing = self.open.values().filter(|open| open.is_closing).count();
+        if closing >= self.waiting.len() {
+            return;
+        }
         let idle = self.open.iter().filter(|(_, open)| !open.is_closing);
         let mut idle: Vec<(Instant, Client, Id)> =
             idle.filter_map(|(id, open)| Some((open.watch.idle_since()?, open.client, *id))).collect();
