@@ -80,7 +80,7 @@ impl Session {
         }
         let Arrived { answer, authorization, redirected, told } = arrived;
         // Only of a blob may a part be asked for.
-        if is_whole(answer.status) || answer.status == StatusCode::PARTIAL_CONTENT && ask.op.is_bulk() {
+        if is_whole(ask.op, answer.status) || answer.status == StatusCode::PARTIAL_CONTENT && ask.op.is_bulk() {
             return as_content(ask.op, answer).map(|answer| (answer, told));
         }
         let failure = classify::failure(
@@ -252,9 +252,13 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-/// Whether an answer has content, as clients see it: they take any success that is no part and has a body.
-fn is_whole(status: StatusCode) -> bool {
-    (200..=203).contains(&status.as_u16())
+/// Whether an answer has content, as clients see it: they take any success that is no part and has a body. A list, which has no digest to
+/// be judged by, they take under 200 alone.
+fn is_whole(op: Op, status: StatusCode) -> bool {
+    match op {
+        Op::Tags | Op::Catalogue | Op::Referrers => status == StatusCode::OK,
+        _ => (200..=203).contains(&status.as_u16()),
+    }
 }
 
 /// Whether a new address may help: any refusal but of the range itself or of the pace.

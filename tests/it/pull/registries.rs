@@ -258,3 +258,17 @@ async fn ecr() {
     setup.file("password", "second");
     until_async("the new password is used", async || larder.get("/v2/other/manifests/v1").await.status == 200).await;
 }
+
+/// No client believes one, and it has no digest by which it could be judged: what would be kept may be a part of the list.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_under_another_success_than_200_is_none() {
+    for status in ["201 Created", "202 Accepted", "203 Other"] {
+        let registry = Scripted::start_with_heads(move |head| match asked(head) {
+            (_, "/v2/") => answer("200 OK", &[API, JSON], "{}"),
+            _ => answer(status, &[API, JSON], r#"{"name":"org/image","tags":["a"]}"#),
+        })
+        .await;
+        let larder = larder_for("plain.lan", &registry, |_| {}).await;
+        assert_eq!(larder.get("/v2/org/image/tags/list").await.status, 502, "{status}");
+    }
+}
